@@ -1,0 +1,2 @@
+//! Both sides.
+#![no_std]
