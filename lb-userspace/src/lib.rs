@@ -1,1 +1,14 @@
-//! Control plane.
+//! The control plane: `lbd` and its client `lbctl`.
+//!
+//! A change walks one way: file or API → [`config`] → [`model`] → [`desired`] → [`reconcile`] →
+//! [`maps`]. The [`engine`] is the one task that owns the model and writes the maps.
+
+pub mod config;
+pub mod control;
+pub mod desired;
+pub mod engine;
+pub mod loader;
+pub mod maps;
+pub mod model;
+pub mod netlink;
+pub mod reconcile;

@@ -1,0 +1,59 @@
+//! The binary interface of the maps: what the control plane writes and the XDP program reads.
+//!
+//! Every type is `repr(C)`, plain old data without padding, and its size is asserted. Change one
+//! and [`VERSION`] goes up.
+
+mod address;
+mod event;
+mod key;
+mod slot;
+mod stats;
+mod value;
+
+pub use address::Address;
+pub use event::NeighbourWanted;
+pub use key::{EndpointKey, FlowKey, NeighbourKey, RouteKey};
+pub use slot::Slot;
+pub use stats::BackendStats;
+pub use value::{
+    Backend, FlowEntry, FlowState, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, Scheduler,
+    Service,
+};
+
+/// Version of the layouts in this module. Maps of another version are never opened as these.
+pub const VERSION: u32 = 1;
+
+/// One block of ring storage: an element of `RINGS`.
+pub type RingBlock = [u32; crate::limits::RING_BLOCK_SLOTS];
+
+/// Names of the maps in the object file.
+pub mod map_name {
+    /// Hash: [`super::EndpointKey`] → [`super::Service`].
+    pub const SERVICES: &str = "SERVICES";
+    /// Hash: [`super::Address`] → number of services (u32) on that VIP.
+    pub const VIPS: &str = "VIPS";
+    /// Array: block number → [`super::RingBlock`], memory-mapped by the control plane.
+    pub const RINGS: &str = "RINGS";
+    /// Array: backend id → [`super::Backend`].
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Per-CPU array: backend id → [`super::BackendStats`].
+    pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// Per-CPU array: service id · [`crate::limits::COUNTERS_PER_SERVICE`] + drop reason → u64.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Array: service id → u64, flows scheduled by round robin so far.
+    pub const ROUNDS: &str = "ROUNDS";
+    /// LRU hash: [`super::FlowKey`] → [`super::FlowEntry`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Hash: [`super::EndpointKey`] of a backend → [`super::NatReply`].
+    pub const NAT_REPLIES: &str = "NAT_REPLIES";
+    /// LPM trie: [`super::RouteKey`] → [`super::Route`].
+    pub const ROUTES: &str = "ROUTES";
+    /// Hash: [`super::NeighbourKey`] → [`super::Neighbour`].
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// Ring buffer of [`super::NeighbourWanted`].
+    pub const EVENTS: &str = "EVENTS";
+}
+/// Name of the XDP program in the object file.
+pub const PROGRAM_NAME: &str = "lb_xdp";
+/// Name of the global that holds the flow hash key, `[u64; HASH_KEY_WORDS]`.
+pub const HASH_KEY_GLOBAL: &str = "HASH_KEY";

@@ -1,0 +1,199 @@
+use bytemuck::{Pod, Zeroable};
+
+use super::Address;
+
+/// How new flows are spread.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// Consistent hash over a Maglev ring; stateless for TCP.
+    Maglev = 0,
+    /// Weighted round robin: an interleaved schedule walked by a shared counter; every flow is
+    /// in the flow table.
+    RoundRobin = 1,
+}
+
+impl Scheduler {
+    /// From the byte in the map; anything unknown reads as Maglev, which needs no state.
+    #[inline(always)]
+    pub const fn from_byte(byte: u8) -> Self {
+        if byte == Self::RoundRobin as u8 {
+            Self::RoundRobin
+        } else {
+            Self::Maglev
+        }
+    }
+}
+
+/// How a packet gets to its backend.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardMode {
+    /// Layer-2 direct server return: only the Ethernet addresses change.
+    Dsr = 1,
+    /// Gateway NAT: destination address and port become the backend's; replies come back
+    /// through the balancer.
+    Nat = 2,
+}
+
+/// Value of `SERVICES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Service {
+    /// First block of the ring in `RINGS`.
+    pub ring_block: u32,
+    /// Slots in the ring, at most [`crate::limits::RING_SLOTS_MAX`]; 0 = no backend.
+    pub ring_len: u32,
+    /// Idle time-out of the service's flows in the flow table. Unit: seconds.
+    pub idle_timeout_s: u32,
+    /// Id, 1 to [`crate::limits::SERVICE_ID_MAX`].
+    pub id: u16,
+    /// Distinguishes this service from an earlier one with the same id.
+    pub generation: u16,
+    /// A [`Scheduler`].
+    pub scheduler: u8,
+    /// 1: flows are looked up and recorded in the flow table. Round robin and UDP.
+    pub tracks_flows: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// The first 12 bytes of a frame, as three words in memory order: the destination's and the
+/// source's Ethernet address, ready to be written over what came in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct LinkRewrite(pub [u32; 3]);
+
+impl LinkRewrite {
+    /// From two Ethernet addresses.
+    pub fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let mut octets = [0; 12];
+        octets[..6].copy_from_slice(&destination);
+        octets[6..].copy_from_slice(&source);
+        Self(bytemuck::cast(octets))
+    }
+
+    /// The destination's Ethernet address.
+    pub fn destination(&self) -> [u8; 6] {
+        let octets: [u8; 12] = bytemuck::cast(self.0);
+        [
+            octets[0], octets[1], octets[2], octets[3], octets[4], octets[5],
+        ]
+    }
+
+    /// The source's Ethernet address.
+    pub fn source(&self) -> [u8; 6] {
+        let octets: [u8; 12] = bytemuck::cast(self.0);
+        [
+            octets[6], octets[7], octets[8], octets[9], octets[10], octets[11],
+        ]
+    }
+}
+
+/// Value of `BACKENDS`: one cache line. A zeroed entry is no backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Backend {
+    /// The next hop towards the backend.
+    pub link: LinkRewrite,
+    /// Egress interface.
+    pub ifindex: u32,
+    /// The backend's address.
+    pub address: Address,
+    /// Id of the service that the backend belongs to; 0 = the entry is free.
+    pub service_id: u16,
+    /// Distinguishes this backend from an earlier one with the same id.
+    pub generation: u16,
+    /// The backend's port for NAT, network byte order; 0 = the port stays as it is.
+    pub port_be: u16,
+    /// A [`ForwardMode`].
+    pub forward: u8,
+    /// 1: the next hop is known.
+    pub is_resolved: u8,
+    /// Always 0; fills the cache line.
+    pub reserved: [u32; 6],
+}
+
+impl Backend {
+    /// Whether this entry is the backend that a flow recorded.
+    #[inline(always)]
+    pub const fn is_live(&self, generation: u16) -> bool {
+        self.service_id != 0 && self.generation == generation
+    }
+}
+
+/// Where a flow is in its life.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowState {
+    /// Packets follow the entry.
+    Open = 0,
+    /// A FIN or RST was seen: packets follow the entry, a new SYN is scheduled anew.
+    Closing = 1,
+}
+
+/// Value of `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowEntry {
+    /// When the last packet was seen: [`crate::kernel::Kernel::now_s`].
+    pub last_seen_s: u32,
+    /// Id of the flow's backend.
+    pub backend_id: u16,
+    /// That id's generation when the flow was recorded.
+    pub backend_generation: u16,
+    /// A [`FlowState`].
+    pub state: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
+/// Value of `NAT_REPLIES`: what the source of a backend's reply becomes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct NatReply {
+    /// The VIP.
+    pub vip: Address,
+    /// The service's port, network byte order; 0 = the port stays as it is.
+    pub port_be: u16,
+    /// Id of the service.
+    pub service_id: u16,
+    /// Id of the backend, for its counters.
+    pub backend_id: u16,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// Value of `ROUTES`: where a reply to a client goes. With `is_on_link` the next hop is the client
+/// itself, to be found in `NEIGHBOURS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Route {
+    /// The gateway as next hop; meaningful when `is_resolved`.
+    pub link: LinkRewrite,
+    /// Egress interface.
+    pub ifindex: u32,
+    /// The gateway's address, asked for when it is not resolved.
+    pub gateway: Address,
+    /// 1: the destination is on the link itself.
+    pub is_on_link: u8,
+    /// 1: `link` is known.
+    pub is_resolved: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// Value of `NEIGHBOURS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Neighbour {
+    /// Ethernet addresses of the host and of our interface towards it.
+    pub link: LinkRewrite,
+}
+
+const _: () = assert!(size_of::<Service>() == 20);
+const _: () = assert!(size_of::<Backend>() == 64);
+const _: () = assert!(size_of::<FlowEntry>() == 12);
+const _: () = assert!(size_of::<NatReply>() == 24);
+const _: () = assert!(size_of::<Route>() == 36);
+const _: () = assert!(size_of::<Neighbour>() == 12);

@@ -1,0 +1,114 @@
+//! The one table of drop reasons, shared by the datapath, the API, `lbctl` and the metrics.
+
+use crate::limits::COUNTERS_PER_SERVICE;
+
+/// Index in `COUNTERS` of the packets that were not for a service and went to the host unchanged.
+pub const PASSED_INDEX: u32 = 0;
+
+/// Why a packet was dropped. The number is part of the map ABI: append, never reorder; 0 is taken
+/// by [`PASSED_INDEX`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// The service has no backend.
+    NoBackend = 1,
+    /// The next hop towards the backend is not known.
+    BackendUnresolved = 2,
+    /// There is no route back to the client.
+    NoRoute = 3,
+    /// The next hop towards the client is not known; the control plane was asked to resolve it.
+    ClientUnresolved = 4,
+    /// A fragment: ports are in the first one only, so the others could not be steered.
+    Fragment = 5,
+    /// A header is shorter than its protocol allows, or than it says.
+    Malformed = 6,
+    /// The frame ends inside a header.
+    Truncated = 7,
+    /// More IPv6 extension headers than the datapath walks.
+    ExtensionHeaders = 8,
+    /// The time to live (hop limit) ran out.
+    TtlExceeded = 9,
+    /// A VLAN-tagged packet whose backend is behind another interface.
+    VlanEgress = 10,
+    /// The ring names a backend that the backend table does not have: a bug or a map written by
+    /// somebody else.
+    BackendMissing = 11,
+}
+
+impl DropReason {
+    /// Every reason, in the order of its number, which starts at 1.
+    pub const ALL: [Self; 11] = [
+        Self::NoBackend,
+        Self::BackendUnresolved,
+        Self::NoRoute,
+        Self::ClientUnresolved,
+        Self::Fragment,
+        Self::Malformed,
+        Self::Truncated,
+        Self::ExtensionHeaders,
+        Self::TtlExceeded,
+        Self::VlanEgress,
+        Self::BackendMissing,
+    ];
+
+    /// The label in the API, in `lbctl` and in metrics: snake case, stable.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::BackendUnresolved => "backend_unresolved",
+            Self::NoRoute => "no_route",
+            Self::ClientUnresolved => "client_unresolved",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+            Self::ExtensionHeaders => "extension_headers",
+            Self::TtlExceeded => "ttl_exceeded",
+            Self::VlanEgress => "vlan_egress",
+            Self::BackendMissing => "backend_missing",
+        }
+    }
+
+    /// What it means and what an operator does about it, in one sentence.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::NoBackend => "the service has no backend: add one",
+            Self::BackendUnresolved => {
+                "the backend's link-layer address is unknown: is it up and on the link?"
+            }
+            Self::NoRoute => "no route back to the client: check the node's routes",
+            Self::ClientUnresolved => "the next hop to the client is being resolved",
+            Self::Fragment => "fragments cannot be steered by port: check the path MTU",
+            Self::Malformed => "a header contradicts its protocol",
+            Self::Truncated => "the frame ends inside a header",
+            Self::ExtensionHeaders => "more IPv6 extension headers than are walked",
+            Self::TtlExceeded => "the time to live ran out: is there a loop?",
+            Self::VlanEgress => "a tagged packet whose backend is behind another interface",
+            Self::BackendMissing => "the ring names an unknown backend: please report this",
+        }
+    }
+
+    /// Index in `COUNTERS` for a service id (0 = no service).
+    #[inline(always)]
+    pub const fn index(self, service_id: u16) -> u32 {
+        service_id as u32 * COUNTERS_PER_SERVICE + self as u32
+    }
+}
+
+const _: () = assert!(DropReason::ALL.len() < COUNTERS_PER_SERVICE as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions_and_labels_are_unique() {
+        for (position, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, position + 1);
+            assert!(!reason.help().is_empty());
+            let same = DropReason::ALL
+                .iter()
+                .filter(|other| other.label() == reason.label());
+            assert_eq!(same.count(), 1);
+        }
+    }
+}

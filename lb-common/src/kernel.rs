@@ -1,0 +1,65 @@
+//! What the datapath asks of its surroundings: clock, table look-ups, table writes, events.
+//!
+//! Three implementations: the XDP program's (map calls), the control plane's over the live maps,
+//! and the fixtures' in plain memory.
+
+use crate::abi::{
+    Address, Backend, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour, NeighbourKey,
+    NeighbourWanted, Route, Service, Slot,
+};
+use crate::drop_reason::DropReason;
+use crate::limits::HASH_KEY_WORDS;
+
+/// An entry of the flow table, where it stands.
+pub trait FlowHandle {
+    /// Reads the entry.
+    fn load(&self) -> FlowEntry;
+    /// Overwrites the entry. Other CPUs may read and write it at the same time; fields are
+    /// written whole.
+    fn store(&self, entry: FlowEntry);
+}
+
+/// The datapath's surroundings.
+pub trait Kernel {
+    /// A flow table entry found by [`Kernel::flow`].
+    type Flow: FlowHandle;
+
+    /// Seconds on a clock that never goes back, coarse: for idle times.
+    fn now_s(&self) -> u32;
+    /// The cluster's secret for the flow hash.
+    fn hash_key(&self) -> [u64; HASH_KEY_WORDS];
+
+    /// The service of a VIP endpoint.
+    fn service(&self, key: &EndpointKey) -> Option<Service>;
+    /// Whether any service has this VIP.
+    fn is_vip(&self, address: &Address) -> bool;
+    /// Slot `slot` of the ring that starts at `block`; `None` outside the storage.
+    fn ring_slot(&self, block: u32, slot: u32) -> Option<Slot>;
+    /// A backend by its id; `None` outside the table, a zeroed entry if the id is free.
+    fn backend(&self, id: u16) -> Option<Backend>;
+    /// The service's counter of scheduled flows, before it is incremented by this call.
+    fn next_round(&self, service_id: u16) -> u64;
+
+    /// Finds a flow.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
+    /// Enters or overwrites a flow; a full table evicts its least recently used one.
+    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry);
+
+    /// The service that a backend's endpoint answers for.
+    fn nat_reply(&self, key: &EndpointKey) -> Option<NatReply>;
+    /// The route to an address.
+    fn route(&self, destination: &Address) -> Option<Route>;
+    /// The link-layer address of an on-link host.
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
+    /// Asks the control plane to resolve a host. May be dropped under load.
+    fn want_neighbour(&self, event: &NeighbourWanted);
+
+    /// Counts a packet of `bytes` steered to a backend; `is_new_flow` counts the flow too.
+    fn count_forwarded(&self, backend_id: u16, bytes: u64, is_new_flow: bool);
+    /// Counts a reply of `bytes` from a backend.
+    fn count_reply(&self, backend_id: u16, bytes: u64);
+    /// Counts a packet that goes to the host.
+    fn count_passed(&self);
+    /// Counts a drop; service id 0 = no service.
+    fn count_drop(&self, service_id: u16, reason: DropReason);
+}

@@ -1,0 +1,25 @@
+//! The frame under the datapath's hands.
+
+use bytemuck::Pod;
+
+/// An access beyond the end of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfBounds;
+
+/// A frame that starts with its Ethernet header. All offsets are in bytes from there.
+pub trait Packet {
+    /// Bytes in the frame, without the frame check sequence.
+    fn len_bytes(&self) -> usize;
+    /// The interface that the frame came in on.
+    fn ingress_ifindex(&self) -> u32;
+    /// Copies a `T` out of the frame.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if the frame ends before `offset + size_of::<T>()`.
+    fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds>;
+    /// Copies a `T` into the frame.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] as with [`Packet::load`]; nothing is written then.
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), OutOfBounds>;
+}

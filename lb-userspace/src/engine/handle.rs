@@ -1,0 +1,101 @@
+use tokio::sync::{mpsc, oneshot};
+
+use super::snapshot::Snapshot;
+use crate::model::{Change, Model};
+
+/// Why the engine refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The request contradicts the model; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The request names something that is not there; nothing was changed.
+    #[error("{0}")]
+    NotFound(String),
+    /// A map has no room; nothing was changed.
+    #[error("map {map}: {used} of {max} entries used, need {needed} more; raise `{setting}`")]
+    MapFull {
+        /// The map's name.
+        map: &'static str,
+        /// Entries in use.
+        used: u32,
+        /// Its capacity.
+        max: u32,
+        /// Entries that the change needs in addition.
+        needed: u32,
+        /// The config key that raises the capacity.
+        setting: &'static str,
+    },
+    /// The kernel refused a write.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+    /// The engine has stopped.
+    #[error("lbd is stopping")]
+    Stopped,
+}
+
+/// What was done, with what the operator should know about it.
+pub type Outcome = Result<Vec<String>, EngineError>;
+
+/// A request to the engine.
+#[derive(Debug)]
+pub enum Request {
+    /// Apply one change; answered with warnings.
+    Change(Box<Change>, oneshot::Sender<Outcome>),
+    /// Replace the whole model (a reload); answered with warnings.
+    Replace(Box<Model>, oneshot::Sender<Outcome>),
+    /// Report everything.
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+/// The way to the engine, for the API, signals and tests.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl EngineHandle {
+    /// A handle and the engine's end of it.
+    pub fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(64);
+        (Self { requests }, receiver)
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| EngineError::Stopped)?;
+        answer.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Applies one change; returns warnings.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; nothing is half applied.
+    pub async fn change(&self, change: Change) -> Outcome {
+        self.ask(|reply| Request::Change(Box::new(change), reply))
+            .await?
+    }
+
+    /// Replaces the model, as after a reload of the file; returns warnings.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; the old model stays in force then.
+    pub async fn replace(&self, model: Model) -> Outcome {
+        self.ask(|reply| Request::Replace(Box::new(model), reply))
+            .await?
+    }
+
+    /// The state of everything.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`].
+    pub async fn snapshot(&self) -> Result<Snapshot, EngineError> {
+        self.ask(Request::Snapshot).await
+    }
+}

@@ -1,0 +1,99 @@
+//! What the engine tells of itself: the model joined with what is in force.
+
+use std::time::Duration;
+
+use lb_common::abi::BackendStats;
+use lb_common::drop_reason::DropReason;
+
+use crate::model::{Backend, Interface, Service};
+
+/// How an interface is attached.
+#[derive(Clone, Debug)]
+pub struct InterfaceState {
+    /// As configured.
+    pub interface: Interface,
+    /// The kernel's index of it.
+    pub ifindex: u32,
+    /// `native` or `generic`.
+    pub attached: &'static str,
+}
+
+/// A backend's next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Known.
+    Resolved {
+        /// Egress interface's name.
+        interface: String,
+        /// Ethernet address that frames go to.
+        link_address: [u8; 6],
+    },
+    /// Not known, and why.
+    Unresolved(String),
+}
+
+/// A backend with what is in force for it.
+#[derive(Clone, Debug)]
+pub struct BackendState {
+    /// As configured.
+    pub backend: Backend,
+    /// Its id in the maps.
+    pub id: u16,
+    /// Its next hop.
+    pub next_hop: NextHop,
+    /// Slots of the ring that it holds.
+    pub slots: u32,
+    /// Its counters since it was added, summed over the CPUs.
+    pub stats: BackendStats,
+}
+
+/// A service with what is in force for it.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    /// As configured.
+    pub service: Service,
+    /// Its id in the maps.
+    pub id: u16,
+    /// Slots in its ring; 0 while it has no backend.
+    pub ring_len: u32,
+    /// The interface that its VIP was added to; `None` if VIPs are not managed.
+    pub vip_interface: Option<String>,
+    /// Its backends, by name.
+    pub backends: Vec<BackendState>,
+    /// Its drops: reasons with a count above 0.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug)]
+pub struct MapFill {
+    /// The map's name.
+    pub map: &'static str,
+    /// Entries in use; `None` where counting them would mean walking the table.
+    pub used: Option<u32>,
+    /// Its capacity.
+    pub max: u32,
+    /// The config key that sets the capacity.
+    pub setting: &'static str,
+}
+
+/// The state of everything.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The node's name.
+    pub node: String,
+    /// Since the daemon's start.
+    pub uptime: Duration,
+    /// The config file, if there is one.
+    pub config_file: Option<std::path::PathBuf>,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceState>,
+    /// The services, by name.
+    pub services: Vec<ServiceState>,
+    /// How full the maps are.
+    pub maps: Vec<MapFill>,
+    /// Packets that were not for a service and went to the host.
+    pub passed_packets: u64,
+    /// Drops that belong to no service: reasons with a count above 0.
+    pub drops: Vec<(DropReason, u64)>,
+}

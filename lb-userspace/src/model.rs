@@ -1,0 +1,135 @@
+//! The checked model: what the operator wants, free of contradictions.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub use lb_common::abi::{ForwardMode, Scheduler};
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver where it can, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's receive path, after the skb was built: works everywhere, and is slow.
+    Generic,
+}
+
+/// The transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP (6).
+    Tcp,
+    /// UDP (17).
+    Udp,
+}
+
+/// An interface that the datapath is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, as `ip link` shows it.
+    pub name: String,
+    /// How to attach.
+    pub xdp: XdpMode,
+}
+
+/// Capacities of the maps; they are allocated when the datapath is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services. Unit: entries.
+    pub services: u32,
+    /// Backends of all services together. Unit: entries.
+    pub backends: u32,
+    /// Ring storage. Unit: blocks of 64 KiB.
+    pub ring_blocks: u32,
+    /// Flow table. Unit: entries.
+    pub flows: u32,
+}
+
+/// One backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name, unique within the service.
+    pub name: String,
+    /// Its address, of the VIP's family.
+    pub address: IpAddr,
+    /// Its port; equals the service's with DSR.
+    pub port: u16,
+    /// Its share, [`lb_common::limits::WEIGHT_MIN`] to [`lb_common::limits::WEIGHT_MAX`].
+    pub weight: u32,
+}
+
+/// A VIP endpoint and the backends behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, unique on the node.
+    pub name: String,
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// The port; 0 = every port.
+    pub port: u16,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// How new flows are spread.
+    pub scheduler: Scheduler,
+    /// How packets get to the backends.
+    pub forward: ForwardMode,
+    /// How long a silent flow stays in the flow table. Unit: seconds.
+    pub idle_timeout_s: u32,
+    /// Slots of a Maglev ring: `RING_SLOTS_DEFAULT` or `RING_SLOTS_LARGE`.
+    pub ring_slots: u32,
+    /// The backends by name.
+    pub backends: BTreeMap<String, Backend>,
+}
+
+/// Everything the operator wants of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The node's name.
+    pub node: String,
+    /// Where the datapath is attached.
+    pub interfaces: Vec<Interface>,
+    /// Whether VIPs are added to and removed from the interfaces.
+    pub manage_vips: bool,
+    /// Capacities of the maps.
+    pub limits: Limits,
+    /// The services by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// A change at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a service (with the backends it holds, usually none).
+    AddService(Service),
+    /// Removes a service and its backends.
+    RemoveService {
+        /// Its name.
+        service: String,
+    },
+    /// Adds a backend.
+    AddBackend {
+        /// The service's name.
+        service: String,
+        /// The new backend.
+        backend: Backend,
+    },
+    /// Changes a backend's weight.
+    SetBackendWeight {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+        /// The new weight.
+        weight: u32,
+    },
+    /// Removes a backend.
+    RemoveBackend {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+    },
+}

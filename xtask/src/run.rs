@@ -1,0 +1,56 @@
+//! `cargo xtask run -- --iface eth0 [--config lbd.toml]`: builds, then becomes `lbd`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::build;
+use crate::workspace::Workspace;
+
+/// What may follow `cargo xtask run`.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// What lbd gets: `--iface eth0` (again for more interfaces), `--config lbd.toml`, …
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "LBD ARGS"
+    )]
+    lbd_args: Vec<OsString>,
+}
+
+/// `cargo xtask run`
+pub(crate) fn task(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode> {
+    build::everything(workspace)?;
+    become_root_program(workspace, "lbd", &args.lbd_args)
+}
+
+/// Replaces this process by a built program, through sudo where not root. The program inherits the terminal,
+/// every signal and the exit code; sudo passes SIGINT and SIGTERM on.
+pub(crate) fn become_root_program(
+    workspace: &Workspace,
+    name: &str,
+    args: &[OsString],
+) -> Result<ExitCode> {
+    let program = workspace.release(name);
+    let mut command = as_root(program.as_os_str());
+    let error = command.args(args).exec();
+    Err(error).with_context(|| format!("cannot start {:?}", command.get_program()))
+}
+
+/// A command that runs `program` as root.
+pub(crate) fn as_root(program: &std::ffi::OsStr) -> Command {
+    if lb_lab::is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args([PRESERVED_ENV, "--"]).arg(program);
+    command
+}
+
+/// What of the environment means something to our programs.
+pub(crate) const PRESERVED_ENV: &str =
+    "--preserve-env=RUST_LOG,RUST_BACKTRACE,NO_COLOR,LBCTL_SOCKET,LB_SKIP_LOG,CI";
