@@ -1,11 +1,14 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::Snapshot;
-use crate::model::{Change, Model};
+use crate::model::{Change, Model, ModelError};
 
 /// Why the engine refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// The change does not lead to a valid model; nothing was changed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The request contradicts the model; nothing was changed.
     #[error("{0}")]
     Refused(String),
@@ -46,6 +49,8 @@ pub enum Request {
     Replace(Box<Model>, oneshot::Sender<Outcome>),
     /// Report everything.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Take everything down in order and end.
+    Shutdown,
 }
 
 /// The way to the engine, for the API, signals and tests.
@@ -89,6 +94,12 @@ impl EngineHandle {
     pub async fn replace(&self, model: Model) -> Outcome {
         self.ask(|reply| Request::Replace(Box::new(model), reply))
             .await?
+    }
+
+    /// Asks the engine to take everything down (VIPs first, the program last) and to end. The task's
+    /// `JoinHandle` tells when it has. An engine that has already stopped is fine.
+    pub async fn shutdown(&self) {
+        let _already_stopped = self.requests.send(Request::Shutdown).await;
     }
 
     /// The state of everything.

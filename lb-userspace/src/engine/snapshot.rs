@@ -28,6 +28,14 @@ pub enum NextHop {
         /// Ethernet address that frames go to.
         link_address: [u8; 6],
     },
+    /// The host does not answer the kernel any more; frames still go to the address that it had,
+    /// because a false alarm must not cut traffic.
+    LastKnown {
+        /// Egress interface's name.
+        interface: String,
+        /// Ethernet address that frames go to.
+        link_address: [u8; 6],
+    },
     /// Not known, and why.
     Unresolved(String),
 }
