@@ -1,1 +1,34 @@
-//! The laboratory: namespaces, servers, fixtures.
+//! The laboratory: network namespaces with real servers in them, for the demo and for the
+//! end-to-end tests.
+//!
+//! - [`topology`] builds a whole network: a client, a load balancer, backends, and the switch
+//!   between them.
+//! - [`lbd`] starts the real daemon in it; [`nginx`] and [`http_backend`] are what it balances to.
+//! - [`client`] and [`http`] send requests and tell which backend answered.
+//! - [`netns`], [`link`], [`xdp_pass`], [`process`], [`scratch`], [`wait`] are the parts that these
+//!   are made of.
+//!
+//! What a test creates is gone when its values are dropped, by a panic too; what a killed process
+//! left behind is removed by the next one that creates a namespace ([`netns::Netns::create`]).
+
+pub mod client;
+pub mod http;
+pub mod http_backend;
+pub mod lbd;
+pub mod link;
+pub mod netns;
+pub mod nginx;
+pub mod process;
+pub mod requirement;
+pub mod scratch;
+pub mod topology;
+pub mod wait;
+pub mod xdp_pass;
+
+pub use client::Client;
+pub use lbd::Lbd;
+pub use netns::Netns;
+pub use requirement::{Requirement, is_root, require};
+#[cfg(feature = "e2e")]
+pub use serde_json;
+pub use topology::{Forward, Interfaces, Plan, Topology};

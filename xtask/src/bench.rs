@@ -1,4 +1,5 @@
-//! `cargo xtask bench datapath | pktgen`: builds the objects and the bench program, then becomes it.
+//! `cargo xtask bench datapath | pktgen`: builds the objects and the bench program, then becomes
+//! it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

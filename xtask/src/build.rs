@@ -56,8 +56,8 @@ pub(crate) fn bpf_objects(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// A cargo command for `lb-ebpf` on the BPF target. The pinned stable compiler builds `core` for it once
-/// `RUSTC_BOOTSTRAP` allows `-Z build-std`.
+/// A cargo command for `lb-ebpf` on the BPF target. The pinned stable compiler builds `core` for it
+/// once `RUSTC_BOOTSTRAP` allows `-Z build-std`.
 pub(crate) fn bpf_cargo(workspace: &Workspace, subcommand: &str) -> Command {
     let mut command = cargo::command(workspace, subcommand);
     command
@@ -84,7 +84,8 @@ fn bpf_target_dir(workspace: &Workspace) -> std::path::PathBuf {
     workspace.target().join("bpf-build")
 }
 
-/// Leaves the time stamp alone where nothing changed, so that what embeds the file is not built again.
+/// Leaves the time stamp alone where nothing changed, so that what embeds the file is not built
+/// again.
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let fresh = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|present| present == fresh) {

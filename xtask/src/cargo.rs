@@ -17,8 +17,8 @@ const LEAKING_NAMES: [&str; 8] = [
     "RUSTFLAGS",
 ];
 
-/// As [`LEAKING_NAMES`], for families of variables. The rest of `CARGO_*` (home, network, registries) is the
-/// person's own configuration and stays.
+/// As [`LEAKING_NAMES`], for families of variables. The rest of `CARGO_*` (home, network,
+/// registries) is the person's own configuration and stays.
 const LEAKING_PREFIXES: [&str; 8] = [
     "CARGO_BIN_",
     "CARGO_BUILD_RUST",

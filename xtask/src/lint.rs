@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: format and lints, of the workspace on the host and of the XDP program on its target.
+//! `cargo xtask lint`: format and lints, of the workspace on the host and of the XDP program on its
+//! target.
 
 use std::process::{Command, ExitCode};
 

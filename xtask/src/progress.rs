@@ -15,8 +15,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(15);
 /// Steps shorter than this are not worth their duration.
 const DURATION_SHOWN_FROM: Duration = Duration::from_millis(1500);
 
-/// The first words of the lines in which cargo tells of its progress. Everything else (warnings, errors) is
-/// passed on.
+/// The first words of the lines in which cargo tells of its progress. Everything else (warnings,
+/// errors) is passed on.
 const STATUS_WORDS: [&str; 20] = [
     "Adding",
     "Blocking",
@@ -45,8 +45,8 @@ pub(crate) fn step(text: &str) {
     eprintln!("▸ {text}");
 }
 
-/// Runs a cargo command; one changing line stands for its many. `doing` reads like "building the XDP
-/// program". Compiler messages pass through.
+/// Runs a cargo command; one changing line stands for its many. `doing` reads like "building the
+/// XDP program". Compiler messages pass through.
 pub(crate) fn run_cargo(command: &mut Command, doing: &str) -> Result<()> {
     let started = Instant::now();
     let mut child = command

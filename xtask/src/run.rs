@@ -28,8 +28,8 @@ pub(crate) fn task(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode> {
     become_root_program(workspace, "lbd", &args.lbd_args)
 }
 
-/// Replaces this process by a built program, through sudo where not root. The program inherits the terminal,
-/// every signal and the exit code; sudo passes SIGINT and SIGTERM on.
+/// Replaces this process by a built program, through sudo where not root. The program inherits the
+/// terminal, every signal and the exit code; sudo passes SIGINT and SIGTERM on.
 pub(crate) fn become_root_program(
     workspace: &Workspace,
     name: &str,

@@ -1,5 +1,6 @@
-//! What the XDP program needs beyond a plain Rust toolchain: the sources of `core`, which are built for the BPF
-//! target, and `bpf-linker`. Both are brought when they are missing, and left alone when they are there.
+//! What the XDP program needs beyond a plain Rust toolchain: the sources of `core`, which are built
+//! for the BPF target, and `bpf-linker`. Both are brought when they are missing, and left alone
+//! when they are there.
 
 mod apt_sources;
 mod bpf_linker;

@@ -1,5 +1,6 @@
-//! Reading the machine's own apt configuration, to learn which Debian mirror it uses and how that is signed.
-//! Both formats of sources.list(5): one line for each source, and deb822 paragraphs (`.sources`).
+//! Reading the machine's own apt configuration, to learn which Debian mirror it uses and how that
+//! is signed. Both formats of sources.list(5): one line for each source, and deb822 paragraphs
+//! (`.sources`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,8 +84,8 @@ fn parse_line(line: &str) -> Option<Mirror> {
     Some(Mirror { uri, signed_by })
 }
 
-/// Paragraphs of `Types:`, `URIs:`, `Signed-By:` … Only a key that is a file is taken over: an embedded one
-/// has no place in a one-line source.
+/// Paragraphs of `Types:`, `URIs:`, `Signed-By:` … Only a key that is a file is taken over: an
+/// embedded one has no place in a one-line source.
 fn parse_deb822(text: &str) -> Vec<Mirror> {
     text.split("\n\n").flat_map(parse_paragraph).collect()
 }

@@ -8,7 +8,8 @@ use crate::cargo;
 use crate::progress;
 use crate::workspace::Workspace;
 
-/// The newest release that links against rustc 1.95's own LLVM 22; later ones want LLVM 23 from the system.
+/// The newest release that links against rustc 1.95's own LLVM 22; later ones want LLVM 23 from the
+/// system.
 const VERSION: &str = "0.10.4";
 
 /// Installs it under `target/tools` unless this very version is there.

@@ -1,5 +1,5 @@
-//! Fetching one exact package from a Debian suite that the machine does not list, without touching the system:
-//! a private sources list, and private package lists under `target/`.
+//! Fetching one exact package from a Debian suite that the machine does not list, without touching
+//! the system: a private sources list, and private package lists under `target/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ pub(super) fn fetch_rust_src(scratch: &Path, release: &str) -> Result<PathBuf> {
     Ok(unpacked)
 }
 
-/// From the output of `apt-cache madison`, the version that packages exactly `release`. The suite's newest
-/// may be of a later compiler.
+/// From the output of `apt-cache madison`, the version that packages exactly `release`. The suite's
+/// newest may be of a later compiler.
 fn pick_version(madison: &str, release: &str) -> Option<String> {
     let prefix = format!("{release}+");
     madison
@@ -61,7 +61,8 @@ fn downloaded_package(scratch: &Path) -> Result<PathBuf> {
     bail!("apt-get downloaded no package into {}", scratch.display())
 }
 
-/// apt with its state under a directory of ours, so that neither root nor the system's lists are involved.
+/// apt with its state under a directory of ours, so that neither root nor the system's lists are
+/// involved.
 struct PrivateApt {
     scratch: PathBuf,
     options: Vec<String>,

@@ -1,4 +1,5 @@
-//! The sources of Rust's `core`: rustup's component, or else the Debian package of the same version.
+//! The sources of Rust's `core`: rustup's component, or else the Debian package of the same
+//! version.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -53,7 +54,7 @@ fn from_rustup(workspace: &Workspace, rustc: &Rustc) -> Result<()> {
         .spawn()
         .context("cannot start rustup")?;
     let waited = wait_until("rustup to bring rust-src", RUSTUP_TIMEOUT, || {
-        Ok(rustup.try_wait().context("cannot wait for rustup")?)
+        rustup.try_wait().context("cannot wait for rustup")
     });
     let Ok(status) = waited else {
         end(&mut rustup)?;
@@ -94,8 +95,8 @@ fn from_debian(workspace: &Workspace, rustc: &Rustc) -> Result<()> {
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
 }
 
-/// Copies `library` into the sysroot under another name first, so that a copy cut short is not taken for the
-/// whole.
+/// Copies `library` into the sysroot under another name first, so that a copy cut short is not
+/// taken for the whole.
 fn install(library: &Path, sysroot: &Path) -> Result<()> {
     let wanted = sysroot.join(LIBRARY);
     let partial = PathBuf::from(format!("{}.partial", wanted.display()));

@@ -1,0 +1,102 @@
+//! Veth pairs, bridges, and the offload switches that matter to XDP.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::netns::Netns;
+
+/// Offloads of an interface that can be switched (linux/ethtool.h, the `ETHTOOL_S…` commands).
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum Offload {
+    /// Leaving the checksum of a sent packet to the device.
+    TxChecksum = 0x17,
+    /// Leaving TCP segmentation to the device.
+    TcpSegmentation = 0x1f,
+    /// Segmentation in software just before the device.
+    GenericSegmentation = 0x24,
+    /// Merging received packets.
+    GenericReceive = 0x2c,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Switch {
+    /// Switched off.
+    Off = 0,
+    /// Switched on.
+    On = 1,
+}
+
+/// One end of a veth pair: the namespace that it lies in, and its name there.
+pub type End<'a> = (&'a Netns, &'a str);
+
+/// Creates a veth pair between two namespaces, both ends up.
+pub fn veth_pair((a, a_name): End<'_>, (b, b_name): End<'_>) -> Result<()> {
+    // `name` and `dev` are spelled out: ip takes short names such as `a` for keywords.
+    a.ip(&format!(
+        "link add name {a_name} type veth peer name {b_name} netns {}\nlink set dev {a_name} up",
+        b.name()
+    ))?;
+    b.ip(&format!("link set dev {b_name} up"))
+}
+
+/// Creates a bridge that forwards at once and to everyone.
+pub fn bridge(netns: &Netns, name: &str) -> Result<()> {
+    netns.ip(&format!(
+        "link add name {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+         link set dev {name} up"
+    ))
+}
+
+/// Makes `port` a port of `bridge`.
+pub fn add_port(netns: &Netns, bridge: &str, port: &str) -> Result<()> {
+    netns.ip(&format!("link set dev {port} master {bridge}"))
+}
+
+/// Switches an offload of an interface, as `ethtool -K` does.
+pub fn set_offload(netns: &Netns, interface: &str, offload: Offload, switch: Switch) -> Result<()> {
+    netns
+        .run(|| ethtool_set(interface, offload as u32, switch as u32))?
+        .with_context(|| format!("cannot switch {offload:?} {switch:?} on {interface}"))
+}
+
+/// `struct ethtool_value` (linux/ethtool.h).
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// `SIOCETHTOOL` (linux/sockios.h).
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+fn ethtool_set(interface: &str, command: u32, data: u32) -> Result<()> {
+    let control = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context("cannot open a socket")?;
+    let mut value = EthtoolValue { command, data };
+    // SAFETY: all-zero bytes are a valid `ifreq`: it holds integers, byte arrays and null pointers
+    // only.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    anyhow::ensure!(
+        interface.len() < libc::IFNAMSIZ,
+        "{interface:?} is too long for an interface"
+    );
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the request names a NUL-terminated interface and points to a live `ethtool_value`,
+    // which is what SIOCETHTOOL reads for every command in `Offload`; both outlive the call.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    nix::errno::Errno::result(result).context("SIOCETHTOOL was refused")?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What a test needs from the machine. A test that lacks it is skipped, and its name and the reason
+//! are logged, so that the test runner can count and name it.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread;
+
+/// The file that skipped tests are logged to, one line each: `TEST: missing PROGRAM, PROGRAM`. Set
+/// by `cargo xtask test`.
+pub const SKIP_LOG_VARIABLE: &str = "LB_SKIP_LOG";
+
+/// Looked through after `PATH`, which for users other than root often lacks them.
+const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Whether the machine has what a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a test whose requirement is missing returns early"]
+pub enum Requirement {
+    /// Go on.
+    Met,
+    /// Return; the skip has been logged.
+    Missing,
+}
+
+impl Requirement {
+    /// `if require(&["nginx"]).is_missing() { return; }`
+    pub fn is_missing(self) -> bool {
+        self == Self::Missing
+    }
+}
+
+/// Whether this process may make network namespaces.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Asks for root and for `programs`; logs the calling test as skipped where something is missing.
+pub fn require(programs: &[&str]) -> Requirement {
+    let mut missing: Vec<&str> = programs
+        .iter()
+        .copied()
+        .filter(|program| find_program(program).is_none())
+        .collect();
+    if !is_root() {
+        missing.insert(0, "root");
+    }
+    if missing.is_empty() {
+        return Requirement::Met;
+    }
+    // libtest names each test's thread after the test.
+    let current = thread::current();
+    let test = current.name().unwrap_or("a test");
+    log_skip(&format!("{test}: missing {}", missing.join(", ")));
+    Requirement::Missing
+}
+
+fn log_skip(line: &str) {
+    eprintln!("skipped: {line}");
+    let Some(path) = env::var_os(SKIP_LOG_VARIABLE) else {
+        return;
+    };
+    let logged = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    if let Err(error) = logged {
+        panic!("cannot log a skipped test to {}: {error}", path.display());
+    }
+}
+
+/// Where `program` is installed.
+pub fn find_program(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_program;
+
+    #[test]
+    fn programs_are_found_in_the_path_and_invented_ones_are_not() {
+        assert!(find_program("sh").is_some());
+        assert_eq!(find_program("no-program-has-this-name"), None);
+    }
+}
