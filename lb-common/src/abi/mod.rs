@@ -16,8 +16,8 @@ pub use key::{EndpointKey, FlowKey, NeighbourKey, RouteKey};
 pub use slot::Slot;
 pub use stats::BackendStats;
 pub use value::{
-    Backend, FlowEntry, FlowState, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, Scheduler,
-    Service,
+    Backend, FlowEntry, FlowState, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, RouteKind,
+    Scheduler, Service,
 };
 
 /// Version of the layouts in this module. Maps of another version are never opened as these.

@@ -164,8 +164,21 @@ pub struct NatReply {
     pub pad: u16,
 }
 
-/// Value of `ROUTES`: where a reply to a client goes. With `is_on_link` the next hop is the client
-/// itself, to be found in `NEIGHBOURS`.
+/// What kind of next hop a route has.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// Behind a gateway.
+    Gateway = 0,
+    /// On the link itself: the destination is the next hop, to be found in `NEIGHBOURS`.
+    OnLink = 1,
+    /// An address of this node: the packet is the host's. Every local address must be in the
+    /// table as such, or the answers of NAT backends to the node's own connections (its health
+    /// checks) would be taken for replies to clients.
+    Local = 2,
+}
+
+/// Value of `ROUTES`: where a reply to a client goes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
@@ -173,11 +186,12 @@ pub struct Route {
     pub link: LinkRewrite,
     /// Egress interface.
     pub ifindex: u32,
-    /// The gateway's address, asked for when it is not resolved.
+    /// The gateway's address, asked for when it is not resolved; zero unless `kind` is
+    /// [`RouteKind::Gateway`].
     pub gateway: Address,
-    /// 1: the destination is on the link itself.
-    pub is_on_link: u8,
-    /// 1: `link` is known.
+    /// A [`RouteKind`].
+    pub kind: u8,
+    /// 1: `link` is known. Only with [`RouteKind::Gateway`].
     pub is_resolved: u8,
     /// Always 0.
     pub pad: [u8; 2],

@@ -1,1 +1,148 @@
-//! datapath
+//! The datapath: what happens to a packet, from its Ethernet header to its verdict.
+//!
+//! Pure over two traits, [`Packet`] and [`Kernel`]: the XDP program, the fixtures on the host and
+//! the control plane's explanations run this very code. All control flow is in this module;
+//! each step has a module of its own.
+//!
+//! Every function here is `inline(always)`: an outlined one would pass the end of the packet as an
+//! argument, which the verifier refuses ("pointer arithmetic on pkt_end prohibited").
+
+mod forward;
+mod nat;
+mod reply;
+mod select;
+mod service;
+
+use crate::drop_reason::DropReason;
+use crate::kernel::Kernel;
+use crate::packet::{OutOfBounds, Packet};
+use crate::wire::eth::{self, ETHER_TYPE_IPV4_BE, ETHER_TYPE_IPV6_BE, LinkView};
+use crate::wire::l3::{Fragment, L3View, Transport};
+use crate::wire::l4::{self, L4View};
+use crate::wire::{ParseError, ipv4, ipv6};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand it to the host, unchanged.
+    Pass,
+    /// Send it out of the interface that it came in on.
+    Transmit,
+    /// Send it out of another interface, given by its index.
+    Redirect(u32),
+    /// Drop it, for a counted reason.
+    Drop(DropReason),
+}
+
+/// Why the walk ends before the packet is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Not for a service.
+    Pass,
+    /// Dropped on behalf of a service (0 = none).
+    Drop(u16, DropReason),
+}
+
+/// A packet's headers, parsed: what every step after the parser works on.
+struct Headers {
+    link: LinkView,
+    l3: L3View,
+    transport: Transport,
+    l4: L4View,
+}
+
+impl Headers {
+    /// The family, read off the Ethernet header: one comparison, where the address takes three.
+    #[inline(always)]
+    const fn is_ipv4(&self) -> bool {
+        self.link.ether_type_be == ETHER_TYPE_IPV4_BE
+    }
+}
+
+/// Decides about one packet, changes it as needed and counts it.
+#[inline(always)]
+pub fn process<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Verdict {
+    match walk(packet, kernel) {
+        Ok(verdict) => verdict,
+        Err(Stop::Pass) => {
+            kernel.count_passed();
+            Verdict::Pass
+        }
+        Err(Stop::Drop(service_id, reason)) => {
+            kernel.count_drop(service_id, reason);
+            Verdict::Drop(reason)
+        }
+    }
+}
+
+#[inline(always)]
+fn walk<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Result<Verdict, Stop> {
+    let headers = parse(packet, kernel)?;
+    if let Some(service) = service::find(kernel, &headers) {
+        let chosen = select::backend(kernel, &service, &headers)?;
+        return forward::to_backend(packet, kernel, &headers, &chosen);
+    }
+    if let Some(nat_reply) = reply::find(kernel, &headers) {
+        return reply::to_client(packet, kernel, &headers, &nat_reply);
+    }
+    Err(Stop::Pass)
+}
+
+/// Parses down to the transport header. What cannot be parsed is the host's, unless it is sent to
+/// a VIP: then the host, which owns the VIP, would answer in a backend's place.
+#[inline(always)]
+fn parse<P: Packet, K: Kernel>(packet: &P, kernel: &K) -> Result<Headers, Stop> {
+    let link = eth::parse(packet).map_err(|_| Stop::Pass)?;
+    let l3 = match link.ether_type_be {
+        ETHER_TYPE_IPV4_BE => ipv4::parse(packet, link.l3_offset),
+        ETHER_TYPE_IPV6_BE => ipv6::parse(packet, link.l3_offset),
+        _ => return Err(Stop::Pass),
+    }
+    .map_err(|_| Stop::Pass)?;
+    let transport = match l3.transport {
+        Ok(transport) => transport,
+        Err(error) => return Err(refuse(kernel, &l3, error.into())),
+    };
+    if !l4::has_ports(transport.protocol) {
+        return Err(Stop::Pass);
+    }
+    if transport.fragment != Fragment::Whole {
+        return Err(refuse(kernel, &l3, DropReason::Fragment));
+    }
+    match l4::parse(packet, &transport) {
+        Ok(l4) => Ok(Headers {
+            link,
+            l3,
+            transport,
+            l4,
+        }),
+        Err(error) => Err(refuse(kernel, &l3, error.into())),
+    }
+}
+
+#[inline(always)]
+fn refuse<K: Kernel>(kernel: &K, l3: &L3View, reason: DropReason) -> Stop {
+    if kernel.is_vip(&l3.destination) {
+        Stop::Drop(0, reason)
+    } else {
+        Stop::Pass
+    }
+}
+
+impl From<ParseError> for DropReason {
+    #[inline(always)]
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Truncated => Self::Truncated,
+            ParseError::Malformed => Self::Malformed,
+            ParseError::ExtensionHeaders => Self::ExtensionHeaders,
+        }
+    }
+}
+
+/// A header that was parsed cannot be out of bounds later; the verifier wants the case all the
+/// same.
+#[inline(always)]
+const fn truncated(service_id: u16) -> impl Fn(OutOfBounds) -> Stop {
+    move |_| Stop::Drop(service_id, DropReason::Truncated)
+}

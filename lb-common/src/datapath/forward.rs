@@ -1,0 +1,80 @@
+//! The last steps: rewrite, count, and out.
+
+use super::select::Chosen;
+use super::{Headers, Stop, Verdict, nat, truncated};
+use crate::abi::{ForwardMode, LinkRewrite};
+use crate::drop_reason::DropReason;
+use crate::kernel::Kernel;
+use crate::packet::{OutOfBounds, Packet};
+use crate::wire::{ipv4, ipv6};
+
+/// Forwards a packet to its backend.
+#[inline(always)]
+pub(super) fn to_backend<P: Packet, K: Kernel>(
+    packet: &mut P,
+    kernel: &K,
+    headers: &Headers,
+    chosen: &Chosen,
+) -> Result<Verdict, Stop> {
+    let backend = &chosen.backend;
+    let service_id = backend.service_id;
+    if backend.is_resolved == 0 {
+        return Err(Stop::Drop(service_id, DropReason::BackendUnresolved));
+    }
+    let verdict = egress(packet, headers, backend.ifindex, service_id)?;
+    let bytes = packet.len_bytes() as u64;
+    decrement_ttl(packet, headers, service_id)?;
+    if backend.forward == ForwardMode::Nat as u8 {
+        nat::to_backend(packet, headers, backend).map_err(truncated(service_id))?;
+    }
+    rewrite_link(packet, &backend.link).map_err(truncated(service_id))?;
+    kernel.count_forwarded(chosen.id, bytes, chosen.is_new_flow);
+    Ok(verdict)
+}
+
+/// How the packet leaves. A VLAN tag is right on the interface that it came in on, and nowhere
+/// else.
+#[inline(always)]
+pub(super) fn egress<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    ifindex: u32,
+    service_id: u16,
+) -> Result<Verdict, Stop> {
+    if ifindex == packet.ingress_ifindex() {
+        Ok(Verdict::Transmit)
+    } else if headers.link.is_tagged() {
+        Err(Stop::Drop(service_id, DropReason::VlanEgress))
+    } else {
+        Ok(Verdict::Redirect(ifindex))
+    }
+}
+
+/// One hop less to live, with every forwarding mode: a packet that two balancers send to each
+/// other must not do so for ever.
+#[inline(always)]
+pub(super) fn decrement_ttl<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    service_id: u16,
+) -> Result<(), Stop> {
+    if headers.l3.ttl <= 1 {
+        return Err(Stop::Drop(service_id, DropReason::TtlExceeded));
+    }
+    let offset = headers.link.l3_offset;
+    let result = if headers.is_ipv4() {
+        ipv4::decrement_ttl(packet, offset)
+    } else {
+        ipv6::decrement_hop_limit(packet, offset)
+    };
+    result.map_err(truncated(service_id))
+}
+
+/// Writes the next hop's Ethernet addresses.
+#[inline(always)]
+pub(super) fn rewrite_link<P: Packet>(
+    packet: &mut P,
+    link: &LinkRewrite,
+) -> Result<(), OutOfBounds> {
+    packet.store(0, *link)
+}

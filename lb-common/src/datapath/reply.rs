@@ -1,0 +1,69 @@
+//! Replies of NAT backends, rewritten back without any state: who the sender is says which service
+//! it answers for.
+
+use super::{Headers, Stop, Verdict, forward, nat, truncated};
+use crate::abi::{EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWanted, RouteKind};
+use crate::drop_reason::DropReason;
+use crate::kernel::Kernel;
+use crate::packet::Packet;
+
+/// Finds the service that the packet's source answers for: the exact port first, then port 0.
+#[inline(always)]
+pub(super) fn find<K: Kernel>(kernel: &K, headers: &Headers) -> Option<NatReply> {
+    let mut key = EndpointKey::new(headers.l3.source, headers.l4.source_be, headers.l4.protocol);
+    if let Some(reply) = kernel.nat_reply(&key) {
+        return Some(reply);
+    }
+    key.port_be = 0;
+    kernel.nat_reply(&key)
+}
+
+/// Forwards a reply to the client.
+#[inline(always)]
+pub(super) fn to_client<P: Packet, K: Kernel>(
+    packet: &mut P,
+    kernel: &K,
+    headers: &Headers,
+    reply: &NatReply,
+) -> Result<Verdict, Stop> {
+    let service_id = reply.service_id;
+    let (ifindex, link) = next_hop(kernel, headers, service_id)?;
+    let verdict = forward::egress(packet, headers, ifindex, service_id)?;
+    let bytes = packet.len_bytes() as u64;
+    forward::decrement_ttl(packet, headers, service_id)?;
+    nat::to_client(packet, headers, reply).map_err(truncated(service_id))?;
+    forward::rewrite_link(packet, &link).map_err(truncated(service_id))?;
+    kernel.count_reply(reply.backend_id, bytes);
+    Ok(verdict)
+}
+
+/// The next hop towards the client: a gateway, or the client itself where it is on the link. A
+/// packet to this node is no reply to a client, but the host's.
+#[inline(always)]
+fn next_hop<K: Kernel>(
+    kernel: &K,
+    headers: &Headers,
+    service_id: u16,
+) -> Result<(u32, LinkRewrite), Stop> {
+    let client = headers.l3.destination;
+    let route = kernel
+        .route(&client)
+        .ok_or(Stop::Drop(service_id, DropReason::NoRoute))?;
+    if route.kind == RouteKind::Local as u8 {
+        return Err(Stop::Pass);
+    }
+    if route.is_resolved != 0 {
+        return Ok((route.ifindex, route.link));
+    }
+    let ifindex = route.ifindex;
+    let address = if route.kind == RouteKind::OnLink as u8 {
+        client
+    } else {
+        route.gateway
+    };
+    if let Some(neighbour) = kernel.neighbour(&NeighbourKey { address, ifindex }) {
+        return Ok((ifindex, neighbour.link));
+    }
+    kernel.want_neighbour(&NeighbourWanted::new(address, ifindex));
+    Err(Stop::Drop(service_id, DropReason::ClientUnresolved))
+}

@@ -1,0 +1,84 @@
+//! Ethernet II with up to two VLAN tags (IEEE 802.1Q, 802.1ad).
+
+use bytemuck::{Pod, Zeroable};
+use network_types::eth::EtherType;
+
+use super::ParseError;
+use crate::limits::VLAN_DEPTH_MAX;
+use crate::packet::Packet;
+
+/// Bytes in the header.
+pub const ETH_LEN: usize = size_of::<EthHdr>();
+/// Bytes in a VLAN tag, counted from the end of the Ethernet header.
+pub const VLAN_LEN: usize = size_of::<VlanHdr>();
+
+/// IPv4, network byte order.
+pub const ETHER_TYPE_IPV4_BE: u16 = EtherType::Ipv4 as u16;
+/// IPv6, network byte order.
+pub const ETHER_TYPE_IPV6_BE: u16 = EtherType::Ipv6 as u16;
+/// 802.1Q customer tag, network byte order.
+pub const ETHER_TYPE_VLAN_BE: u16 = EtherType::Ieee8021q as u16;
+/// 802.1ad service tag, network byte order.
+pub const ETHER_TYPE_QINQ_BE: u16 = EtherType::Ieee8021ad as u16;
+
+/// The Ethernet header.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct EthHdr {
+    /// Destination and source address, in 16-bit words.
+    pub addresses: [u16; 6],
+    /// Type of the payload.
+    pub ether_type_be: u16,
+}
+
+/// A VLAN tag without its leading type, which is the previous header's.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct VlanHdr {
+    /// Priority, drop eligibility, VLAN id.
+    pub tci_be: u16,
+    /// Type of the payload.
+    pub ether_type_be: u16,
+}
+
+/// What follows the link layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// Type of the payload, network byte order.
+    pub ether_type_be: u16,
+    /// Where it starts.
+    pub l3_offset: usize,
+}
+
+impl LinkView {
+    /// Whether the frame carries a VLAN tag.
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.l3_offset != ETH_LEN
+    }
+}
+
+/// Parses the Ethernet header and skips up to [`VLAN_DEPTH_MAX`] tags. With more tags than that,
+/// the type is still a tag's, and the frame is none of ours.
+///
+/// # Errors
+/// [`ParseError::Truncated`].
+#[inline(always)]
+pub fn parse<P: Packet>(packet: &P) -> Result<LinkView, ParseError> {
+    let eth: EthHdr = packet.load(0)?;
+    let mut view = LinkView {
+        ether_type_be: eth.ether_type_be,
+        l3_offset: ETH_LEN,
+    };
+    for _ in 0..VLAN_DEPTH_MAX {
+        if view.ether_type_be != ETHER_TYPE_VLAN_BE && view.ether_type_be != ETHER_TYPE_QINQ_BE {
+            break;
+        }
+        let tag: VlanHdr = packet.load(view.l3_offset)?;
+        view = LinkView {
+            ether_type_be: tag.ether_type_be,
+            l3_offset: view.l3_offset + VLAN_LEN,
+        };
+    }
+    Ok(view)
+}

@@ -1,0 +1,53 @@
+//! The maps. Capacities are defaults; the loader sets the configured ones.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use lb_common::abi::{
+    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour,
+    NeighbourKey, RingBlock, Route, Service,
+};
+use lb_common::limits::{
+    BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
+    RING_BLOCKS_DEFAULT, ROUTES_MAX, SERVICES_DEFAULT,
+};
+
+const SERVICES_MAX: usize = SERVICES_DEFAULT as usize;
+const BACKENDS_MAX: usize = BACKENDS_DEFAULT as usize;
+const COUNTERS_MAX: usize = (SERVICES_DEFAULT * COUNTERS_PER_SERVICE) as usize;
+
+#[btf_map]
+pub(super) static SERVICES: HashMap<EndpointKey, Service, SERVICES_MAX> = HashMap::new();
+#[btf_map]
+pub(super) static VIPS: HashMap<Address, u32, SERVICES_MAX> = HashMap::new();
+#[btf_map]
+pub(super) static RINGS: Array<
+    RingBlock,
+    { RING_BLOCKS_DEFAULT as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
+#[btf_map]
+pub(super) static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();
+#[btf_map]
+pub(super) static BACKEND_STATS: PerCpuArray<BackendStats, BACKENDS_MAX> = PerCpuArray::new();
+#[btf_map]
+pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
+#[btf_map]
+pub(super) static ROUNDS: Array<u64, SERVICES_MAX> = Array::new();
+#[btf_map]
+pub(super) static FLOWS: LruHashMap<FlowKey, FlowEntry, { FLOWS_DEFAULT as usize }> =
+    LruHashMap::new();
+#[btf_map]
+pub(super) static NAT_REPLIES: HashMap<EndpointKey, NatReply, BACKENDS_MAX> = HashMap::new();
+#[btf_map]
+pub(super) static ROUTES: LpmTrie<
+    [u8; 16],
+    Route,
+    { ROUTES_MAX as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LpmTrie::new();
+#[btf_map]
+pub(super) static NEIGHBOURS: HashMap<NeighbourKey, Neighbour, { NEIGHBOURS_MAX as usize }> =
+    HashMap::new();
+#[btf_map]
+pub(super) static EVENTS: RingBuf<(), { EVENTS_BYTES as usize }> = RingBuf::new();

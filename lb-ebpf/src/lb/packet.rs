@@ -1,0 +1,63 @@
+//! The only place with packet pointers.
+
+use aya_ebpf::programs::XdpContext;
+use bytemuck::Pod;
+use lb_common::packet::{OutOfBounds, Packet};
+
+/// A frame in the driver's memory. Start and end are read once: nothing here moves them.
+pub(super) struct XdpPacket {
+    start: usize,
+    end: usize,
+    ingress_ifindex: u32,
+}
+
+impl XdpPacket {
+    #[inline(always)]
+    pub(super) fn new(ctx: &XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            ingress_ifindex: ctx.ingress_ifindex() as u32,
+        }
+    }
+
+    /// A pointer to a `T` at `offset`, which the comparison right before has proved to be in
+    /// bounds, to the verifier as well as to the reader.
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Result<*mut T, OutOfBounds> {
+        let pointer = self.start + offset;
+        if pointer + size_of::<T>() > self.end {
+            return Err(OutOfBounds);
+        }
+        Ok(pointer as *mut T)
+    }
+}
+
+impl Packet for XdpPacket {
+    #[inline(always)]
+    fn len_bytes(&self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.ingress_ifindex
+    }
+
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds> {
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds by the comparison above; T is plain old data, so that any bytes are a
+        // T; the target reads unaligned words whole (feature allows-misaligned-mem-access).
+        Ok(unsafe { pointer.read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), OutOfBounds> {
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds by the comparison above, and the frame is ours alone until the program
+        // returns.
+        unsafe { pointer.write_unaligned(value) };
+        Ok(())
+    }
+}
