@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod desired;
 pub mod engine;
 pub mod loader;
@@ -12,3 +13,4 @@ pub mod maps;
 pub mod model;
 pub mod netlink;
 pub mod reconcile;
+pub mod suggest;

@@ -4,6 +4,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use lb_common::abi::{ForwardMode, Scheduler};
+use lb_common::limits::{BACKENDS_DEFAULT, FLOWS_DEFAULT, RING_BLOCKS_DEFAULT, SERVICES_DEFAULT};
+
+mod change;
+pub mod draft;
+mod keyword;
+mod problem;
+pub mod rules;
+pub mod text;
+
+pub use change::{ModelError, backend_from, service_from};
+pub use keyword::{Keyword, UnknownWord};
+pub use problem::{Kind, Place, Problem, Section};
 
 /// How an XDP program is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +58,17 @@ pub struct Limits {
     pub ring_blocks: u32,
     /// Flow table. Unit: entries.
     pub flows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            services: SERVICES_DEFAULT,
+            backends: BACKENDS_DEFAULT,
+            ring_blocks: RING_BLOCKS_DEFAULT,
+            flows: FLOWS_DEFAULT,
+        }
+    }
 }
 
 /// One backend of a service.

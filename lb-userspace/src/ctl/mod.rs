@@ -1,0 +1,1 @@
+//! The client: what `lbctl` does with its words.

@@ -1,0 +1,118 @@
+use super::{ForwardMode, Protocol, Scheduler, XdpMode};
+use crate::suggest::closest;
+
+/// A closed set of words with one spelling everywhere: config file, API and command line.
+pub trait Keyword: Copy + PartialEq + Sized + 'static {
+    /// The config key that takes these words.
+    const KEY: &'static str;
+    /// Every value with its word; the first is the default.
+    const ALL: &'static [(Self, &'static str)];
+
+    /// The word for this value.
+    fn word(self) -> &'static str {
+        let entry = Self::ALL.iter().find(|(value, _)| *value == self);
+        entry.map_or("", |(_, word)| word)
+    }
+
+    /// The value for a word.
+    ///
+    /// # Errors
+    /// [`UnknownWord`], with the words that would do.
+    fn from_word(word: &str) -> Result<Self, UnknownWord> {
+        let entry = Self::ALL.iter().find(|(_, known)| *known == word);
+        entry.map(|(value, _)| *value).ok_or_else(|| UnknownWord {
+            key: Self::KEY,
+            word: word.to_owned(),
+            known: Self::ALL.iter().map(|(_, known)| *known).collect(),
+        })
+    }
+}
+
+/// A word that is not in the set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {key} `{word}`")]
+pub struct UnknownWord {
+    key: &'static str,
+    word: String,
+    known: Vec<&'static str>,
+}
+
+impl UnknownWord {
+    /// What to write instead.
+    pub fn help(&self) -> String {
+        let list = self.known.join("`, `");
+        match closest(&self.word, self.known.iter().copied()) {
+            Some(word) => format!("did you mean `{word}`? It is one of `{list}`"),
+            None => format!("write one of `{list}`"),
+        }
+    }
+}
+
+impl Keyword for Protocol {
+    const KEY: &'static str = "protocol";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Tcp, "tcp"), (Self::Udp, "udp")];
+}
+
+impl Keyword for Scheduler {
+    const KEY: &'static str = "scheduler";
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Maglev, "maglev"), (Self::RoundRobin, "round-robin")];
+}
+
+impl Keyword for ForwardMode {
+    const KEY: &'static str = "forward";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Dsr, "dsr"), (Self::Nat, "nat")];
+}
+
+impl Keyword for XdpMode {
+    const KEY: &'static str = "xdp";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Auto, "auto"),
+        (Self::Native, "native"),
+        (Self::Generic, "generic"),
+    ];
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl std::fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip<K: Keyword + std::fmt::Debug>() {
+        for (value, word) in K::ALL {
+            assert_eq!(value.word(), *word);
+            assert_eq!(K::from_word(word).as_ref(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn words_and_values_map_both_ways() {
+        round_trip::<Protocol>();
+        round_trip::<Scheduler>();
+        round_trip::<ForwardMode>();
+        round_trip::<XdpMode>();
+    }
+
+    #[test]
+    fn a_misspelt_word_gets_a_suggestion() {
+        let error = Scheduler::from_word("roundrobin").unwrap_err();
+        assert_eq!(error.to_string(), "unknown scheduler `roundrobin`");
+        assert_eq!(
+            error.help(),
+            "did you mean `round-robin`? It is one of `maglev`, `round-robin`"
+        );
+        let error = Protocol::from_word("sctp-and-more").unwrap_err();
+        assert_eq!(error.help(), "write one of `tcp`, `udp`");
+    }
+}
