@@ -8,10 +8,13 @@
 //! - [`netns`], [`link`], [`xdp_pass`], [`process`], [`scratch`], [`wait`] are the parts that these
 //!   are made of.
 //!
+//! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures.
+//!
 //! What a test creates is gone when its values are dropped, by a panic too; what a killed process
 //! left behind is removed by the next one that creates a namespace ([`netns::Netns::create`]).
 
 pub mod client;
+pub mod datapath;
 pub mod http;
 pub mod http_backend;
 pub mod lbd;
@@ -21,6 +24,7 @@ pub mod nginx;
 pub mod process;
 pub mod requirement;
 pub mod scratch;
+pub mod signals;
 pub mod topology;
 pub mod wait;
 pub mod xdp_pass;

@@ -10,6 +10,7 @@ use std::process::{self, Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
@@ -18,11 +19,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::process::run;
+use crate::wait::wait_until;
 
 /// Where iproute2 keeps the handles of named namespaces.
 const NETNS_DIR: &str = "/run/netns";
 /// Where iproute2 looks for files that replace those of `/etc` inside a namespace.
 const NETNS_ETC_DIR: &str = "/etc/netns";
+
+/// How long a namespace's processes may take to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static CLEANUP: Once = Once::new();
@@ -235,19 +240,41 @@ pub fn list(prefix: &str) -> Vec<String> {
     names
 }
 
+/// SIGTERM, and SIGKILL for what is still there after [`END_TIMEOUT`].
 fn end_processes(name: &str) -> Result<()> {
-    let pids = run(Command::new("ip").args(["netns", "pids", name]))?;
-    for pid in pids.split_whitespace() {
-        let pid: i32 = pid
-            .parse()
-            .with_context(|| format!("`ip netns pids` said {pid:?}"))?;
-        if pid == process::id().cast_signed() {
+    if signal_processes(name, Signal::SIGTERM)? == 0 {
+        return Ok(());
+    }
+    let ended = wait_until("the end of its processes", END_TIMEOUT, || {
+        Ok(pids(name)?.is_empty().then_some(()))
+    });
+    if ended.is_err() {
+        signal_processes(name, Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
+fn signal_processes(name: &str, signal: Signal) -> Result<usize> {
+    let pids = pids(name)?;
+    for pid in &pids {
+        if pid.as_raw() == process::id().cast_signed() {
             bail!("a thread of this process is still in namespace {name}");
         }
         // It may have ended by itself since.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = kill(*pid, signal);
     }
-    Ok(())
+    Ok(pids.len())
+}
+
+fn pids(name: &str) -> Result<Vec<Pid>> {
+    let text = run(Command::new("ip").args(["netns", "pids", name]))?;
+    let parse = |pid: &str| {
+        pid.parse()
+            .with_context(|| format!("`ip netns pids` said {pid:?}"))
+    };
+    text.split_whitespace()
+        .map(|pid| Ok(Pid::from_raw(parse(pid)?)))
+        .collect()
 }
 
 /// Removes the namespaces whose owner is gone. Two processes may do so at the same time: what is

@@ -34,7 +34,16 @@ impl Nginx {
     /// Starts nginx in `netns`, listening on `ports` of every IPv4 and IPv6 address, and waits
     /// until it does.
     pub fn start(name: &str, netns: &Netns, ports: &[u16]) -> Result<Self> {
-        let scratch = ScratchDir::new(&format!("nginx-{name}"))?;
+        Self::start_in(
+            ScratchDir::new(&format!("nginx-{name}"))?,
+            name,
+            netns,
+            ports,
+        )
+    }
+
+    /// As [`Nginx::start`], with its files in `scratch`.
+    pub fn start_in(scratch: ScratchDir, name: &str, netns: &Netns, ports: &[u16]) -> Result<Self> {
         let directory = scratch.path();
         let www = directory.join("www");
         fs::create_dir(&www).with_context(|| format!("cannot create {}", www.display()))?;

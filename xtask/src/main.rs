@@ -3,9 +3,13 @@
 mod bench;
 mod build;
 mod cargo;
+mod demo;
+mod http_backend;
 mod lint;
+mod packages;
 mod progress;
 mod run;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -33,10 +37,17 @@ enum Task {
     Build,
     /// Build, then run lbd in the foreground
     Run(run::RunArgs),
+    /// Watch requests to a virtual IP being steered to web servers, in network namespaces
+    Demo(demo::DemoArgs),
+    /// Run the tests: everything, or one layer of it
+    Test(test::TestArgs),
     /// Measure the datapath
     Bench(bench::BenchArgs),
     /// Check format and lints, those of the XDP program included
     Lint,
+    /// Answer HTTP requests with a name (a web server of the demo)
+    #[command(hide = true)]
+    HttpBackend(http_backend::HttpBackendArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,7 +65,10 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Build => build::task(&workspace),
         Task::Run(args) => run::task(&workspace, &args),
+        Task::Demo(args) => demo::task(&workspace, &args),
+        Task::Test(args) => test::task(&workspace, &args),
         Task::Bench(args) => bench::task(&workspace, &args),
         Task::Lint => lint::task(&workspace),
+        Task::HttpBackend(args) => http_backend::task(&args),
     }
 }

@@ -15,6 +15,9 @@ const LINE_INTERVAL: Duration = Duration::from_secs(15);
 /// Steps shorter than this are not worth their duration.
 const DURATION_SHOWN_FROM: Duration = Duration::from_millis(1500);
 
+/// Lines of a failed command's output that are shown.
+const FAILURE_LINE_COUNT: usize = 30;
+
 /// The first words of the lines in which cargo tells of its progress. Everything else (warnings,
 /// errors) is passed on.
 const STATUS_WORDS: [&str; 20] = [
@@ -45,30 +48,45 @@ pub(crate) fn step(text: &str) {
     eprintln!("▸ {text}");
 }
 
-/// Runs a cargo command; one changing line stands for its many. `doing` reads like "building the
-/// XDP program". Compiler messages pass through.
+/// Runs a cargo command; one changing line stands for its many. `doing` reads like "building the XDP
+/// program". Compiler messages pass through.
 pub(crate) fn run_cargo(command: &mut Command, doing: &str) -> Result<()> {
+    follow(command, doing, Reader::Cargo { crate_count: 0 })
+}
+
+/// Runs any other command; what it writes is shown when it fails.
+pub(crate) fn run_quietly(command: &mut Command, doing: &str) -> Result<()> {
+    follow(command, doing, Reader::Quiet { lines: Vec::new() })
+}
+
+fn follow(command: &mut Command, doing: &str, reader: Reader) -> Result<()> {
     let started = Instant::now();
+    let (output, output_in) = std::io::pipe().context("cannot create a pipe")?;
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stdout(output_in.try_clone()?)
+        .stderr(output_in)
         .spawn()
         .with_context(|| format!("{doing}: cannot start {:?}", command.get_program()))?;
-    let stderr = child.stderr.take().context("cargo's output is not piped")?;
+    // The command holds the pipe's writing end; without this, the output would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let (sender, lines) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+    let forwarder = thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
                 break;
             }
         }
     });
-    Ticker::new(doing, started).follow(&lines);
+    let mut ticker = Ticker::new(doing, started, reader);
+    ticker.follow(&lines);
     let status = child
         .wait()
-        .with_context(|| format!("{doing}: cannot wait for cargo"))?;
-    drop(reader.join());
+        .with_context(|| format!("{doing}: cannot wait for its end"))?;
+    if let Err(panic) = forwarder.join() {
+        std::panic::resume_unwind(panic);
+    }
+    ticker.reader.finish(status);
     finish(doing, started, status)
 }
 
@@ -85,20 +103,66 @@ fn finish(doing: &str, started: Instant, status: ExitStatus) -> Result<()> {
     Ok(())
 }
 
+/// What is made of a command's lines.
+enum Reader {
+    /// Progress is counted; everything else passes through.
+    Cargo { crate_count: u32 },
+    /// Everything is kept for the case of failure.
+    Quiet { lines: Vec<String> },
+}
+
+impl Reader {
+    /// Takes a line in; gives back what is to be shown of it.
+    fn take(&mut self, line: String) -> Option<String> {
+        match self {
+            Self::Quiet { lines } => {
+                lines.push(line);
+                None
+            }
+            Self::Cargo { crate_count } => match status_word(&line) {
+                Some("Compiling") => {
+                    *crate_count += 1;
+                    None
+                }
+                Some("Blocking") => Some(format!("  {} (another cargo is at work)", line.trim())),
+                Some(_) => None,
+                None => Some(line),
+            },
+        }
+    }
+
+    fn progress(&self) -> String {
+        match self {
+            Self::Cargo { crate_count } => format!("{crate_count} crates, "),
+            Self::Quiet { .. } => String::new(),
+        }
+    }
+
+    fn finish(&self, status: ExitStatus) {
+        if let Self::Quiet { lines } = self
+            && !status.success()
+        {
+            for line in &lines[lines.len().saturating_sub(FAILURE_LINE_COUNT)..] {
+                eprintln!("  {line}");
+            }
+        }
+    }
+}
+
 /// The changing line of one running command.
 struct Ticker<'a> {
     doing: &'a str,
     started: Instant,
-    crate_count: u32,
+    reader: Reader,
     on_terminal: bool,
 }
 
 impl<'a> Ticker<'a> {
-    fn new(doing: &'a str, started: Instant) -> Self {
+    fn new(doing: &'a str, started: Instant, reader: Reader) -> Self {
         Self {
             doing,
             started,
-            crate_count: 0,
+            reader,
             on_terminal: stderr().is_terminal(),
         }
     }
@@ -113,7 +177,7 @@ impl<'a> Ticker<'a> {
         let mut due = self.started + interval;
         loop {
             match lines.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(line) => self.take(&line),
+                Ok(line) => self.take(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     self.draw();
@@ -124,24 +188,16 @@ impl<'a> Ticker<'a> {
         self.erase();
     }
 
-    fn take(&mut self, line: &str) {
-        match status_word(line) {
-            Some("Compiling") => self.crate_count += 1,
-            Some("Blocking") => {
-                self.erase();
-                eprintln!("  {} (another cargo is at work)", line.trim());
-            }
-            Some(_) => {}
-            None => {
-                self.erase();
-                eprintln!("{line}");
-            }
+    fn take(&mut self, line: String) {
+        if let Some(shown) = self.reader.take(line) {
+            self.erase();
+            eprintln!("{shown}");
         }
     }
 
     fn draw(&self) {
         let (doing, seconds) = (self.doing, self.started.elapsed().as_secs());
-        let text = format!("▸ {doing} … {} crates, {seconds} s", self.crate_count);
+        let text = format!("▸ {doing} … {}{seconds} s", self.reader.progress());
         if self.on_terminal {
             eprint!("\r\x1b[2K{text}");
             drop(stderr().flush());

@@ -21,22 +21,38 @@ pub(crate) fn ensure_bpf(workspace: &Workspace) -> Result<()> {
 }
 
 /// The compiler that builds the workspace.
-struct Rustc {
+pub(crate) struct Rustc {
     /// Such as `1.95.0`.
     release: String,
+    /// The target triple of the machine itself.
+    host: String,
     sysroot: PathBuf,
 }
 
 impl Rustc {
-    fn ask(workspace: &Workspace) -> Result<Self> {
+    /// Asks the compiler about itself.
+    pub(crate) fn ask(workspace: &Workspace) -> Result<Self> {
         let verbose = rustc(workspace, &["-vV"])?;
-        let release = verbose
-            .lines()
-            .find_map(|line| line.strip_prefix("release: "))
-            .with_context(|| format!("`rustc -vV` names no release:\n{verbose}"))?
-            .to_owned();
+        let field = |name: &str| {
+            let value = verbose.lines().find_map(|line| line.strip_prefix(name));
+            value
+                .map(str::to_owned)
+                .with_context(|| format!("`rustc -vV` has no line {name:?}:\n{verbose}"))
+        };
         let sysroot = PathBuf::from(rustc(workspace, &["--print", "sysroot"])?.trim_end());
-        Ok(Self { release, sysroot })
+        Ok(Self {
+            release: field("release: ")?,
+            host: field("host: ")?,
+            sysroot,
+        })
+    }
+
+    /// The variable with which cargo is told how to run programs for this machine.
+    pub(crate) fn runner_variable(&self) -> String {
+        format!(
+            "CARGO_TARGET_{}_RUNNER",
+            self.host.to_uppercase().replace('-', "_")
+        )
     }
 }
 

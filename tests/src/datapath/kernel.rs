@@ -1,0 +1,210 @@
+//! The loaded program, run packet by packet with `BPF_PROG_TEST_RUN`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use lb_common::abi::{
+    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, HASH_KEY_GLOBAL, NatReply,
+    Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service, map_name,
+};
+use lb_common::datapath::Verdict;
+use lb_common::drop_reason::{DropReason, PASSED_INDEX};
+use lb_common::limits::COUNTERS_PER_SERVICE;
+
+use super::tables::{Tables, Traces};
+use super::world::EGRESS_IFINDEX;
+
+/// A map type of lb-common in aya's eyes.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plain<T: Copy + 'static>(pub T);
+
+// SAFETY: used below only with lb-common's ABI types, which are `bytemuck::Pod`: no padding, valid
+// for any bytes.
+unsafe impl<T: bytemuck::Pod> Pod for Plain<T> {}
+
+/// The program, loaded but attached to nothing.
+#[derive(Debug)]
+pub struct LoadedDatapath {
+    ebpf: Ebpf,
+}
+
+/// Where `cargo xtask build` puts an object file.
+pub fn object_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/bpf")
+        .join(name)
+}
+
+impl LoadedDatapath {
+    /// Loads the program and fills its maps.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the verifier's log.
+    pub fn load(tables: &Tables) -> Result<Self> {
+        let path = object_path("lb-ebpf");
+        let object = std::fs::read(&path)
+            .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
+            .load(&object)?;
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM_NAME)
+            .context("the object has no program lb_xdp")?
+            .try_into()?;
+        program.load()?;
+        let mut loaded = Self { ebpf };
+        loaded.fill(tables)?;
+        Ok(loaded)
+    }
+
+    /// Verified instructions and memory, as the kernel reports them.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
+        Ok(self.program()?.info()?.verified_instruction_count())
+    }
+
+    fn program(&mut self) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut(PROGRAM_NAME)
+            .context("the program was loaded")?;
+        Ok(program.try_into()?)
+    }
+
+    fn map(&mut self, name: &'static str) -> Result<&mut aya::maps::Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("the object has no map {name}"))
+    }
+
+    fn fill(&mut self, tables: &Tables) -> Result<()> {
+        let mut rings: Array<&mut MapData, Plain<RingBlock>> =
+            self.map(map_name::RINGS)?.try_into()?;
+        for (block, slots) in &tables.ring_blocks {
+            let slots: RingBlock = slots[..].try_into().context("a whole block")?;
+            rings.set(*block, Plain(slots), 0)?;
+        }
+        let mut backends: Array<&mut MapData, Plain<Backend>> =
+            self.map(map_name::BACKENDS)?.try_into()?;
+        for (id, backend) in &tables.backends {
+            backends.set(u32::from(*id), Plain(*backend), 0)?;
+        }
+        self.fill_hash::<EndpointKey, Service>(map_name::SERVICES, &tables.services)?;
+        let vips = tables.vips.iter().map(|vip| (*vip, 1)).collect();
+        self.fill_hash::<Address, u32>(map_name::VIPS, &vips)?;
+        self.fill_hash::<EndpointKey, NatReply>(map_name::NAT_REPLIES, &tables.nat_replies)?;
+        self.fill_hash::<NeighbourKey, Neighbour>(map_name::NEIGHBOURS, &tables.neighbours)?;
+        self.fill_hash::<FlowKey, FlowEntry>(map_name::FLOWS, &tables.flows)?;
+        let mut routes: LpmTrie<&mut MapData, [u8; 16], Plain<Route>> =
+            self.map(map_name::ROUTES)?.try_into()?;
+        for (key, route) in &tables.routes {
+            routes.insert(&Key::new(key.prefix_len, key.octets), Plain(*route), 0)?;
+        }
+        Ok(())
+    }
+
+    fn fill_hash<K: bytemuck::Pod + Ord, V: bytemuck::Pod>(
+        &mut self,
+        name: &'static str,
+        entries: &std::collections::BTreeMap<K, V>,
+    ) -> Result<()> {
+        let mut map: HashMap<&mut MapData, Plain<K>, Plain<V>> = self.map(name)?.try_into()?;
+        for (key, value) in entries {
+            map.insert(Plain(*key), Plain(*value), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the program on one frame; returns its verdict and the frame as it left it. The kernel
+    /// does not tell where a redirected frame goes: fixtures have one other interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run it, or the program returns something that is no verdict.
+    pub fn run(&mut self, frame: &[u8]) -> Result<(Verdict, Vec<u8>)> {
+        let mut output = vec![0; frame.len() + 256];
+        let result = self.program()?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..TestRunOptions::default()
+        })?;
+        output.truncate(result.data_size_out as usize);
+        let verdict = match result.return_value {
+            1 => Verdict::Drop(DropReason::NoBackend),
+            2 => Verdict::Pass,
+            3 => Verdict::Transmit,
+            4 => Verdict::Redirect(EGRESS_IFINDEX),
+            other => anyhow::bail!("the program returned {other}, which is no XDP action we use"),
+        };
+        Ok((verdict, output))
+    }
+
+    /// What the program has left behind in its maps.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn traces(&mut self) -> Result<Traces> {
+        let mut traces = Traces::default();
+        self.read_backend_stats(&mut traces)?;
+        self.read_counters(&mut traces)?;
+        let flows: HashMap<&mut MapData, Plain<FlowKey>, Plain<FlowEntry>> =
+            self.map(map_name::FLOWS)?.try_into()?;
+        for entry in flows.iter() {
+            let (Plain(key), Plain(entry)) = entry?;
+            traces.flows.insert(key, (entry.backend_id, entry.state));
+        }
+        let mut events: RingBuf<&mut MapData> = self.map(map_name::EVENTS)?.try_into()?;
+        while let Some(event) = events.next() {
+            ensure!(
+                event.len() == size_of::<NeighbourWanted>(),
+                "an event of {} bytes",
+                event.len()
+            );
+            traces.push_wanted(&bytemuck::pod_read_unaligned(&event));
+        }
+        Ok(traces)
+    }
+
+    fn read_backend_stats(&mut self, traces: &mut Traces) -> Result<()> {
+        let stats: PerCpuArray<&mut MapData, Plain<BackendStats>> =
+            self.map(map_name::BACKEND_STATS)?.try_into()?;
+        // Fixtures use small ids only.
+        for id in 0..1_000 {
+            let mut sum = BackendStats::default();
+            stats.get(&id, 0)?.iter().for_each(|cpu| sum.add(&cpu.0));
+            if sum != BackendStats::default() {
+                traces.backends.insert(id as u16, sum);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_counters(&mut self, traces: &mut Traces) -> Result<()> {
+        let counters: PerCpuArray<&mut MapData, Plain<u64>> =
+            self.map(map_name::COUNTERS)?.try_into()?;
+        for index in 0..COUNTERS_PER_SERVICE * 64 {
+            let sum = counters.get(&index, 0)?.iter().map(|cpu| cpu.0).sum();
+            if sum == 0 {
+                continue;
+            }
+            let (service_id, number) = (index / COUNTERS_PER_SERVICE, index % COUNTERS_PER_SERVICE);
+            if number == PASSED_INDEX {
+                ensure!(service_id == 0, "packets passed for service {service_id}");
+                traces.passed = sum;
+            } else {
+                let reason = DropReason::ALL
+                    .into_iter()
+                    .find(|reason| *reason as u32 == number);
+                let reason = reason.with_context(|| format!("unknown drop reason {number}"))?;
+                traces.drops.insert((service_id as u16, reason), sum);
+            }
+        }
+        Ok(())
+    }
+}

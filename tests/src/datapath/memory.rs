@@ -1,0 +1,227 @@
+//! `Kernel` and `Packet` in plain memory.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytemuck::Pod;
+use lb_common::abi::{
+    Address, Backend, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour, NeighbourKey,
+    NeighbourWanted, Route, RouteKey, Service, Slot,
+};
+use lb_common::drop_reason::DropReason;
+use lb_common::kernel::{FlowHandle, Kernel};
+use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
+use lb_common::packet::{OutOfBounds, Packet};
+
+use super::tables::{Tables, Traces};
+
+/// A frame in memory.
+#[derive(Clone, Debug)]
+pub struct MemoryPacket {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The interface that it came in on.
+    pub ingress_ifindex: u32,
+}
+
+impl Packet for MemoryPacket {
+    fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.ingress_ifindex
+    }
+
+    fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds> {
+        let bytes = self
+            .bytes
+            .get(offset..offset + size_of::<T>())
+            .ok_or(OutOfBounds)?;
+        Ok(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Result<(), OutOfBounds> {
+        let bytes = self
+            .bytes
+            .get_mut(offset..offset + size_of::<T>())
+            .ok_or(OutOfBounds)?;
+        bytes.copy_from_slice(bytemuck::bytes_of(&value));
+        Ok(())
+    }
+}
+
+type FlowTable = Rc<RefCell<std::collections::BTreeMap<FlowKey, FlowEntry>>>;
+
+/// The datapath's surroundings in memory. Single-threaded: what changes under the packets is in
+/// cells.
+#[derive(Debug)]
+pub struct MemoryKernel {
+    /// What the control plane wrote; `flows` here is the initial content only.
+    pub tables: Tables,
+    /// The clock. Unit: seconds.
+    pub now_s: Cell<u32>,
+    rounds: RefCell<std::collections::BTreeMap<u16, u64>>,
+    flows: FlowTable,
+    traces: RefCell<Traces>,
+}
+
+impl MemoryKernel {
+    /// A kernel over these tables, its clock at `now_s`.
+    pub fn new(tables: Tables, now_s: u32) -> Self {
+        let flows = Rc::new(RefCell::new(tables.flows.clone()));
+        let rounds = RefCell::default();
+        Self {
+            tables,
+            now_s: Cell::new(now_s),
+            rounds,
+            flows,
+            traces: RefCell::default(),
+        }
+    }
+
+    /// What the datapath has left behind so far.
+    pub fn traces(&self) -> Traces {
+        let mut traces = self.traces.borrow().clone();
+        let flows = self.flows.borrow();
+        traces.flows = flows
+            .iter()
+            .map(|(key, entry)| (*key, (entry.backend_id, entry.state)))
+            .collect();
+        traces
+    }
+}
+
+/// An entry of the flow table by its key: a later look-up sees what was stored.
+pub struct MemoryFlow {
+    table: FlowTable,
+    key: FlowKey,
+    entry: FlowEntry,
+}
+
+impl FlowHandle for MemoryFlow {
+    fn load(&self) -> FlowEntry {
+        self.entry
+    }
+
+    fn store(&self, entry: FlowEntry) {
+        self.table.borrow_mut().insert(self.key, entry);
+    }
+}
+
+impl Kernel for MemoryKernel {
+    type Flow = MemoryFlow;
+
+    fn now_s(&self) -> u32 {
+        self.now_s.get()
+    }
+
+    fn hash_key(&self) -> [u64; HASH_KEY_WORDS] {
+        self.tables.hash_key
+    }
+
+    fn service(&self, key: &EndpointKey) -> Option<Service> {
+        self.tables.services.get(key).copied()
+    }
+
+    fn is_vip(&self, address: &Address) -> bool {
+        self.tables.vips.contains(address)
+    }
+
+    fn ring_slot(&self, block: u32, slot: u32) -> Option<Slot> {
+        let block = self
+            .tables
+            .ring_blocks
+            .get(&(block + (slot >> RING_BLOCK_SHIFT)))?;
+        Some(Slot(block[slot as usize % RING_BLOCK_SLOTS]))
+    }
+
+    fn backend(&self, id: u16) -> Option<Backend> {
+        Some(
+            self.tables
+                .backends
+                .get(&id)
+                .copied()
+                .unwrap_or(bytemuck::Zeroable::zeroed()),
+        )
+    }
+
+    fn next_round(&self, service_id: u16) -> u64 {
+        let mut rounds = self.rounds.borrow_mut();
+        let round = rounds.entry(service_id).or_default();
+        *round += 1;
+        *round - 1
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<MemoryFlow> {
+        let entry = *self.flows.borrow().get(key)?;
+        Some(MemoryFlow {
+            table: Rc::clone(&self.flows),
+            key: *key,
+            entry,
+        })
+    }
+
+    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
+        self.flows.borrow_mut().insert(*key, *entry);
+    }
+
+    fn nat_reply(&self, key: &EndpointKey) -> Option<NatReply> {
+        self.tables.nat_replies.get(key).copied()
+    }
+
+    fn route(&self, destination: &Address) -> Option<Route> {
+        let matching = self
+            .tables
+            .routes
+            .iter()
+            .filter(|(key, _)| covers(key, destination));
+        matching
+            .max_by_key(|(key, _)| key.prefix_len)
+            .map(|(_, route)| *route)
+    }
+
+    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
+        self.tables.neighbours.get(key).copied()
+    }
+
+    fn want_neighbour(&self, event: &NeighbourWanted) {
+        self.traces.borrow_mut().push_wanted(event);
+    }
+
+    fn count_forwarded(&self, backend_id: u16, bytes: u64, is_new_flow: bool) {
+        let mut traces = self.traces.borrow_mut();
+        let stats = traces.backends.entry(backend_id).or_default();
+        stats.packets += 1;
+        stats.bytes += bytes;
+        stats.new_flows += u64::from(is_new_flow);
+    }
+
+    fn count_reply(&self, backend_id: u16, bytes: u64) {
+        let mut traces = self.traces.borrow_mut();
+        let stats = traces.backends.entry(backend_id).or_default();
+        stats.reply_packets += 1;
+        stats.reply_bytes += bytes;
+    }
+
+    fn count_passed(&self) {
+        self.traces.borrow_mut().passed += 1;
+    }
+
+    fn count_drop(&self, service_id: u16, reason: DropReason) {
+        *self
+            .traces
+            .borrow_mut()
+            .drops
+            .entry((service_id, reason))
+            .or_default() += 1;
+    }
+}
+
+fn covers(key: &RouteKey, destination: &Address) -> bool {
+    let (prefix, address) = (
+        u128::from_be_bytes(key.octets),
+        u128::from_be_bytes(destination.octets()),
+    );
+    key.prefix_len == 0 || (prefix ^ address) >> (128 - key.prefix_len) == 0
+}

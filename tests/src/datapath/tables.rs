@@ -1,0 +1,66 @@
+//! The contents of the maps, in plain memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{
+    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour,
+    NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+};
+use lb_common::drop_reason::DropReason;
+use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SLOTS};
+
+/// What the control plane writes, and the flow table.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The secret of the flow hash.
+    pub hash_key: [u64; HASH_KEY_WORDS],
+    /// `SERVICES`.
+    pub services: BTreeMap<EndpointKey, Service>,
+    /// `VIPS`.
+    pub vips: BTreeSet<Address>,
+    /// `RINGS`, block by block.
+    pub ring_blocks: BTreeMap<u32, Vec<u32>>,
+    /// `BACKENDS`.
+    pub backends: BTreeMap<u16, Backend>,
+    /// `NAT_REPLIES`.
+    pub nat_replies: BTreeMap<EndpointKey, NatReply>,
+    /// `ROUTES`.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// `NEIGHBOURS`.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// `FLOWS`.
+    pub flows: BTreeMap<FlowKey, FlowEntry>,
+}
+
+impl Tables {
+    /// Writes a ring into blocks from `block` on.
+    pub fn put_ring(&mut self, block: u32, slots: &[u32]) {
+        for (number, chunk) in (block..).zip(slots.chunks(RING_BLOCK_SLOTS)) {
+            let mut chunk = chunk.to_vec();
+            chunk.resize(RING_BLOCK_SLOTS, Slot::EMPTY.0);
+            self.ring_blocks.insert(number, chunk);
+        }
+    }
+}
+
+/// What the datapath leaves behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// `BACKEND_STATS`, entries that are not all zero.
+    pub backends: BTreeMap<u16, BackendStats>,
+    /// Drops by service id (0 = none) and reason.
+    pub drops: BTreeMap<(u16, DropReason), u64>,
+    /// Packets handed to the host.
+    pub passed: u64,
+    /// The flow table: backend and state of each flow.
+    pub flows: BTreeMap<FlowKey, (u16, u8)>,
+    /// What the control plane was asked to resolve.
+    pub wanted: Vec<NeighbourKey>,
+}
+
+impl Traces {
+    /// Notes an event.
+    pub fn push_wanted(&mut self, event: &NeighbourWanted) {
+        self.wanted.push(event.neighbour);
+    }
+}
