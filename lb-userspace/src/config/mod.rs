@@ -1,1 +1,20 @@
-//! config
+//! The config file: text → checked model, every error at once with its place in the file.
+//!
+//! [`load`] parses the text, reads the spanned tree into a [`Draft`](crate::model::draft::Draft)
+//! without stopping at a mistake, lets the rules of the model judge it, and maps each problem
+//! back to its place.
+
+mod load;
+mod reader;
+mod report;
+mod schema;
+mod spans;
+mod validate;
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+pub use load::{Loaded, Overrides, load, parse};
+pub use report::{Look, Report};

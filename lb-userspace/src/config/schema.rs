@@ -1,0 +1,97 @@
+//! The sections of the file and their keys.
+
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use super::reader::{Reader, Table};
+use crate::model::Section;
+use crate::model::draft::{BackendDraft, Draft, InterfaceDraft, LimitsDraft, ServiceDraft};
+
+const ROOT: &[&str] = &["node", "interface", "limits", "service"];
+const NODE: &[&str] = &["name", "manage_vips"];
+const INTERFACE: &[&str] = &["name", "xdp"];
+const LIMITS: &[&str] = &["services", "backends", "ring_blocks", "flows"];
+const SERVICE: &[&str] = &[
+    "name",
+    "vip",
+    "port",
+    "protocol",
+    "scheduler",
+    "forward",
+    "idle_timeout",
+    "ring_slots",
+    "backend",
+];
+const BACKEND: &[&str] = &["name", "address", "port", "weight"];
+
+/// Reads the whole file.
+pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
+    reader.report_unknown_keys(root, ROOT);
+    let mut draft = Draft::default();
+    if let Some(table) = reader.table(root, "node") {
+        let node = reader.open(Section::Node, table, NODE);
+        draft.node = reader.string(&node, "name");
+        draft.manage_vips = reader.boolean(&node, "manage_vips");
+    }
+    for (index, table) in numbered(reader.tables(root, "interface", "[[interface]]")) {
+        let interface = reader.open(Section::Interface(index), table, INTERFACE);
+        draft.interfaces.push(InterfaceDraft {
+            name: reader.string(&interface, "name"),
+            xdp: reader.keyword(&interface),
+        });
+    }
+    if let Some(table) = reader.table(root, "limits") {
+        let limits = reader.open(Section::Limits, table, LIMITS);
+        draft.limits = read_limits(&limits, reader);
+    }
+    for (index, table) in numbered(reader.tables(root, "service", "[[service]]")) {
+        let service = reader.open(Section::Service(index), table, SERVICE);
+        draft.services.push(read_service(index, &service, reader));
+    }
+    draft
+}
+
+type SpannedTable<'t> = (&'t DeTable<'t>, Range<usize>);
+
+fn numbered(tables: Vec<SpannedTable<'_>>) -> impl Iterator<Item = (usize, SpannedTable<'_>)> {
+    tables.into_iter().enumerate()
+}
+
+fn read_limits(limits: &Table<'_>, reader: &mut Reader) -> LimitsDraft {
+    LimitsDraft {
+        services: reader.integer(limits, "services"),
+        backends: reader.integer(limits, "backends"),
+        ring_blocks: reader.integer(limits, "ring_blocks"),
+        flows: reader.integer(limits, "flows"),
+    }
+}
+
+fn read_service(index: usize, service: &Table<'_>, reader: &mut Reader) -> ServiceDraft {
+    let mut draft = ServiceDraft {
+        name: reader.string(service, "name"),
+        vip: reader.address(service, "vip"),
+        port: reader.integer(service, "port"),
+        protocol: reader.keyword(service),
+        scheduler: reader.keyword(service),
+        forward: reader.keyword(service),
+        idle_timeout_s: reader.duration_s(service, "idle_timeout"),
+        ring_slots: reader.integer(service, "ring_slots"),
+        backends: Vec::new(),
+    };
+    let tables = reader.tables(service.entries(), "backend", "[[service.backend]]");
+    for (position, table) in numbered(tables) {
+        let backend = reader.open(Section::Backend(index, position), table, BACKEND);
+        draft.backends.push(read_backend(&backend, reader));
+    }
+    draft
+}
+
+fn read_backend(backend: &Table<'_>, reader: &mut Reader) -> BackendDraft {
+    BackendDraft {
+        name: reader.string(backend, "name"),
+        address: reader.address(backend, "address"),
+        port: reader.integer(backend, "port"),
+        weight: reader.integer(backend, "weight"),
+    }
+}
