@@ -3,4 +3,4 @@
 mod handle;
 pub mod snapshot;
 
-pub use handle::{EngineError, EngineHandle, Request};
+pub use handle::{EngineError, EngineHandle, Outcome, Request};

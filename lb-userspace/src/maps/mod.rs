@@ -1,1 +1,59 @@
-//! maps
+//! The datapath's memory: what is in the maps ([`MapState`]), the writes that change it
+//! ([`Write`]), and the two places that it can be in: the kernel ([`AyaStore`]) and plain memory
+//! (the tests' `FakeStore`).
+
+mod aya;
+mod barrier;
+#[cfg(test)]
+pub(crate) mod fake;
+mod ring_memory;
+mod state;
+
+use lb_common::abi::BackendStats;
+use lb_common::limits::COUNTERS_PER_SERVICE;
+
+pub use self::aya::AyaStore;
+pub use state::{Entry, Key, MapState, Write};
+
+/// The counters of one service: position = drop reason, position 0 = passed packets.
+pub type ServiceCounters = [u64; COUNTERS_PER_SERVICE as usize];
+
+/// An access to the datapath's memory failed.
+#[derive(Debug, thiserror::Error)]
+#[error("map {map}: cannot {action}")]
+pub struct StoreError {
+    /// The map's name.
+    pub map: &'static str,
+    /// What was to be done, with the entry's name.
+    pub action: String,
+    /// What the kernel said.
+    #[source]
+    pub source: anyhow::Error,
+}
+
+/// The datapath's memory.
+pub trait MapStore {
+    /// Does one write.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the maps are as before then.
+    fn write(&mut self, write: &Write) -> Result<(), StoreError>;
+
+    /// Reads what is in the maps.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a map cannot be read.
+    fn read(&self) -> Result<MapState, StoreError>;
+
+    /// The counters of a backend id, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the map cannot be read.
+    fn backend_stats(&self, id: u16) -> Result<BackendStats, StoreError>;
+
+    /// The counters of a service id (0 = no service), summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the map cannot be read.
+    fn service_counters(&self, service_id: u16) -> Result<ServiceCounters, StoreError>;
+}

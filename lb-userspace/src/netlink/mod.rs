@@ -1,1 +1,5 @@
-//! netlink
+//! The kernel's view of the network: read over rtnetlink, kept current by its multicast groups, and
+//! changed where the balancer has to (VIPs, neighbour resolution).
+
+pub mod next_hop;
+pub mod view;

@@ -1,0 +1,259 @@
+//! The maps in the kernel.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, anyhow};
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key as LpmKey, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use bytemuck::Zeroable;
+use lb_common::abi::{
+    Address, Backend, BackendStats, EndpointKey, NatReply, Neighbour, NeighbourKey, Route,
+    RouteKey, Service, map_name,
+};
+use lb_common::limits::COUNTERS_PER_SERVICE;
+
+use super::ring_memory::RingMemory;
+use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier};
+
+/// A type of the map ABI in aya's hands.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+
+// SAFETY: `T` is plain old data (bytemuck checks that there is no padding), and `Raw` is
+// transparent.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Raw<T> {}
+
+/// Overwrite or create (`BPF_ANY`).
+const ANY: u64 = 0;
+
+/// The maps of a loaded datapath.
+pub struct AyaStore {
+    services: HashMap<MapData, Raw<EndpointKey>, Raw<Service>>,
+    vips: HashMap<MapData, Raw<Address>, u32>,
+    backends: Array<MapData, Raw<Backend>>,
+    nat_replies: HashMap<MapData, Raw<EndpointKey>, Raw<NatReply>>,
+    routes: LpmTrie<MapData, [u8; 16], Raw<Route>>,
+    neighbours: HashMap<MapData, Raw<NeighbourKey>, Raw<Neighbour>>,
+    backend_stats: PerCpuArray<MapData, Raw<BackendStats>>,
+    counters: PerCpuArray<MapData, u64>,
+    rounds: Array<MapData, u64>,
+    rings: RingMemory,
+}
+
+impl AyaStore {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// If a map is missing or is not what the ABI says: the object is of another version.
+    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        Ok(Self {
+            services: take(ebpf, map_name::SERVICES)?,
+            vips: take(ebpf, map_name::VIPS)?,
+            backends: take(ebpf, map_name::BACKENDS)?,
+            nat_replies: take(ebpf, map_name::NAT_REPLIES)?,
+            routes: take(ebpf, map_name::ROUTES)?,
+            neighbours: take(ebpf, map_name::NEIGHBOURS)?,
+            backend_stats: take(ebpf, map_name::BACKEND_STATS)?,
+            counters: take(ebpf, map_name::COUNTERS)?,
+            rounds: take(ebpf, map_name::ROUNDS)?,
+            rings: map_rings(ebpf)?,
+        })
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), MapError> {
+        match *entry {
+            Entry::Service(key, value) => self.services.insert(Raw(key), Raw(value), ANY),
+            Entry::Vip(key, value) => self.vips.insert(Raw(key), value, ANY),
+            Entry::Backend(id, value) => self.backends.set(u32::from(id), Raw(value), ANY),
+            Entry::NatReply(key, value) => self.nat_replies.insert(Raw(key), Raw(value), ANY),
+            Entry::Route(key, value) => self.routes.insert(&lpm_key(&key), Raw(value), ANY),
+            Entry::Neighbour(key, value) => self.neighbours.insert(Raw(key), Raw(value), ANY),
+        }
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<(), MapError> {
+        let deleted = match *key {
+            Key::Service(key) => self.services.remove(&Raw(key)),
+            Key::Vip(key) => self.vips.remove(&Raw(key)),
+            Key::Backend(id) => self
+                .backends
+                .set(u32::from(id), Raw(Backend::zeroed()), ANY),
+            Key::NatReply(key) => self.nat_replies.remove(&Raw(key)),
+            Key::Route(key) => self.routes.remove(&lpm_key(&key)),
+            Key::Neighbour(key) => self.neighbours.remove(&Raw(key)),
+        };
+        match deleted {
+            Err(error) if is_absent(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn zero_backend_stats(&mut self, id: u16) -> anyhow::Result<()> {
+        let zeros = zeros(Raw(BackendStats::zeroed()))?;
+        Ok(self.backend_stats.set(u32::from(id), zeros, ANY)?)
+    }
+
+    fn zero_service_counters(&mut self, service_id: u16) -> anyhow::Result<()> {
+        for index in counter_indices(service_id) {
+            self.counters.set(index, zeros(0)?, ANY)?;
+        }
+        Ok(self.rounds.set(u32::from(service_id), 0, ANY)?)
+    }
+
+    fn read_backends(&self) -> Result<BTreeMap<u16, Backend>, MapError> {
+        let mut backends = BTreeMap::new();
+        for index in 1..self.backends.len() {
+            let Raw(backend) = self.backends.get(&index, 0)?;
+            if backend.service_id != 0 {
+                backends.insert(index as u16, backend);
+            }
+        }
+        Ok(backends)
+    }
+
+    fn read_routes(&self) -> Result<BTreeMap<RouteKey, Route>, MapError> {
+        self.routes
+            .iter()
+            .map(|entry| {
+                let (key, Raw(route)) = entry?;
+                let key = RouteKey {
+                    prefix_len: key.prefix_len(),
+                    octets: key.data(),
+                };
+                Ok((key, route))
+            })
+            .collect()
+    }
+}
+
+impl MapStore for AyaStore {
+    fn write(&mut self, write: &Write) -> Result<(), StoreError> {
+        let done = match write {
+            Write::Put(entry) => self.put(entry).map_err(anyhow::Error::from),
+            Write::Delete(key) => self.delete(key).map_err(anyhow::Error::from),
+            Write::Ring { block, slots } => self.rings.write(*block, slots).map_err(Into::into),
+            Write::ZeroBackendStats(id) => self.zero_backend_stats(*id),
+            Write::ZeroServiceCounters(id) => self.zero_service_counters(*id),
+            Write::WaitForReaders => {
+                barrier::wait_for_readers();
+                Ok(())
+            }
+        };
+        done.map_err(|source| StoreError {
+            map: write.map(),
+            action: write.to_string(),
+            source,
+        })
+    }
+
+    fn read(&self) -> Result<MapState, StoreError> {
+        Ok(MapState {
+            services: read_hash(&self.services).map_err(unreadable(map_name::SERVICES))?,
+            vips: self
+                .vips
+                .iter()
+                .map(|entry| entry.map(|(Raw(key), value)| (key, value)))
+                .collect::<Result<_, _>>()
+                .map_err(unreadable(map_name::VIPS))?,
+            backends: self
+                .read_backends()
+                .map_err(unreadable(map_name::BACKENDS))?,
+            nat_replies: read_hash(&self.nat_replies).map_err(unreadable(map_name::NAT_REPLIES))?,
+            routes: self.read_routes().map_err(unreadable(map_name::ROUTES))?,
+            neighbours: read_hash(&self.neighbours).map_err(unreadable(map_name::NEIGHBOURS))?,
+        })
+    }
+
+    fn backend_stats(&self, id: u16) -> Result<BackendStats, StoreError> {
+        let per_cpu = self
+            .backend_stats
+            .get(&u32::from(id), 0)
+            .map_err(unreadable(map_name::BACKEND_STATS))?;
+        let mut sum = BackendStats::default();
+        for Raw(stats) in per_cpu.iter() {
+            sum.add(stats);
+        }
+        Ok(sum)
+    }
+
+    fn service_counters(&self, service_id: u16) -> Result<ServiceCounters, StoreError> {
+        let mut counters = [0; COUNTERS_PER_SERVICE as usize];
+        for (counter, index) in counters.iter_mut().zip(counter_indices(service_id)) {
+            let per_cpu = self
+                .counters
+                .get(&index, 0)
+                .map_err(unreadable(map_name::COUNTERS))?;
+            *counter = per_cpu.iter().sum();
+        }
+        Ok(counters)
+    }
+}
+
+/// Takes a map out of the object under the type that the ABI gives it.
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> anyhow::Result<T>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = take_untyped(ebpf, name)?;
+    T::try_from(map).with_context(|| {
+        format!("map {name} is not of the expected type or size; run `cargo xtask build`")
+    })
+}
+
+fn take_untyped(ebpf: &mut Ebpf, name: &'static str) -> anyhow::Result<Map> {
+    ebpf.take_map(name)
+        .ok_or_else(|| anyhow!("the datapath has no map {name}; run `cargo xtask build`"))
+}
+
+fn map_rings(ebpf: &mut Ebpf) -> anyhow::Result<RingMemory> {
+    let Map::Array(data) = take_untyped(ebpf, map_name::RINGS)? else {
+        return Err(anyhow!("map {} is not an array", map_name::RINGS));
+    };
+    let block_count = data.info()?.max_entries();
+    RingMemory::map(data.fd().as_fd(), block_count)
+        .with_context(|| format!("cannot map {block_count} blocks of {}", map_name::RINGS))
+}
+
+fn read_hash<K, V>(map: &HashMap<MapData, Raw<K>, Raw<V>>) -> Result<BTreeMap<K, V>, MapError>
+where
+    K: bytemuck::Pod + Ord,
+    V: bytemuck::Pod,
+{
+    map.iter()
+        .map(|entry| entry.map(|(Raw(key), Raw(value))| (key, value)))
+        .collect()
+}
+
+fn lpm_key(key: &RouteKey) -> LpmKey<[u8; 16]> {
+    LpmKey::new(key.prefix_len, key.octets)
+}
+
+fn counter_indices(service_id: u16) -> std::ops::Range<u32> {
+    let first = u32::from(service_id) * COUNTERS_PER_SERVICE;
+    first..first + COUNTERS_PER_SERVICE
+}
+
+fn zeros<T: aya::Pod>(zero: T) -> anyhow::Result<PerCpuValues<T>> {
+    let cpu_count = nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))?;
+    Ok(PerCpuValues::try_from(vec![zero; cpu_count])?)
+}
+
+fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
+fn unreadable(map: &'static str) -> impl FnOnce(MapError) -> StoreError {
+    move |error| StoreError {
+        map,
+        action: "read".to_owned(),
+        source: error.into(),
+    }
+}
