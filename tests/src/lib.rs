@@ -13,8 +13,10 @@
 //! What a test creates is gone when its values are dropped, by a panic too; what a killed process
 //! left behind is removed by the next one that creates a namespace ([`netns::Netns::create`]).
 
+pub mod capture;
 pub mod client;
 pub mod datapath;
+pub mod dns;
 pub mod http;
 pub mod http_backend;
 pub mod lbd;

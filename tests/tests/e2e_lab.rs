@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_lab::capture::Capture;
+use lb_lab::dns::{self, Dnsmasq};
 use lb_lab::http::{self, Target};
 use lb_lab::nginx::{BIG_LEN, Nginx};
 use lb_lab::topology::{VIP_V4, VIP_V6};
@@ -145,4 +147,44 @@ fn hosts_file_counts_inside_its_namespace_only() {
             .unwrap()
             .contains("www.foobar.com")
     );
+}
+
+#[test]
+fn checksums_are_whole_where_the_balancer_receives_and_half_where_it_sends() {
+    if require(&["ip", "nginx", "tshark"]).is_missing() {
+        return;
+    }
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 1)).unwrap();
+    let _nginx = Nginx::start("lb", &net.lb, &[80]).unwrap();
+    for vip in [VIP_V4, VIP_V6] {
+        let received = Capture::start(&net.lb, "eth0", "tcp dst port 80").unwrap();
+        let sent = Capture::start(&net.lb, "eth0", "tcp src port 80").unwrap();
+        net.client
+            .http_get_many(SocketAddr::new(net.lb_address_like(vip), 80), 3)
+            .unwrap();
+        let received = received.checksums(9).unwrap();
+        assert!(received.bad.is_empty(), "{received:?}");
+        assert!(
+            !sent.checksums(9).unwrap().bad.is_empty(),
+            "the judge finds nothing"
+        );
+    }
+}
+
+#[test]
+fn dns_server_answers_with_the_name_of_its_machine() {
+    if require(&["ip", "dnsmasq", "dig"]).is_missing() {
+        return;
+    }
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 2)).unwrap();
+    let backend = &net.backends[1];
+    let _dnsmasq = Dnsmasq::start(&backend.name, &backend.netns).unwrap();
+    for address in [IpAddr::V4(backend.v4), IpAddr::V6(backend.v6)] {
+        assert_eq!(
+            dns::whoami(net.client.netns(), address, Some(5353)).unwrap(),
+            "web2"
+        );
+    }
+    let silent = IpAddr::V4(net.backends[0].v4);
+    assert!(dns::whoami(net.client.netns(), silent, None).is_err());
 }

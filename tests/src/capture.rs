@@ -1,0 +1,173 @@
+//! tshark as the judge of checksums.
+//!
+//! A packet that its own machine has just sent may carry half a checksum and be right; so captures are
+//! taken where packets have crossed a port without checksum offload, such as the balancer's interfaces.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::netns::Netns;
+use crate::process::{Process, run};
+use crate::scratch::ScratchDir;
+use crate::wait::wait_until;
+
+/// How long tshark may take to begin and to end.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// tshark's word for a bad checksum in `*.checksum.status`; 1 is good, 2 unverified, 3 not present.
+const STATUS_BAD: &str = "0";
+const STATUS_GOOD: &str = "1";
+
+/// What tshark prints of each packet; the checksums' states are the last three.
+const FIELDS: [&str; 4] = [
+    "_ws.col.Info",
+    "ip.checksum.status",
+    "tcp.checksum.status",
+    "udp.checksum.status",
+];
+
+/// A capture under way. Dropping it ends it.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+    _scratch: ScratchDir,
+}
+
+/// What tshark found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checksums {
+    /// Packets with at least one checksum, all of them good.
+    pub good_count: usize,
+    /// The packets with a bad checksum, as tshark describes them.
+    pub bad: Vec<String>,
+}
+
+impl Capture {
+    /// Starts to capture what matches `filter` (pcap-filter(7)) on an interface.
+    pub fn start(netns: &Netns, interface: &str, filter: &str) -> Result<Self> {
+        let scratch = ScratchDir::new("capture")?;
+        let file = scratch.path().join("packets.pcapng");
+        let mut command = netns.command("tshark");
+        command
+            .args(["-n", "-i", interface, "-f", filter, "-w"])
+            .arg(&file);
+        let mut process = Process::spawn("tshark", command, &scratch.path().join("log"))?;
+        // The file's header is written once the interface is open.
+        process.wait_ready(TIMEOUT, || {
+            Ok(fs::metadata(&file).is_ok_and(|file| file.len() > 0))
+        })?;
+        Ok(Self {
+            process,
+            file,
+            _scratch: scratch,
+        })
+    }
+
+    /// Waits for at least `packet_count` packets, ends the capture, and has every checksum in it
+    /// verified. tshark forgets what it has not yet written when it ends, hence the wait.
+    pub fn checksums(mut self, packet_count: usize) -> Result<Checksums> {
+        wait_until(&format!("{packet_count} captured packets"), TIMEOUT, || {
+            let captured = fs::read(&self.file).context("cannot read the capture")?;
+            Ok((count_packets(&captured) >= packet_count).then_some(()))
+        })?;
+        self.process.signal(Signal::SIGINT)?;
+        self.process.wait(TIMEOUT)?;
+        let mut tshark = Command::new("tshark");
+        tshark.arg("-n").arg("-r").arg(&self.file);
+        for protocol in ["ip", "tcp", "udp"] {
+            tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+        }
+        // Segments of one stream are not to be put together: each line stands for one packet.
+        tshark.args([
+            "-o",
+            "tcp.desegment_tcp_streams:FALSE",
+            "-T",
+            "fields",
+            "-E",
+            "occurrence=f",
+        ]);
+        for field in FIELDS {
+            tshark.args(["-e", field]);
+        }
+        parse(&run(&mut tshark)?)
+    }
+}
+
+/// The packets in a pcapng file, which may lack its end: blocks of (type, length, …), each of type 6
+/// holding a packet (draft-ietf-opsawg-pcapng, section 4.3). dumpcap writes in the machine's byte order.
+fn count_packets(mut file: &[u8]) -> usize {
+    const ENHANCED_PACKET_BLOCK: u32 = 6;
+    const BLOCK_LEN_MIN: usize = 12;
+    let mut count = 0;
+    while let [t0, t1, t2, t3, l0, l1, l2, l3, ..] = *file {
+        let kind = u32::from_ne_bytes([t0, t1, t2, t3]);
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        match file.get(length.max(BLOCK_LEN_MIN)..) {
+            Some(rest) => file = rest,
+            None => break,
+        }
+        count += usize::from(kind == ENHANCED_PACKET_BLOCK);
+    }
+    count
+}
+
+fn parse(text: &str) -> Result<Checksums> {
+    let mut found = Checksums::default();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        ensure!(
+            cells.len() == FIELDS.len(),
+            "tshark printed {} fields: {line:?}",
+            cells.len()
+        );
+        let (info, states) = cells
+            .split_first()
+            .context("tshark printed an empty line")?;
+        if states.contains(&STATUS_BAD) {
+            found.bad.push((*info).to_owned());
+        } else if states.contains(&STATUS_GOOD) {
+            found.good_count += 1;
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_counted_up_to_a_block_cut_short() {
+        let block = |kind: u32, length: u32| [kind.to_ne_bytes(), length.to_ne_bytes()].concat();
+        let mut file = [block(0x0a0d_0d0a, 16), vec![0; 8]].concat();
+        file.extend(
+            [
+                block(6, 12),
+                vec![0; 4],
+                block(6, 12),
+                vec![0; 4],
+                block(6, 64),
+            ]
+            .concat(),
+        );
+        assert_eq!(count_packets(&file), 2);
+        assert_eq!(count_packets(&[]), 0);
+    }
+
+    #[test]
+    fn one_bad_checksum_makes_a_packet_bad() {
+        let text = "80 → 5 [SYN]\t1\t1\t\n80 → 5 [ACK]\t1\t0\t\nquery\t\t\t1\nARP\t\t\t\n";
+        let expected = Checksums {
+            good_count: 2,
+            bad: vec!["80 → 5 [ACK]".to_owned()],
+        };
+        assert_eq!(parse(text).unwrap(), expected);
+        assert!(parse("no fields").is_err());
+    }
+}
