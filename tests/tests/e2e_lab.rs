@@ -188,3 +188,51 @@ fn dns_server_answers_with_the_name_of_its_machine() {
     let silent = IpAddr::V4(net.backends[0].v4);
     assert!(dns::whoami(net.client.netns(), silent, None).is_err());
 }
+
+/// The balancer's kernel forwards a VIP to the first backend, unchanged: what DSR does, without lbd.
+fn forward_vips_to_first_backend(net: &Topology) {
+    let first = &net.backends[0];
+    net.lb
+        .sysctl(&[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/eth0/send_redirects", "0"),
+            ("net/ipv4/conf/eth0/proxy_arp_pvlan", "1"),
+            ("net/ipv6/conf/eth0/proxy_ndp", "1"),
+        ])
+        .unwrap();
+    net.lb
+        .ip(&format!(
+            "route add {VIP_V4} via {}\nroute add {VIP_V6} via {}\n\
+             neigh add proxy {VIP_V4} dev eth0\nneigh add proxy {VIP_V6} dev eth0",
+            first.v4, first.v6
+        ))
+        .unwrap();
+}
+
+#[test]
+fn backends_answer_the_client_past_the_balancer() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    for interfaces in [Interfaces::One, Interfaces::Two] {
+        let net = Topology::build(Plan::new(Forward::Dsr, interfaces, 2)).unwrap();
+        let _nginx: Vec<Nginx> = net
+            .backends
+            .iter()
+            .map(|b| Nginx::start(&b.name, &b.netns, &[80]).unwrap())
+            .collect();
+        forward_vips_to_first_backend(&net);
+        for vip in [VIP_V4, VIP_V6] {
+            let mut connection = net.client.connect(SocketAddr::new(vip, 80)).unwrap();
+            assert_eq!(
+                connection.get("/").unwrap().backend,
+                "web1",
+                "{interfaces:?} {vip}"
+            );
+            assert_eq!(connection.get("/big").unwrap().body.len(), BIG_LEN);
+            assert_eq!(connection.post("/", &vec![1; BIG_LEN]).unwrap().status, 200);
+        }
+    }
+}
