@@ -4,6 +4,8 @@
 //! field where they are used; an entry that is overwritten at that moment may be read half old,
 //! half new, which costs at most a misdirected packet.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
@@ -104,12 +106,10 @@ impl Kernel for BpfKernel {
         let Some(round) = ROUNDS.get_ptr_mut(u32::from(service_id)) else {
             return 0;
         };
+        // LLVM 22 lowers a relaxed addition to an instruction without BPF_FETCH even where its
+        // result is used, and hands back the addend; the stronger ordering fetches.
         // SAFETY: an aligned map value; the addition is atomic across CPUs.
-        unsafe {
-            core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
-                round, 1,
-            )
-        }
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(round, 1) }
     }
 
     #[inline(always)]

@@ -118,6 +118,7 @@ impl Frame {
                 )
                 .expect("a short payload");
                 header.options = Ipv4Options::try_from(&self.ipv4_options[..]).expect("options");
+                header.set_payload_len(l4.len()).expect("a short payload");
                 header.fragment_offset =
                     IpFragOffset::try_new(self.ipv4_fragment.0).expect("13 bits");
                 header.more_fragments = self.ipv4_fragment.1;
