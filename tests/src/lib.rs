@@ -15,6 +15,7 @@
 
 pub mod capture;
 pub mod client;
+#[cfg(feature = "datapath")]
 pub mod datapath;
 pub mod dns;
 pub mod http;
