@@ -48,7 +48,9 @@ pub(crate) fn task(workspace: &Workspace, args: &BenchArgs) -> Result<ExitCode> 
     program.args([
         "--release",
         "--package",
-        "lb-userspace",
+        "lb-lab",
+        "--features",
+        "bench",
         "--bin",
         "lb-bench",
     ]);

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::toolchain::Rustc;
 use crate::workspace::Workspace;
 use crate::{cargo, progress, toolchain};
 
@@ -41,7 +42,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 /// The toolchain parts and the BPF objects.
 pub(crate) fn bpf_objects(workspace: &Workspace) -> Result<()> {
     toolchain::ensure_bpf(workspace)?;
-    let mut build = bpf_cargo(workspace, "build");
+    let mut build = bpf_cargo(workspace, "build")?;
     build.arg("--release");
     for object in OBJECTS {
         build.args(["--bin", object]);
@@ -58,10 +59,12 @@ pub(crate) fn bpf_objects(workspace: &Workspace) -> Result<()> {
 
 /// A cargo command for `lb-ebpf` on the BPF target. The pinned stable compiler builds `core` for it
 /// once `RUSTC_BOOTSTRAP` allows `-Z build-std`.
-pub(crate) fn bpf_cargo(workspace: &Workspace, subcommand: &str) -> Command {
+pub(crate) fn bpf_cargo(workspace: &Workspace, subcommand: &str) -> Result<Command> {
     let mut command = cargo::command(workspace, subcommand);
     command
         .env("RUSTC_BOOTSTRAP", "1")
+        // bpf-linker uses the compiler's own LLVM.
+        .env("LD_LIBRARY_PATH", Rustc::ask(workspace)?.libraries())
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             workspace.bpf_linker(),
@@ -77,7 +80,7 @@ pub(crate) fn bpf_cargo(workspace: &Workspace, subcommand: &str) -> Command {
             "--target-dir",
         ])
         .arg(bpf_target_dir(workspace));
-    command
+    Ok(command)
 }
 
 fn bpf_target_dir(workspace: &Workspace) -> std::path::PathBuf {

@@ -30,7 +30,7 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
     check(lab, "linting the tests of all layers")?;
 
     toolchain::ensure_bpf(workspace)?;
-    let mut bpf = build::bpf_cargo(workspace, "clippy");
+    let mut bpf = build::bpf_cargo(workspace, "clippy")?;
     bpf.args(["--bins", "--release", "--", "-D", "warnings"]);
     check(bpf, "linting the XDP program")?;
     Ok(ExitCode::SUCCESS)

@@ -47,6 +47,11 @@ impl Rustc {
         })
     }
 
+    /// The directory of the compiler's own shared libraries, LLVM among them.
+    pub(crate) fn libraries(&self) -> PathBuf {
+        self.sysroot.join("lib")
+    }
+
     /// The variable with which cargo is told how to run programs for this machine.
     pub(crate) fn runner_variable(&self) -> String {
         format!(
