@@ -85,6 +85,11 @@ impl Lbd {
         self.process.log()
     }
 
+    /// The last lines of [`Lbd::log`].
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()

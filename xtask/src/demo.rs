@@ -100,14 +100,14 @@ fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
     heading(&format!(
         "{REQUEST_COUNT} requests of each kind, each over a connection of its own"
     ));
-    let shares = traffic::measure_shares(&stage)?;
+    let shares = traffic::measure_shares(&stage).inspect_err(|_| show_log(&stage))?;
     print!("{}", format_rows(&shares_table(&shares), Align::Right));
 
     heading(&format!(
         "Changes under traffic: http://{}/, IPv4 and IPv6 at once",
         SITES[0].host
     ));
-    let phases = traffic::change_under_load(&stage)?;
+    let phases = traffic::change_under_load(&stage).inspect_err(|_| show_log(&stage))?;
     print!("{}", format_rows(&phases_table(&phases), Align::Right));
 
     heading("What lbd counted (lbctl stats)");
@@ -121,6 +121,10 @@ fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
     }
     summarise(&shares, &phases, args);
     Ok(())
+}
+
+fn show_log(stage: &Stage) {
+    eprintln!("log of lbd:\n{}", stage.lbd().log_tail());
 }
 
 fn show_network(stage: &Stage, servers: ServerKind) {

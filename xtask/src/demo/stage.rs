@@ -132,12 +132,13 @@ pub(super) struct Stage {
     lbd: Lbd,
     servers: Vec<Server>,
     net: Topology,
+    claim: Claim,
 }
 
 impl Stage {
     /// Builds the network and starts everything in it.
     pub(super) fn build(servers: ServerKind) -> Result<Self> {
-        claim()?;
+        let claim = Claim::make()?;
         let plan = Plan::new(Forward::Dsr, Interfaces::One, MACHINE_COUNT);
         let net = Topology::build(Plan {
             prefix: Some(PREFIX.to_owned()),
@@ -150,7 +151,12 @@ impl Stage {
             .map(|backend| start_server(servers, backend))
             .collect::<Result<_>>()?;
         let lbd = Lbd::start_in(scratch("lbd")?, &net.lb, &config(&net))?;
-        Ok(Self { lbd, servers, net })
+        Ok(Self {
+            lbd,
+            servers,
+            net,
+            claim,
+        })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -211,8 +217,7 @@ impl Stage {
                 bail!("lbd has ended and left the VIP {vip} on its interface");
             }
         }
-        drop(self);
-        remove_directory()
+        Ok(())
     }
 
     /// Leaves everything standing.
@@ -225,6 +230,7 @@ impl Stage {
                 Server::BuiltIn(process) => process.keep(),
             }
         }
+        self.claim.is_kept = true;
         fs::remove_file(OWNER_FILE).with_context(|| format!("cannot remove {OWNER_FILE}"))
     }
 }
@@ -242,20 +248,38 @@ pub(super) fn take_down() -> Result<bool> {
     Ok(was_there)
 }
 
-/// Makes this process the owner of the demo's names.
-fn claim() -> Result<()> {
-    if let Ok(owner) = fs::read_to_string(OWNER_FILE)
-        && Path::new("/proc").join(owner.trim()).exists()
-    {
-        bail!(
-            "another demo is under way (pid {}); wait for its end",
-            owner.trim()
-        );
+/// This process owns the demo's names and its directory. Dropping it removes the directory.
+struct Claim {
+    is_kept: bool,
+}
+
+impl Claim {
+    /// Takes what no living process owns; what stands of an earlier demo is taken down.
+    fn make() -> Result<Self> {
+        if let Ok(owner) = fs::read_to_string(OWNER_FILE)
+            && Path::new("/proc").join(owner.trim()).exists()
+        {
+            bail!(
+                "another demo is under way (pid {}); wait for its end",
+                owner.trim()
+            );
+        }
+        take_down()?;
+        fs::create_dir_all(DIRECTORY).with_context(|| format!("cannot create {DIRECTORY}"))?;
+        fs::write(OWNER_FILE, process::id().to_string())
+            .with_context(|| format!("cannot write {OWNER_FILE}"))?;
+        Ok(Self { is_kept: false })
     }
-    take_down()?;
-    fs::create_dir_all(DIRECTORY).with_context(|| format!("cannot create {DIRECTORY}"))?;
-    fs::write(OWNER_FILE, process::id().to_string())
-        .with_context(|| format!("cannot write {OWNER_FILE}"))
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = remove_directory()
+        {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 fn remove_directory() -> Result<()> {
