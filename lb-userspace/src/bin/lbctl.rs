@@ -1,2 +1,5 @@
-//! lbctl
-fn main() {}
+//! `lbctl`, the client of `lbd`.
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::ctl::main()
+}

@@ -20,12 +20,6 @@ pub(super) struct Reader {
     pub(super) spans: Spans,
 }
 
-/// A table of the file that is a section of the draft.
-pub(super) struct Table<'t> {
-    entries: &'t DeTable<'t>,
-    section: Section,
-}
-
 impl Reader {
     /// Opens a section: remembers where it and its values are, and reports keys that it does not
     /// have. `header` is where the section begins.
@@ -34,7 +28,7 @@ impl Reader {
         section: Section,
         table: (&'t DeTable<'t>, Range<usize>),
         known: &[&'static str],
-    ) -> Table<'t> {
+    ) -> &'t DeTable<'t> {
         let (entries, header) = table;
         self.spans.put_section(section, header);
         for key in known {
@@ -43,7 +37,7 @@ impl Reader {
             }
         }
         self.report_unknown_keys(entries, known);
-        Table { entries, section }
+        entries
     }
 
     /// Reports each key of a table that is not among `known`.
@@ -67,14 +61,14 @@ impl Reader {
     }
 
     /// Reads a string.
-    pub(super) fn string(&mut self, table: &Table<'_>, key: &'static str) -> Field<String> {
+    pub(super) fn string(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<String> {
         self.read(table, key, "a string", "\"…\"", |value| {
             Some(Ok(value.as_str()?.to_owned()))
         })
     }
 
     /// Reads a whole number.
-    pub(super) fn integer(&mut self, table: &Table<'_>, key: &'static str) -> Field<i64> {
+    pub(super) fn integer(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<i64> {
         self.read(table, key, "a whole number", "80", |value| {
             let integer = value.as_integer()?;
             let number = i64::from_str_radix(integer.as_str(), integer.radix());
@@ -86,14 +80,14 @@ impl Reader {
     }
 
     /// Reads `true` or `false`.
-    pub(super) fn boolean(&mut self, table: &Table<'_>, key: &'static str) -> Field<bool> {
+    pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<bool> {
         self.read(table, key, "true or false", "true", |value| {
             value.as_bool().map(Ok)
         })
     }
 
     /// Reads one word of a closed set.
-    pub(super) fn keyword<K: Keyword>(&mut self, table: &Table<'_>) -> Field<K> {
+    pub(super) fn keyword<K: Keyword>(&mut self, table: &DeTable<'_>) -> Field<K> {
         let example = K::ALL.first().map_or("", |(_, word)| word);
         self.read(
             table,
@@ -111,7 +105,7 @@ impl Reader {
     }
 
     /// Reads an IP address.
-    pub(super) fn address(&mut self, table: &Table<'_>, key: &'static str) -> Field<IpAddr> {
+    pub(super) fn address(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<IpAddr> {
         self.read(
             table,
             key,
@@ -122,7 +116,7 @@ impl Reader {
     }
 
     /// Reads a time span. Unit of the result: seconds.
-    pub(super) fn duration_s(&mut self, table: &Table<'_>, key: &'static str) -> Field<i64> {
+    pub(super) fn duration_s(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<i64> {
         self.read(table, key, "a time span in quotes", "\"15m\"", |value| {
             value.as_str().map(text::duration_s)
         })
@@ -131,13 +125,13 @@ impl Reader {
     /// Reads a value: `convert` answers `None` where it has another type.
     fn read<T>(
         &mut self,
-        table: &Table<'_>,
+        table: &DeTable<'_>,
         key: &'static str,
         expected: &str,
         example: &str,
         convert: impl FnOnce(&DeValue<'_>) -> Option<Result<T, TextError>>,
     ) -> Field<T> {
-        let Some(value) = table.entries.get(key) else {
+        let Some(value) = table.get(key) else {
             return Field::Absent;
         };
         let error = match convert(value.get_ref()) {
@@ -197,18 +191,6 @@ impl Reader {
             }
         }
         found
-    }
-}
-
-impl<'t> Table<'t> {
-    /// Its entries.
-    pub(super) const fn entries(&self) -> &'t DeTable<'t> {
-        self.entries
-    }
-
-    /// Its section.
-    pub(super) const fn section(&self) -> Section {
-        self.section
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::reader::{Reader, Table};
+use super::reader::Reader;
 use crate::model::Section;
 use crate::model::draft::{BackendDraft, Draft, InterfaceDraft, LimitsDraft, ServiceDraft};
 
@@ -31,23 +31,23 @@ pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
     let mut draft = Draft::default();
     if let Some(table) = reader.table(root, "node") {
         let node = reader.open(Section::Node, table, NODE);
-        draft.node = reader.string(&node, "name");
-        draft.manage_vips = reader.boolean(&node, "manage_vips");
+        draft.node = reader.string(node, "name");
+        draft.manage_vips = reader.boolean(node, "manage_vips");
     }
     for (index, table) in numbered(reader.tables(root, "interface", "[[interface]]")) {
         let interface = reader.open(Section::Interface(index), table, INTERFACE);
         draft.interfaces.push(InterfaceDraft {
-            name: reader.string(&interface, "name"),
-            xdp: reader.keyword(&interface),
+            name: reader.string(interface, "name"),
+            xdp: reader.keyword(interface),
         });
     }
     if let Some(table) = reader.table(root, "limits") {
         let limits = reader.open(Section::Limits, table, LIMITS);
-        draft.limits = read_limits(&limits, reader);
+        draft.limits = read_limits(limits, reader);
     }
     for (index, table) in numbered(reader.tables(root, "service", "[[service]]")) {
         let service = reader.open(Section::Service(index), table, SERVICE);
-        draft.services.push(read_service(index, &service, reader));
+        draft.services.push(read_service(index, service, reader));
     }
     draft
 }
@@ -58,7 +58,7 @@ fn numbered(tables: Vec<SpannedTable<'_>>) -> impl Iterator<Item = (usize, Spann
     tables.into_iter().enumerate()
 }
 
-fn read_limits(limits: &Table<'_>, reader: &mut Reader) -> LimitsDraft {
+fn read_limits(limits: &DeTable<'_>, reader: &mut Reader) -> LimitsDraft {
     LimitsDraft {
         services: reader.integer(limits, "services"),
         backends: reader.integer(limits, "backends"),
@@ -67,7 +67,7 @@ fn read_limits(limits: &Table<'_>, reader: &mut Reader) -> LimitsDraft {
     }
 }
 
-fn read_service(index: usize, service: &Table<'_>, reader: &mut Reader) -> ServiceDraft {
+fn read_service<'t>(index: usize, service: &'t DeTable<'t>, reader: &mut Reader) -> ServiceDraft {
     let mut draft = ServiceDraft {
         name: reader.string(service, "name"),
         vip: reader.address(service, "vip"),
@@ -79,15 +79,15 @@ fn read_service(index: usize, service: &Table<'_>, reader: &mut Reader) -> Servi
         ring_slots: reader.integer(service, "ring_slots"),
         backends: Vec::new(),
     };
-    let tables = reader.tables(service.entries(), "backend", "[[service.backend]]");
+    let tables = reader.tables(service, "backend", "[[service.backend]]");
     for (position, table) in numbered(tables) {
         let backend = reader.open(Section::Backend(index, position), table, BACKEND);
-        draft.backends.push(read_backend(&backend, reader));
+        draft.backends.push(read_backend(backend, reader));
     }
     draft
 }
 
-fn read_backend(backend: &Table<'_>, reader: &mut Reader) -> BackendDraft {
+fn read_backend(backend: &DeTable<'_>, reader: &mut Reader) -> BackendDraft {
     BackendDraft {
         name: reader.string(backend, "name"),
         address: reader.address(backend, "address"),

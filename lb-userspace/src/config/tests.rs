@@ -355,14 +355,14 @@ weight = 0
 #[test]
 fn a_file_that_cannot_be_read_says_why() {
     let directory = tempfile::tempdir().unwrap();
-    let load = |path: &std::path::Path| {
-        let loaded = super::load(Some(path), &overrides());
+    let refusal = |path: &std::path::Path| {
+        let loaded = load(Some(path), &overrides());
         loaded.map(|loaded| loaded.model).unwrap_err().to_string()
     };
     let missing = directory.path().join("missing.toml");
-    assert!(load(&missing).contains("No such file or directory"));
-    assert!(load(directory.path()).contains("cannot read"));
+    assert!(refusal(&missing).contains("No such file or directory"));
+    assert!(refusal(directory.path()).contains("cannot read"));
     let binary = directory.path().join("binary.toml");
     std::fs::write(&binary, b"a = \xff").unwrap();
-    assert!(load(&binary).contains("it is no UTF-8 text: see byte 4"));
+    assert!(refusal(&binary).contains("it is no UTF-8 text: see byte 4"));
 }

@@ -1,1 +1,22 @@
-//! control
+//! The API of `lbd`: HTTP and JSON over a unix socket, versioned, described by an OpenAPI document.
+//!
+//! `curl --unix-socket /run/lbd/lbd.sock http://lbd/v1/status` works; `lbctl` uses [`client`].
+
+mod body;
+pub mod client;
+mod error;
+mod openapi;
+pub mod proto;
+mod read;
+mod routes;
+pub mod server;
+mod socket;
+mod view;
+
+/// Where `lbd` listens unless told otherwise.
+pub const SOCKET_DEFAULT: &str = "/run/lbd/lbd.sock";
+
+/// Version of the API: the first part of each path. Within a version, keys are only added.
+pub const API_VERSION: &str = "v1";
+
+pub use socket::{Socket, SocketError};

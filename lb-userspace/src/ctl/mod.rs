@@ -1,1 +1,69 @@
 //! The client: what `lbctl` does with its words.
+
+mod args;
+mod commands;
+mod grid;
+mod tables;
+mod units;
+mod watch;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::control::client::ClientError;
+
+/// The command was refused by the daemon; nothing was changed.
+const EXIT_REFUSED: u8 = 1;
+
+/// The daemon was not reachable, or gave no usable answer. (Wrong usage is 2, which clap answers.)
+const EXIT_UNREACHABLE: u8 = 3;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot write the output as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            // `lbctl … | head` is no failure.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Self::Client(ClientError::Refused(_)) | Self::Output(_) | Self::Json(_) => {
+                EXIT_REFUSED.into()
+            }
+            Self::Client(
+                ClientError::Unreachable { .. }
+                | ClientError::NoAnswer { .. }
+                | ClientError::Unintelligible { .. },
+            ) => EXIT_UNREACHABLE.into(),
+        }
+    }
+}
+
+/// Runs `lbctl` with the words of the command line.
+pub fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = runtime
+        .map_err(Failure::Output)
+        .and_then(|runtime| runtime.block_on(commands::run(args, &mut io::stdout())));
+    let Err(failure) = done else {
+        return ExitCode::SUCCESS;
+    };
+    let code = failure.exit_code();
+    if code != ExitCode::SUCCESS {
+        // With standard error gone there is nobody left to tell; the exit code remains.
+        let _unheard = writeln!(io::stderr(), "lbctl: {failure}");
+    }
+    code
+}

@@ -151,7 +151,7 @@ fn names_are_short_and_plain() {
     let text = broken_backend("name", Kind::Invalid, |web1| web1.name = given(""));
     assert!(text.contains("the name is empty"), "{text}");
     let text = broken_service("name", Kind::Invalid, |web| {
-        web.name = given(&"n".repeat(64))
+        web.name = given(&"n".repeat(64));
     });
     assert!(text.contains("the name has 64 characters"), "{text}");
     broken_service("name", Kind::Invalid, |web| web.name = given(".."));
@@ -214,7 +214,7 @@ fn addresses_that_cannot_serve_are_refused() {
         assert!(text.contains(reason), "{text}");
     }
     let text = broken_backend("address", Kind::Invalid, |web1| {
-        *web1 = backend("127.0.0.1")
+        *web1 = backend("127.0.0.1");
     });
     assert!(text.contains("loopback"), "{text}");
 }
@@ -222,7 +222,7 @@ fn addresses_that_cannot_serve_are_refused() {
 #[test]
 fn families_do_not_mix() {
     let text = broken_backend("address", Kind::Invalid, |web1| {
-        *web1 = backend("2001:db8::11")
+        *web1 = backend("2001:db8::11");
     });
     assert!(
         text.contains("address 2001:db8::11 is IPv6, the VIP 203.0.113.10 is IPv4"),
@@ -234,7 +234,7 @@ fn families_do_not_mix() {
 fn weights_have_a_range_and_zero_has_an_answer() {
     let weighing = |weight| {
         broken_backend("weight", Kind::Invalid, |web1| {
-            web1.weight = Field::Given(weight)
+            web1.weight = Field::Given(weight);
         })
     };
     assert!(weighing(0).contains("drain it or remove it"));
@@ -275,7 +275,7 @@ fn a_backend_is_no_vip() {
 #[test]
 fn a_backend_endpoint_occurs_once_in_a_service() {
     let text = broken_backend("address", Kind::Conflict, |web1| {
-        *web1 = backend("10.0.0.12")
+        *web1 = backend("10.0.0.12");
     });
     assert!(
         text.contains("10.0.0.12:80 is in this service already"),
@@ -373,16 +373,16 @@ fn limits_have_ranges() {
     type Set = fn(&mut Draft, Field<i64>);
     let cases: [(&str, i64, i64, Set); 4] = [
         ("services", 1, 16_383, |draft, value| {
-            draft.limits.services = value
+            draft.limits.services = value;
         }),
         ("backends", 1, 32_767, |draft, value| {
-            draft.limits.backends = value
+            draft.limits.backends = value;
         }),
         ("ring_blocks", 8, 65_536, |draft, value| {
-            draft.limits.ring_blocks = value
+            draft.limits.ring_blocks = value;
         }),
         ("flows", 1_024, 67_108_864, |draft, value| {
-            draft.limits.flows = value
+            draft.limits.flows = value;
         }),
     ];
     for (key, low, high, set) in cases {

@@ -1,0 +1,31 @@
+use utoipa::OpenApi;
+
+use super::proto::{Changed, Refusal};
+use super::routes;
+
+/// The OpenAPI document, at `/openapi.json`.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "lbd",
+        description = "The control API of the load balancer, over its unix socket. Errors have \
+                       the form {\"error\": {\"code\", \"message\", \"field\"}}.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    servers((url = "http://lbd", description = "Over the unix socket; any host name will do")),
+    paths(
+        routes::status,
+        routes::stats,
+        routes::list_services,
+        routes::add_service,
+        routes::show_service,
+        routes::remove_service,
+        routes::list_backends,
+        routes::add_backend,
+        routes::show_backend,
+        routes::set_backend,
+        routes::remove_backend
+    ),
+    components(schemas(Changed, Refusal))
+)]
+pub(super) struct Document;

@@ -1,0 +1,290 @@
+//! What goes over the socket. The comments are the descriptions in the OpenAPI document.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The state of the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Version of `lbd`.
+    pub version: String,
+    /// Version of this API.
+    pub api_version: String,
+    /// Seconds since `lbd` started.
+    pub uptime_s: u64,
+    /// The config file; null without one.
+    pub config_file: Option<String>,
+    /// Where the datapath is attached.
+    pub interfaces: Vec<Interface>,
+    /// Number of services.
+    pub service_count: usize,
+    /// Number of backends of all services.
+    pub backend_count: usize,
+    /// How full the maps of the datapath are.
+    pub maps: Vec<MapFill>,
+    /// Packets that were not for a service and went to the host unchanged.
+    pub passed_packets: u64,
+    /// Drops that belong to no service; reasons with a count above 0.
+    pub drops: Vec<Drop>,
+}
+
+/// An interface that the datapath is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// The kernel's index of it.
+    pub ifindex: u32,
+    /// As configured: `auto`, `native` or `generic`.
+    pub xdp: String,
+    /// As it is: `native` (in the driver) or `generic` (in the kernel's receive path, slow).
+    pub attached: String,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MapFill {
+    /// The map's name.
+    pub map: String,
+    /// Entries in use; null where counting them would mean walking the table.
+    pub used: Option<u32>,
+    /// Its capacity in entries.
+    pub max: u32,
+    /// The config key that sets the capacity.
+    pub setting: String,
+}
+
+/// Packets dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drop {
+    /// The reason, a stable label such as `no_backend`.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+    /// What it means and what to do about it.
+    pub help: String,
+}
+
+/// Counters of a backend, or of a service: the sum over its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counters {
+    /// Packets steered to it.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on.
+    pub bytes: u64,
+    /// New flows: SYNs for TCP; flows entered into the flow table for UDP.
+    pub new_flows: u64,
+    /// Replies rewritten on their way back; NAT only.
+    pub reply_packets: u64,
+    /// Bytes of those replies.
+    pub reply_bytes: u64,
+}
+
+/// All services.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// By name.
+    pub services: Vec<Service>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The virtual address.
+    pub vip: String,
+    /// The port; 0 = every port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `maglev` or `round-robin`.
+    pub scheduler: String,
+    /// `dsr` or `nat`.
+    pub forward: String,
+    /// Seconds that a silent flow stays in the flow table.
+    pub idle_timeout_s: u32,
+    /// Slots of a Maglev ring, as configured.
+    pub ring_slots: u32,
+    /// Slots of the ring in force; 0 without a backend.
+    pub ring_len: u32,
+    /// The interface that the VIP was added to; null if that is left to others.
+    pub vip_interface: Option<String>,
+    /// The sum over the backends.
+    pub counters: Counters,
+    /// Drops of this service; reasons with a count above 0.
+    pub drops: Vec<Drop>,
+    /// The backends by name.
+    pub backends: Vec<Backend>,
+}
+
+/// The backends of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Backends {
+    /// By name.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// The service that it belongs to.
+    pub service: String,
+    /// Its name, unique within the service.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its port; differs from the service's with NAT only.
+    pub port: u16,
+    /// Its weight.
+    pub weight: u32,
+    /// Slots of the ring that it holds.
+    pub slots: u32,
+    /// Its part of the ring, 0 to 1.
+    pub share: f64,
+    /// Where its packets are sent.
+    pub next_hop: NextHop,
+    /// Its counters since it was added.
+    pub counters: Counters,
+}
+
+/// Where a backend's packets are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextHop {
+    /// `resolved`; `last_known`: the host does not answer any more, its last address is used;
+    /// `unresolved`: packets are dropped as `backend_unresolved`.
+    pub state: String,
+    /// The egress interface; null if unresolved.
+    pub interface: Option<String>,
+    /// The Ethernet address; null if unresolved.
+    pub link_address: Option<String>,
+    /// Why it is unresolved; null otherwise.
+    pub reason: Option<String>,
+}
+
+/// All counters, read at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stats {
+    /// Milliseconds since `lbd` started: subtract two samples' for a rate.
+    pub uptime_ms: u64,
+    /// Packets that were not for a service and went to the host unchanged.
+    pub passed_packets: u64,
+    /// Drops that belong to no service; reasons with a count above 0.
+    pub drops: Vec<Drop>,
+    /// The services by name.
+    pub services: Vec<ServiceStats>,
+}
+
+/// A service's counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceStats {
+    /// The service's name.
+    pub name: String,
+    /// The sum over its backends.
+    pub counters: Counters,
+    /// Its drops; reasons with a count above 0.
+    pub drops: Vec<Drop>,
+    /// Its backends by name.
+    pub backends: Vec<BackendStats>,
+}
+
+/// A backend's counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendStats {
+    /// The backend's name.
+    pub name: String,
+    /// Its counters since it was added.
+    pub counters: Counters,
+}
+
+/// A service to be added. Defaults are those of the config file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewService {
+    /// Its name: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    #[schema(example = "web")]
+    pub name: String,
+    /// The virtual address, IPv4 or IPv6.
+    #[schema(example = "203.0.113.10")]
+    pub vip: String,
+    /// The port; 0 = every port.
+    #[schema(example = 80)]
+    pub port: i64,
+    /// `tcp` (default) or `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// `maglev` (default) or `round-robin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// `dsr` (default) or `nat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<String>,
+    /// Seconds that a silent flow stays in the flow table, 1 to 604800; default 900 for TCP, 60 for
+    /// UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_s: Option<i64>,
+    /// Slots of a Maglev ring: 16381 (default) or 65521.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_slots: Option<i64>,
+    /// Its first backends, none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<NewBackend>,
+}
+
+/// A backend to be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    /// Its address, of the VIP's family.
+    #[schema(example = "10.0.0.11")]
+    pub address: String,
+    /// Its name, unique within the service; default: the address, and the port if it is remapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its port; may differ from the service's, the default, with NAT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// Its weight, 1 to 1000, default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+}
+
+/// What to change of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendChange {
+    /// The new weight, 1 to 1000.
+    #[schema(example = 100)]
+    pub weight: i64,
+}
+
+/// A change was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The name of what was added, changed or removed.
+    pub name: String,
+    /// What is worth knowing about it.
+    pub warnings: Vec<String>,
+}
+
+/// Nothing was changed, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refusal {
+    /// The reason.
+    pub error: ErrorBody,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// For programs: `invalid`, `not_found`, `method_not_allowed`, `conflict`, `body_too_large`,
+    /// `limit_reached`, `map_full`, `failed` or `stopping`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The field of the request at fault; null if it is not about one.
+    #[serde(default)]
+    pub field: Option<String>,
+}

@@ -1,0 +1,61 @@
+//! The server's end of the socket.
+
+use std::future::Future;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+
+use super::body::BODY_BYTES_MAX;
+use super::openapi::Document;
+use super::routes;
+use super::socket::Socket;
+use crate::engine::EngineHandle;
+
+/// All paths.
+fn router(engine: EngineHandle) -> Router {
+    let openapi = get(async || Json(Document::openapi()));
+    Router::new()
+        .route("/openapi.json", openapi)
+        .route("/v1/status", get(routes::status))
+        .route("/v1/stats", get(routes::stats))
+        .route(
+            "/v1/services",
+            get(routes::list_services).post(routes::add_service),
+        )
+        .route(
+            "/v1/services/{service}",
+            get(routes::show_service).delete(routes::remove_service),
+        )
+        .route(
+            "/v1/services/{service}/backends",
+            get(routes::list_backends).post(routes::add_backend),
+        )
+        .route(
+            "/v1/services/{service}/backends/{backend}",
+            get(routes::show_backend)
+                .patch(routes::set_backend)
+                .delete(routes::remove_backend),
+        )
+        .fallback(routes::no_such_path)
+        .method_not_allowed_fallback(routes::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(engine)
+}
+
+/// Serves the API until `stop` completes and the requests under way are answered. The socket
+/// file is gone afterwards.
+///
+/// # Errors
+/// The socket cannot be used by the runtime.
+pub async fn serve(
+    socket: Socket,
+    engine: EngineHandle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let listener = socket.listener()?;
+    axum::serve(listener, router(engine))
+        .with_graceful_shutdown(stop)
+        .await
+}

@@ -1,0 +1,197 @@
+//! One function for each noun: asks the daemon, writes the answer.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+use serde::Serialize;
+
+use super::args::{
+    Args, BackendAdd, BackendCommand, BackendName, Command, Output, ServiceAdd, ServiceCommand,
+};
+use super::{Failure, tables, watch};
+use crate::control::client::{Client, segment};
+use crate::control::proto::{
+    Backend, BackendChange, Backends, Changed, NewBackend, NewService, Service, Services, Stats,
+    Status,
+};
+
+/// Where the answer goes, and in what form.
+pub(super) struct Sink<'o, W> {
+    pub(super) output: Output,
+    pub(super) out: &'o mut W,
+}
+
+impl<W: Write> Sink<'_, W> {
+    /// Writes an answer as JSON, or as `table` draws it.
+    pub(super) fn put<T: Serialize>(
+        &mut self,
+        answer: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        match self.output {
+            Output::Table => self.out.write_all(table(answer).as_bytes())?,
+            Output::Json => {
+                serde_json::to_writer_pretty(&mut self.out, answer)?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Writes that something was done; warnings go to standard error.
+    fn put_changed(&mut self, changed: &Changed, done: &str) -> Result<(), Failure> {
+        self.put(changed, |_| format!("{done}\n"))?;
+        if self.output == Output::Table {
+            for warning in &changed.warnings {
+                writeln!(std::io::stderr(), "warning: {warning}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a command.
+pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure> {
+    let client = Client::new(&args.socket);
+    let mut sink = Sink {
+        output: args.output,
+        out,
+    };
+    match args.command {
+        Command::Service(command) => service(&client, command, &mut sink).await,
+        Command::Backend(command) => backend(&client, command, &mut sink).await,
+        Command::Status => {
+            let status: Status = client.get("/v1/status").await?;
+            sink.put(&status, tables::status)
+        }
+        Command::Stats(stats) if stats.watch => watch::run(&client, &stats, &mut sink).await,
+        Command::Stats(_) => {
+            let stats: Stats = client.get("/v1/stats").await?;
+            sink.put(&stats, tables::stats)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "lbctl", &mut script);
+            Ok(sink.out.write_all(&script)?)
+        }
+    }
+}
+
+async fn service<W: Write>(
+    client: &Client,
+    command: ServiceCommand,
+    sink: &mut Sink<'_, W>,
+) -> Result<(), Failure> {
+    match command {
+        ServiceCommand::Add(add) => {
+            let changed: Changed = client.post("/v1/services", &new_service(add)).await?;
+            sink.put_changed(&changed, &format!("service {} added", changed.name))
+        }
+        ServiceCommand::List => {
+            let services: Services = client.get("/v1/services").await?;
+            sink.put(&services, tables::services)
+        }
+        ServiceCommand::Show { name } => {
+            let service: Service = client.get(&service_path(&name)).await?;
+            sink.put(&service, tables::service)
+        }
+        ServiceCommand::Remove { name } => {
+            let changed: Changed = client.delete(&service_path(&name)).await?;
+            sink.put_changed(&changed, &format!("service {} removed", changed.name))
+        }
+    }
+}
+
+async fn backend<W: Write>(
+    client: &Client,
+    command: BackendCommand,
+    sink: &mut Sink<'_, W>,
+) -> Result<(), Failure> {
+    match command {
+        BackendCommand::Add(add) => {
+            let path = format!("{}/backends", service_path(&add.service));
+            let (service, new) = new_backend(add);
+            let changed: Changed = client.post(&path, &new).await?;
+            let done = format!("backend {} added to {service}", changed.name);
+            sink.put_changed(&changed, &done)
+        }
+        BackendCommand::List { service } => {
+            let backends = match service {
+                Some(name) => {
+                    client
+                        .get(&format!("{}/backends", service_path(&name)))
+                        .await?
+                }
+                None => all_backends(client).await?,
+            };
+            sink.put(&backends, tables::backends)
+        }
+        BackendCommand::Show(name) => {
+            let backend: Backend = client.get(&backend_path(&name)).await?;
+            sink.put(&backend, tables::backend)
+        }
+        BackendCommand::Set { backend, weight } => {
+            let change = BackendChange {
+                weight: i64::from(weight),
+            };
+            let changed: Changed = client.patch(&backend_path(&backend), &change).await?;
+            let done = format!(
+                "backend {} of {}: weight {weight}",
+                changed.name, backend.service
+            );
+            sink.put_changed(&changed, &done)
+        }
+        BackendCommand::Remove(name) => {
+            let changed: Changed = client.delete(&backend_path(&name)).await?;
+            let done = format!("backend {} removed from {}", changed.name, name.service);
+            sink.put_changed(&changed, &done)
+        }
+    }
+}
+
+async fn all_backends(client: &Client) -> Result<Backends, Failure> {
+    let services: Services = client.get("/v1/services").await?;
+    let backends = services
+        .services
+        .into_iter()
+        .flat_map(|service| service.backends);
+    Ok(Backends {
+        backends: backends.collect(),
+    })
+}
+
+fn service_path(name: &str) -> String {
+    format!("/v1/services/{}", segment(name))
+}
+
+fn backend_path(name: &BackendName) -> String {
+    format!(
+        "{}/backends/{}",
+        service_path(&name.service),
+        segment(&name.backend)
+    )
+}
+
+fn new_service(add: ServiceAdd) -> NewService {
+    NewService {
+        name: add.name,
+        vip: add.vip.to_string(),
+        port: i64::from(add.port),
+        protocol: Some(add.protocol),
+        scheduler: Some(add.scheduler),
+        forward: Some(add.forward),
+        idle_timeout_s: add.idle_timeout,
+        ring_slots: add.ring_slots.map(i64::from),
+        backends: Vec::new(),
+    }
+}
+
+fn new_backend(add: BackendAdd) -> (String, NewBackend) {
+    let new = NewBackend {
+        address: add.address.to_string(),
+        name: add.name,
+        port: add.port.map(i64::from),
+        weight: add.weight.map(i64::from),
+    };
+    (add.service, new)
+}

@@ -1,0 +1,519 @@
+//! Each path with good and bad input, spoken byte by byte: no client of ours in between.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::fake::{Daemon, FAILING, FULL_MAP};
+
+/// An answer, and what there is to look at.
+struct Answer {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Answer {
+    /// Status, code and field of a refusal.
+    fn refusal(&self) -> (u16, &str, Option<&str>) {
+        let error = &self.body["error"];
+        assert!(!self.message().is_empty());
+        (
+            self.status,
+            error["code"].as_str().unwrap(),
+            error["field"].as_str(),
+        )
+    }
+
+    fn message(&self) -> &str {
+        self.body["error"]["message"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{}", self.body))
+    }
+}
+
+fn ask(daemon: &Daemon, method: &str, path: &str, body: &str) -> Answer {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: lbd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let text = daemon.block_on(async {
+        let mut stream = UnixStream::connect(&daemon.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    });
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_lowercase(),
+        body: serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {text}")),
+    }
+}
+
+fn get(daemon: &Daemon, path: &str) -> Answer {
+    ask(daemon, "GET", path, "")
+}
+
+fn post(daemon: &Daemon, path: &str, body: &Value) -> Answer {
+    ask(daemon, "POST", path, &body.to_string())
+}
+
+fn web() -> Value {
+    json!({"name": "web", "vip": "203.0.113.10", "port": 80})
+}
+
+/// A daemon with the service `web` and its backend `web1`.
+fn with_web() -> Daemon {
+    let daemon = Daemon::start();
+    assert_eq!(post(&daemon, "/v1/services", &web()).status, 201);
+    let web1 = json!({"name": "web1", "address": "10.0.0.11"});
+    assert_eq!(
+        post(&daemon, "/v1/services/web/backends", &web1).status,
+        201
+    );
+    daemon
+}
+
+#[test]
+fn status_has_its_documented_keys() {
+    let status = get(&Daemon::start(), "/v1/status");
+    assert_eq!(status.status, 200);
+    assert_eq!(
+        status.body,
+        json!({
+            "node": "lb1",
+            "version": env!("CARGO_PKG_VERSION"),
+            "api_version": "v1",
+            "uptime_s": 61,
+            "config_file": null,
+            "interfaces": [{"name": "eth0", "ifindex": 2, "xdp": "auto", "attached": "generic"}],
+            "service_count": 0,
+            "backend_count": 0,
+            "maps": [
+                {"map": "SERVICES", "used": 1, "max": 3, "setting": "limits.services"},
+                {"map": "FLOWS", "used": null, "max": 4096, "setting": "limits.flows"},
+            ],
+            "passed_packets": 7,
+            "drops": [{"reason": "truncated", "packets": 1, "help": "the frame ends inside a header"}],
+        })
+    );
+}
+
+#[test]
+fn a_service_lives_from_post_to_delete() {
+    let daemon = Daemon::start();
+    let added = post(&daemon, "/v1/services", &web());
+    assert_eq!(added.status, 201);
+    assert!(
+        added.head.contains("location: /v1/services/web"),
+        "{}",
+        added.head
+    );
+    assert_eq!(added.body["name"], "web");
+    let warning = added.body["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("has no backend"), "{warning}");
+
+    let shown = get(&daemon, "/v1/services/web").body;
+    let expected = [
+        ("vip", json!("203.0.113.10")),
+        ("port", json!(80)),
+        ("protocol", json!("tcp")),
+        ("scheduler", json!("maglev")),
+        ("forward", json!("dsr")),
+        ("idle_timeout_s", json!(900)),
+        ("ring_slots", json!(16381)),
+        ("ring_len", json!(0)),
+        ("vip_interface", json!("eth0")),
+        ("backends", json!([])),
+    ];
+    for (key, value) in expected {
+        assert_eq!(shown[key], value, "{key}");
+    }
+    assert_eq!(
+        get(&daemon, "/v1/services").body,
+        json!({"services": [shown]})
+    );
+
+    let removed = ask(&daemon, "DELETE", "/v1/services/web", "");
+    assert_eq!(
+        (removed.status, &removed.body),
+        (200, &json!({"name": "web", "warnings": []}))
+    );
+    assert_eq!(get(&daemon, "/v1/services").body, json!({"services": []}));
+}
+
+#[test]
+fn every_field_of_a_new_service_is_heard() {
+    let daemon = Daemon::start();
+    let dns = json!({
+        "name": "dns", "vip": "2001:db8::10", "port": 0, "protocol": "udp",
+        "scheduler": "round-robin", "forward": "nat", "idle_timeout_s": 30, "ring_slots": 16381,
+        "backends": [{"address": "2001:db8::11", "weight": 7, "name": "dns1", "port": 0}],
+    });
+    assert_eq!(post(&daemon, "/v1/services", &dns).status, 201);
+    let shown = get(&daemon, "/v1/services/dns").body;
+    for key in [
+        "vip",
+        "port",
+        "protocol",
+        "scheduler",
+        "forward",
+        "idle_timeout_s",
+    ] {
+        assert_eq!(shown[key], dns[key], "{key}");
+    }
+    assert_eq!(shown["backends"][0]["name"], "dns1");
+    assert_eq!(shown["backends"][0]["weight"], 7);
+}
+
+#[test]
+fn a_backend_lives_from_post_to_delete() {
+    let daemon = with_web();
+    let heavy = json!({"address": "10.0.0.12", "weight": 300});
+    let added = post(&daemon, "/v1/services/web/backends", &heavy);
+    assert_eq!(
+        (added.status, &added.body),
+        (201, &json!({"name": "10.0.0.12", "warnings": []}))
+    );
+    let location = "location: /v1/services/web/backends/10.0.0.12";
+    assert!(added.head.contains(location), "{}", added.head);
+
+    let web1 = get(&daemon, "/v1/services/web/backends/web1").body;
+    let listed = get(&daemon, "/v1/services/web/backends").body;
+    assert_eq!(listed["backends"][1], web1);
+    assert_eq!(
+        web1,
+        json!({
+            "service": "web", "name": "web1", "address": "10.0.0.11", "port": 80, "weight": 100,
+            "slots": 100, "share": 0.25,
+            "next_hop": {
+                "state": "last_known", "interface": "eth0",
+                "link_address": "02:00:00:00:00:0c", "reason": null,
+            },
+            "counters": {
+                "packets": 10, "bytes": 1000, "new_flows": 2, "reply_packets": 0, "reply_bytes": 0,
+            },
+        })
+    );
+
+    let path = "/v1/services/web/backends/web1";
+    let set = ask(&daemon, "PATCH", path, r#"{"weight": 300}"#);
+    assert_eq!(
+        (set.status, &set.body),
+        (200, &json!({"name": "web1", "warnings": []}))
+    );
+    assert_eq!(get(&daemon, path).body["share"], 0.5);
+    assert_eq!(ask(&daemon, "DELETE", path, "").status, 200);
+    assert_eq!(get(&daemon, path).refusal(), (404, "not_found", None));
+}
+
+#[test]
+fn stats_are_summed_by_service() {
+    let daemon = with_web();
+    post(
+        &daemon,
+        "/v1/services/web/backends",
+        &json!({"address": "10.0.0.12"}),
+    );
+    let stats = get(&daemon, "/v1/stats").body;
+    assert_eq!(stats["uptime_ms"], 61_500);
+    let web = &stats["services"][0];
+    assert_eq!(web["name"], "web");
+    assert_eq!(web["counters"]["packets"], 20);
+    assert_eq!(web["drops"][0]["reason"], "no_backend");
+    let names: Vec<_> = web["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| &b["name"])
+        .collect();
+    assert_eq!(names, ["10.0.0.12", "web1"]);
+}
+
+#[test]
+fn bad_fields_of_a_service_are_named() {
+    let daemon = with_web();
+    let bad = |edit: Value| {
+        let mut body = json!({"name": "shop", "vip": "203.0.113.11", "port": 80});
+        for (key, value) in edit.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        post(&daemon, "/v1/services", &body)
+    };
+    for (edit, field) in [
+        (json!({"name": "a b"}), "name"),
+        (json!({"name": 5}), "name"),
+        (json!({"vip": "203.0.113.300"}), "vip"),
+        (json!({"vip": "127.0.0.1"}), "vip"),
+        (json!({"port": 65536}), "port"),
+        (json!({"port": "80"}), "port"),
+        (json!({"protocol": "sctp"}), "protocol"),
+        (json!({"scheduler": "random"}), "scheduler"),
+        (json!({"forward": "tunnel"}), "forward"),
+        (json!({"idle_timeout_s": 0}), "idle_timeout_s"),
+        (json!({"ring_slots": 7}), "ring_slots"),
+        (json!({"colour": "red"}), "colour"),
+        (json!({"backends": [{"address": "::1"}]}), "address"),
+        (
+            json!({"backends": [{"adress": "10.0.0.1"}]}),
+            "backends[0].adress",
+        ),
+    ] {
+        let answer = bad(edit);
+        assert_eq!(
+            answer.refusal(),
+            (400, "invalid", Some(field)),
+            "{}",
+            answer.message()
+        );
+    }
+    assert_eq!(
+        bad(json!({"name": "web"})).refusal(),
+        (409, "conflict", Some("name"))
+    );
+    assert_eq!(
+        bad(json!({"vip": "203.0.113.10"})).refusal(),
+        (409, "conflict", Some("vip"))
+    );
+    assert_eq!(
+        get(&daemon, "/v1/services").body["services"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn several_mistakes_are_told_at_once() {
+    let shop = json!({"name": "a b", "vip": "203.0.113.11", "port": -1, "ring_slots": 7});
+    let answer = post(&Daemon::start(), "/v1/services", &shop);
+    assert_eq!(answer.message().lines().count(), 3, "{}", answer.message());
+}
+
+#[test]
+fn bad_fields_of_a_backend_are_named() {
+    let daemon = with_web();
+    for (body, status, code, field) in [
+        (
+            json!({"address": "nowhere"}),
+            400,
+            "invalid",
+            Some("address"),
+        ),
+        (
+            json!({"address": "2001:db8::1"}),
+            400,
+            "invalid",
+            Some("address"),
+        ),
+        (
+            json!({"address": "10.0.0.12", "port": 8080}),
+            400,
+            "invalid",
+            Some("port"),
+        ),
+        (
+            json!({"address": "10.0.0.12", "weight": 0}),
+            400,
+            "invalid",
+            Some("weight"),
+        ),
+        (
+            json!({"address": "10.0.0.12", "weight": 1e3}),
+            400,
+            "invalid",
+            Some("weight"),
+        ),
+        (
+            json!({"address": "10.0.0.12", "name": "../x"}),
+            400,
+            "invalid",
+            Some("name"),
+        ),
+        (
+            json!({"address": "10.0.0.12", "name": "web1"}),
+            409,
+            "conflict",
+            Some("name"),
+        ),
+        (
+            json!({"address": "10.0.0.11"}),
+            409,
+            "conflict",
+            Some("address"),
+        ),
+        (
+            json!({"address": "203.0.113.10"}),
+            409,
+            "conflict",
+            Some("address"),
+        ),
+        (json!({}), 400, "invalid", None),
+    ] {
+        let answer = post(&daemon, "/v1/services/web/backends", &body);
+        assert_eq!(
+            answer.refusal(),
+            (status, code, field),
+            "{body}: {}",
+            answer.message()
+        );
+    }
+    let path = "/v1/services/web/backends/web1";
+    for body in [
+        r#"{"weight": 0}"#,
+        r#"{"weight": 1001}"#,
+        r#"{"weight": -1}"#,
+        r#"{"weight": "3"}"#,
+    ] {
+        let answer = ask(&daemon, "PATCH", path, body);
+        assert_eq!(answer.refusal(), (400, "invalid", Some("weight")), "{body}");
+    }
+    assert_eq!(get(&daemon, path).body["weight"], 100);
+}
+
+#[test]
+fn what_is_not_there_is_404_with_a_suggestion() {
+    let daemon = with_web();
+    for (method, path, body) in [
+        ("GET", "/v1/services/wbe", ""),
+        ("DELETE", "/v1/services/wbe", ""),
+        ("GET", "/v1/services/wbe/backends", ""),
+        (
+            "POST",
+            "/v1/services/wbe/backends",
+            r#"{"address": "10.0.0.12"}"#,
+        ),
+        ("GET", "/v1/services/wbe/backends/web1", ""),
+        (
+            "PATCH",
+            "/v1/services/wbe/backends/web1",
+            r#"{"weight": 1}"#,
+        ),
+        ("DELETE", "/v1/services/wbe/backends/web1", ""),
+    ] {
+        let answer = ask(&daemon, method, path, body);
+        assert_eq!(
+            answer.refusal(),
+            (404, "not_found", None),
+            "{method} {path}"
+        );
+        assert!(
+            answer.message().contains("did you mean `web`?"),
+            "{}",
+            answer.message()
+        );
+    }
+    for (method, body) in [("GET", ""), ("PATCH", r#"{"weight": 1}"#), ("DELETE", "")] {
+        let answer = ask(&daemon, method, "/v1/services/web/backends/web2", body);
+        assert_eq!(answer.refusal(), (404, "not_found", None), "{method}");
+        assert!(
+            answer.message().contains("did you mean `web1`?"),
+            "{}",
+            answer.message()
+        );
+    }
+    assert_eq!(
+        get(&daemon, "/v2/status").refusal(),
+        (404, "not_found", None)
+    );
+    let method = ask(&daemon, "PUT", "/v1/services", "");
+    assert_eq!(method.refusal(), (405, "method_not_allowed", None));
+    assert_eq!(
+        get(&daemon, "/v1/services/%ff").refusal(),
+        (400, "invalid", None)
+    );
+}
+
+#[test]
+fn bodies_that_are_no_json_or_too_large_are_refused() {
+    let daemon = with_web();
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{} {}",
+        "{\"name\": \"a\"",
+        "name=web",
+    ] {
+        let answer = ask(&daemon, "POST", "/v1/services", body);
+        assert_eq!(answer.refusal(), (400, "invalid", None), "{body}");
+    }
+    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(256 * 1024));
+    let answer = ask(&daemon, "POST", "/v1/services", &huge);
+    assert_eq!(answer.refusal(), (413, "body_too_large", None));
+}
+
+#[test]
+fn full_maps_limits_and_a_failing_kernel_have_codes_of_their_own() {
+    let daemon = with_web();
+    let named = |name: &str, vip: &str| {
+        post(
+            &daemon,
+            "/v1/services",
+            &json!({"name": name, "vip": vip, "port": 80}),
+        )
+    };
+    let answer = named(FULL_MAP, "203.0.113.11");
+    assert_eq!(answer.refusal(), (507, "map_full", None));
+    assert!(
+        answer.message().contains("map RINGS"),
+        "{}",
+        answer.message()
+    );
+    assert!(
+        answer.message().contains("raise `limits.ring_blocks`"),
+        "{}",
+        answer.message()
+    );
+    assert_eq!(
+        named(FAILING, "203.0.113.11").refusal(),
+        (500, "failed", None)
+    );
+
+    assert_eq!(named("two", "203.0.113.12").status, 201);
+    assert_eq!(named("three", "203.0.113.13").status, 201);
+    let answer = named("four", "203.0.113.14");
+    assert_eq!(answer.refusal(), (507, "limit_reached", None));
+    assert!(
+        answer.message().contains("raise `limits.services`"),
+        "{}",
+        answer.message()
+    );
+}
+
+#[test]
+fn the_openapi_document_names_every_path_and_every_path_answers() {
+    let daemon = with_web();
+    let document = get(&daemon, "/openapi.json").body;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let paths = document["paths"].as_object().unwrap();
+    let operations: usize = paths
+        .values()
+        .map(|path| path.as_object().unwrap().len())
+        .sum();
+    assert_eq!((paths.len(), operations), (6, 11));
+    for path in paths.keys() {
+        let path = path
+            .replace("{service}", "web")
+            .replace("{backend}", "web1");
+        assert_eq!(get(&daemon, &path).status, 200, "{path}");
+    }
+    let schemas = &document["components"]["schemas"];
+    for name in [
+        "Status",
+        "Service",
+        "Backend",
+        "Stats",
+        "NewService",
+        "Changed",
+        "Refusal",
+    ] {
+        assert!(schemas[name]["properties"].is_object(), "{name}");
+    }
+    let hint = schemas["NewService"]["properties"]["scheduler"]["description"].to_string();
+    assert!(hint.contains("round-robin"), "{hint}");
+}

@@ -1,0 +1,5 @@
+//! The API and `lbctl` over a real unix socket, with an engine that keeps the model in memory.
+
+mod api;
+mod fake;
+mod lbctl;
