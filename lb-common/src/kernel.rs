@@ -30,13 +30,13 @@ pub trait Kernel {
     fn hash_key(&self) -> [u64; HASH_KEY_WORDS];
 
     /// The service of a VIP endpoint.
-    fn service(&self, key: &EndpointKey) -> Option<Service>;
+    fn service(&self, key: &EndpointKey) -> Option<&Service>;
     /// Whether any service has this VIP.
     fn is_vip(&self, address: &Address) -> bool;
     /// Slot `slot` of the ring that starts at `block`; `None` outside the storage.
     fn ring_slot(&self, block: u32, slot: u32) -> Option<Slot>;
     /// A backend by its id; `None` outside the table, a zeroed entry if the id is free.
-    fn backend(&self, id: u16) -> Option<Backend>;
+    fn backend(&self, id: u16) -> Option<&Backend>;
     /// The service's counter of scheduled flows, before it is incremented by this call.
     fn next_round(&self, service_id: u16) -> u64;
 
@@ -46,11 +46,11 @@ pub trait Kernel {
     fn record_flow(&self, key: &FlowKey, entry: &FlowEntry);
 
     /// The service that a backend's endpoint answers for.
-    fn nat_reply(&self, key: &EndpointKey) -> Option<NatReply>;
+    fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply>;
     /// The route to an address.
-    fn route(&self, destination: &Address) -> Option<Route>;
+    fn route(&self, destination: &Address) -> Option<&Route>;
     /// The link-layer address of an on-link host.
-    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour>;
+    fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour>;
     /// Asks the control plane to resolve a host. May be dropped under load.
     fn want_neighbour(&self, event: &NeighbourWanted);
 

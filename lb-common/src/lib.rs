@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod bench;
 pub mod checksum;
 pub mod datapath;
 pub mod drop_reason;

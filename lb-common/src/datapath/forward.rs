@@ -14,10 +14,15 @@ pub(super) fn to_backend<P: Packet, K: Kernel>(
     packet: &mut P,
     kernel: &K,
     headers: &Headers,
+    service_id: u16,
     chosen: &Chosen,
 ) -> Result<Verdict, Stop> {
-    let backend = &chosen.backend;
-    let service_id = backend.service_id;
+    let Some(backend) = kernel.backend(chosen.backend_id) else {
+        return Err(Stop::Drop(service_id, DropReason::BackendMissing));
+    };
+    if backend.service_id != service_id {
+        return Err(Stop::Drop(service_id, DropReason::BackendMissing));
+    }
     if backend.is_resolved == 0 {
         return Err(Stop::Drop(service_id, DropReason::BackendUnresolved));
     }
@@ -28,7 +33,7 @@ pub(super) fn to_backend<P: Packet, K: Kernel>(
         nat::to_backend(packet, headers, backend).map_err(truncated(service_id))?;
     }
     rewrite_link(packet, &backend.link).map_err(truncated(service_id))?;
-    kernel.count_forwarded(chosen.id, bytes, chosen.is_new_flow);
+    kernel.count_forwarded(chosen.backend_id, bytes, chosen.is_new_flow);
     Ok(verdict)
 }
 

@@ -79,11 +79,13 @@ pub fn process<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Verdict {
 fn walk<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Result<Verdict, Stop> {
     let headers = parse(packet, kernel)?;
     if let Some(service) = service::find(kernel, &headers) {
+        // One consistent copy: the entry may be replaced while the packet is on its way.
+        let service = *service;
         let chosen = select::backend(kernel, &service, &headers)?;
-        return forward::to_backend(packet, kernel, &headers, &chosen);
+        return forward::to_backend(packet, kernel, &headers, service.id, &chosen);
     }
     if let Some(nat_reply) = reply::find(kernel, &headers) {
-        return reply::to_client(packet, kernel, &headers, &nat_reply);
+        return reply::to_client(packet, kernel, &headers, nat_reply);
     }
     Err(Stop::Pass)
 }

@@ -9,7 +9,7 @@ use crate::packet::Packet;
 
 /// Finds the service that the packet's source answers for: the exact port first, then port 0.
 #[inline(always)]
-pub(super) fn find<K: Kernel>(kernel: &K, headers: &Headers) -> Option<NatReply> {
+pub(super) fn find<'k, K: Kernel>(kernel: &'k K, headers: &Headers) -> Option<&'k NatReply> {
     let mut key = EndpointKey::new(headers.l3.source, headers.l4.source_be, headers.l4.protocol);
     if let Some(reply) = kernel.nat_reply(&key) {
         return Some(reply);

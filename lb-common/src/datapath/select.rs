@@ -5,16 +5,16 @@
 //! recorded, the others follow the record.
 
 use super::{Headers, Stop};
-use crate::abi::{Backend, FlowEntry, FlowKey, FlowState, Scheduler, Service};
+use crate::abi::{FlowEntry, FlowKey, FlowState, Scheduler, Service};
 use crate::drop_reason::DropReason;
 use crate::hash::{self, FlowTuple};
 use crate::kernel::{FlowHandle, Kernel};
 use crate::wire::tcp::PROTOCOL_TCP;
 
-/// The backend chosen for a packet.
+/// The backend chosen for a packet. Its id only: a reference beside an error code would share a
+/// register with it, and the verifier allows no arithmetic on pointers.
 pub(super) struct Chosen {
-    pub(super) id: u16,
-    pub(super) backend: Backend,
+    pub(super) backend_id: u16,
     /// The packet is its flow's first.
     pub(super) is_new_flow: bool,
 }
@@ -70,8 +70,8 @@ fn recorded<K: Kernel>(
     if now_s.wrapping_sub(entry.last_seen_s) > service.idle_timeout_s {
         return None;
     }
-    let id = entry.backend_id;
-    let backend = kernel.backend(id)?;
+    let backend_id = entry.backend_id;
+    let backend = kernel.backend(backend_id)?;
     if !backend.is_live(entry.backend_generation) || backend.service_id != service.id {
         return None;
     }
@@ -85,8 +85,7 @@ fn recorded<K: Kernel>(
         flow.store(entry);
     }
     Some(Chosen {
-        id,
-        backend,
+        backend_id,
         is_new_flow: false,
     })
 }
@@ -117,10 +116,13 @@ fn scheduled<K: Kernel>(
         }
     };
     let chosen = by_slot(kernel, service, slot, true)?;
+    let generation = kernel
+        .backend(chosen.backend_id)
+        .map_or(0, |backend| backend.generation);
     let entry = FlowEntry {
         last_seen_s: kernel.now_s(),
-        backend_id: chosen.id,
-        backend_generation: chosen.backend.generation,
+        backend_id: chosen.backend_id,
+        backend_generation: generation,
         state: FlowState::Open as u8,
         pad: [0; 3],
     };
@@ -145,16 +147,11 @@ fn by_slot<K: Kernel>(
     slot: u32,
     is_new_flow: bool,
 ) -> Result<Chosen, Stop> {
-    let missing = Stop::Drop(service.id, DropReason::BackendMissing);
-    let slot = kernel.ring_slot(service.ring_block, slot).ok_or(missing)?;
-    let id = slot.current();
-    let backend = kernel.backend(id).ok_or(missing)?;
-    if backend.service_id != service.id {
-        return Err(missing);
+    match kernel.ring_slot(service.ring_block, slot) {
+        Some(slot) => Ok(Chosen {
+            backend_id: slot.current(),
+            is_new_flow,
+        }),
+        None => Err(Stop::Drop(service.id, DropReason::BackendMissing)),
     }
-    Ok(Chosen {
-        id,
-        backend,
-        is_new_flow,
-    })
 }

@@ -75,10 +75,9 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn service(&self, key: &EndpointKey) -> Option<Service> {
-        let service = SERVICES.get_ptr(key)?;
+    fn service(&self, key: &EndpointKey) -> Option<&Service> {
         // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
-        Some(unsafe { service.read() })
+        unsafe { SERVICES.get(key) }
     }
 
     #[inline(always)]
@@ -95,10 +94,8 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u16) -> Option<Backend> {
-        let backend = BACKENDS.get_ptr(u32::from(id))?;
-        // SAFETY: array elements are never freed while the program runs.
-        Some(unsafe { backend.read() })
+    fn backend(&self, id: u16) -> Option<&Backend> {
+        BACKENDS.get(u32::from(id))
     }
 
     #[inline(always)]
@@ -125,23 +122,20 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn nat_reply(&self, key: &EndpointKey) -> Option<NatReply> {
-        let reply = NAT_REPLIES.get_ptr(key)?;
-        // SAFETY: as for `service`.
-        Some(unsafe { reply.read() })
+    fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {
+        // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
+        unsafe { NAT_REPLIES.get(key) }
     }
 
     #[inline(always)]
-    fn route(&self, destination: &Address) -> Option<Route> {
-        let key = Key::new(128, destination.octets());
-        ROUTES.get(&key).copied()
+    fn route(&self, destination: &Address) -> Option<&Route> {
+        ROUTES.get(&Key::new(128, destination.octets()))
     }
 
     #[inline(always)]
-    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
-        let neighbour = NEIGHBOURS.get_ptr(key)?;
-        // SAFETY: as for `service`.
-        Some(unsafe { neighbour.read() })
+    fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour> {
+        // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
+        unsafe { NEIGHBOURS.get(key) }
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
     Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, HASH_KEY_GLOBAL, NatReply,
@@ -33,6 +33,13 @@ pub struct LoadedDatapath {
     ebpf: Ebpf,
 }
 
+/// Capacities that differ between uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Of the flow table. Unit: entries.
+    pub flows: u32,
+}
+
 /// Where `cargo xtask build` puts an object file.
 pub fn object_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -41,16 +48,25 @@ pub fn object_path(name: &str) -> PathBuf {
 }
 
 impl LoadedDatapath {
-    /// Loads the program and fills its maps.
+    /// Loads the program with a small flow table and fills its maps.
     ///
     /// # Errors
     /// What the kernel refused, with the verifier's log.
     pub fn load(tables: &Tables) -> Result<Self> {
+        Self::load_sized(tables, Capacity { flows: 4_096 })
+    }
+
+    /// As [`LoadedDatapath::load`] with other capacities.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the verifier's log.
+    pub fn load_sized(tables: &Tables, capacity: Capacity) -> Result<Self> {
         let path = object_path("lb-ebpf");
         let object = std::fs::read(&path)
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
         let mut ebpf = EbpfLoader::new()
             .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
+            .map_max_entries(map_name::FLOWS, capacity.flows)
             .load(&object)?;
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_NAME)
@@ -62,12 +78,25 @@ impl LoadedDatapath {
         Ok(loaded)
     }
 
-    /// Verified instructions and memory, as the kernel reports them.
+    /// A handle on the program.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be duplicated.
+    pub fn program_fd(&mut self) -> Result<ProgramFd> {
+        Ok(self.program()?.fd()?.try_clone()?)
+    }
+
+    /// What the kernel says about the loaded program.
     ///
     /// # Errors
     /// If the kernel cannot be asked.
-    pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
-        Ok(self.program()?.info()?.verified_instruction_count())
+    pub fn program_info(&mut self) -> Result<ProgramInfo> {
+        Ok(self.program()?.info()?)
+    }
+
+    /// The maps by name.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, &aya::maps::Map)> {
+        self.ebpf.maps()
     }
 
     fn program(&mut self) -> Result<&mut Xdp> {
@@ -150,9 +179,7 @@ impl LoadedDatapath {
     /// # Errors
     /// If a map cannot be read.
     pub fn traces(&mut self) -> Result<Traces> {
-        let mut traces = Traces::default();
-        self.read_backend_stats(&mut traces)?;
-        self.read_counters(&mut traces)?;
+        let mut traces = self.counters()?;
         let flows: HashMap<&mut MapData, Plain<FlowKey>, Plain<FlowEntry>> =
             self.map(map_name::FLOWS)?.try_into()?;
         for entry in flows.iter() {
@@ -168,6 +195,17 @@ impl LoadedDatapath {
             );
             traces.push_wanted(&bytemuck::pod_read_unaligned(&event));
         }
+        Ok(traces)
+    }
+
+    /// The counters alone.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn counters(&mut self) -> Result<Traces> {
+        let mut traces = Traces::default();
+        self.read_backend_stats(&mut traces)?;
+        self.read_counters(&mut traces)?;
         Ok(traces)
     }
 

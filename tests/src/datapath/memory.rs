@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour, NeighbourKey,
-    NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, EndpointKey, FlowEntry, FlowKey, LinkRewrite, NatReply, Neighbour,
+    NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::kernel::{FlowHandle, Kernel};
@@ -50,6 +50,19 @@ impl Packet for MemoryPacket {
         Ok(())
     }
 }
+
+/// An entry of `BACKENDS` that was never written.
+static FREE: Backend = Backend {
+    link: LinkRewrite([0; 3]),
+    ifindex: 0,
+    address: Address::UNSPECIFIED,
+    service_id: 0,
+    generation: 0,
+    port_be: 0,
+    forward: 0,
+    is_resolved: 0,
+    reserved: [0; 6],
+};
 
 type FlowTable = Rc<RefCell<std::collections::BTreeMap<FlowKey, FlowEntry>>>;
 
@@ -120,8 +133,8 @@ impl Kernel for MemoryKernel {
         self.tables.hash_key
     }
 
-    fn service(&self, key: &EndpointKey) -> Option<Service> {
-        self.tables.services.get(key).copied()
+    fn service(&self, key: &EndpointKey) -> Option<&Service> {
+        self.tables.services.get(key)
     }
 
     fn is_vip(&self, address: &Address) -> bool {
@@ -136,14 +149,8 @@ impl Kernel for MemoryKernel {
         Some(Slot(block[slot as usize % RING_BLOCK_SLOTS]))
     }
 
-    fn backend(&self, id: u16) -> Option<Backend> {
-        Some(
-            self.tables
-                .backends
-                .get(&id)
-                .copied()
-                .unwrap_or(bytemuck::Zeroable::zeroed()),
-        )
+    fn backend(&self, id: u16) -> Option<&Backend> {
+        Some(self.tables.backends.get(&id).unwrap_or(&FREE))
     }
 
     fn next_round(&self, service_id: u16) -> u64 {
@@ -166,11 +173,11 @@ impl Kernel for MemoryKernel {
         self.flows.borrow_mut().insert(*key, *entry);
     }
 
-    fn nat_reply(&self, key: &EndpointKey) -> Option<NatReply> {
-        self.tables.nat_replies.get(key).copied()
+    fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {
+        self.tables.nat_replies.get(key)
     }
 
-    fn route(&self, destination: &Address) -> Option<Route> {
+    fn route(&self, destination: &Address) -> Option<&Route> {
         let matching = self
             .tables
             .routes
@@ -178,11 +185,11 @@ impl Kernel for MemoryKernel {
             .filter(|(key, _)| covers(key, destination));
         matching
             .max_by_key(|(key, _)| key.prefix_len)
-            .map(|(_, route)| *route)
+            .map(|(_, route)| route)
     }
 
-    fn neighbour(&self, key: &NeighbourKey) -> Option<Neighbour> {
-        self.tables.neighbours.get(key).copied()
+    fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour> {
+        self.tables.neighbours.get(key)
     }
 
     fn want_neighbour(&self, event: &NeighbourWanted) {

@@ -1,0 +1,103 @@
+//! Medians, ranges, tables and JSON.
+
+use serde::Serialize;
+
+/// What was measured of one scenario, net of the baseline in the same round.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figure {
+    /// Scheduler, forwarding mode, family.
+    pub(crate) scenario: String,
+    /// Flows.
+    pub(crate) flows: u32,
+    /// Median over the rounds. Unit: nanoseconds for each packet.
+    pub(crate) median_ns: f64,
+    /// Least of the rounds.
+    pub(crate) min_ns: f64,
+    /// Most of the rounds.
+    pub(crate) max_ns: f64,
+}
+
+impl Figure {
+    /// From the rounds' figures.
+    pub(crate) fn new(scenario: String, flows: u32, mut rounds_ns: Vec<f64>) -> Self {
+        rounds_ns.sort_by(f64::total_cmp);
+        Self {
+            scenario,
+            flows,
+            median_ns: rounds_ns[rounds_ns.len() / 2],
+            min_ns: rounds_ns[0],
+            max_ns: rounds_ns[rounds_ns.len() - 1],
+        }
+    }
+
+    fn cell(&self) -> String {
+        format!(
+            "{:.1} ({:.0}–{:.0})",
+            self.median_ns, self.min_ns, self.max_ns
+        )
+    }
+}
+
+/// What the kernel says about the loaded program.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ProgramFacts {
+    /// Instructions that the verifier walked.
+    pub(crate) verified_instructions: u32,
+    /// Stack that the program uses. Unit: bytes.
+    pub(crate) stack_bytes: u32,
+    /// Instructions in the program.
+    pub(crate) instructions: u32,
+    /// Size after the JIT. Unit: bytes.
+    pub(crate) jited_bytes: u32,
+    /// Memory of each map at default capacities. Unit: bytes.
+    pub(crate) map_bytes: Vec<(String, u64)>,
+}
+
+/// Flow counts as people say them.
+pub(crate) fn flow_label(flows: u32) -> String {
+    match flows {
+        1 => "1 flow".into(),
+        flows if flows >= 1 << 20 => format!("{}M flows", flows >> 20),
+        flows => format!("{}k flows", flows >> 10),
+    }
+}
+
+/// One row for each scenario, one column for each flow count.
+pub(crate) fn print_figures(figures: &[Figure], flow_counts: &[u32]) {
+    print!("{:<26}", "");
+    flow_counts
+        .iter()
+        .for_each(|flows| print!("{:>18}", flow_label(*flows)));
+    println!();
+    let mut scenarios: Vec<&str> = figures
+        .iter()
+        .map(|figure| figure.scenario.as_str())
+        .collect();
+    scenarios.dedup();
+    for scenario in scenarios {
+        print!("{scenario:<26}");
+        for flows in flow_counts {
+            let figure = figures
+                .iter()
+                .find(|f| f.scenario == scenario && f.flows == *flows);
+            print!("{:>18}", figure.map(Figure::cell).unwrap_or_default());
+        }
+        println!();
+    }
+}
+
+/// The program's cost besides time.
+pub(crate) fn print_facts(facts: &ProgramFacts) {
+    println!(
+        "verified instructions {}, program {} instructions, {} B after the JIT, stack {} B",
+        facts.verified_instructions, facts.instructions, facts.jited_bytes, facts.stack_bytes
+    );
+    let total: u64 = facts.map_bytes.iter().map(|(_, bytes)| bytes).sum();
+    println!(
+        "map memory at default capacities: {:.1} MiB",
+        total as f64 / f64::from(1 << 20)
+    );
+    for (name, bytes) in &facts.map_bytes {
+        println!("  {name:<14} {:>10.1} KiB", *bytes as f64 / 1024.0);
+    }
+}
