@@ -144,7 +144,7 @@ fn tracks_flows(service: &Service) -> bool {
 }
 
 /// The IP protocol number.
-const fn protocol_number(protocol: Protocol) -> u8 {
+pub const fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => libc::IPPROTO_TCP as u8,
         Protocol::Udp => libc::IPPROTO_UDP as u8,

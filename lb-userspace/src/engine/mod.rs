@@ -1,6 +1,96 @@
 //! The one task that owns the model and writes the maps.
+//!
+//! Everything is level-triggered: a request, a change of the network and a period all lead to the
+//! same pass over model, network and maps, which does what is missing and nothing else.
 
+mod announcer;
+mod core;
 mod handle;
+mod interfaces;
+mod report;
+mod resolver;
 pub mod snapshot;
+mod surroundings;
+mod task;
+mod vips;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+use self::core::{Engine, Parts};
+use self::surroundings::Surroundings;
+use self::vips::OwnVips;
+use crate::loader;
+use crate::model::Model;
 
 pub use handle::{EngineError, EngineHandle, Outcome, Request};
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The model to put in force first.
+    pub model: Model,
+    /// Where it came from, for the status.
+    pub config_file: Option<PathBuf>,
+    /// A directory of this daemon's own, for what must survive it: which VIPs it has added.
+    pub state_dir: PathBuf,
+}
+
+/// Loads the datapath, attaches it, fills the maps, adds the VIPs, and keeps all that in line with
+/// the model until it is told to shut down. Returns when the model is in force for the first time;
+/// the task ends after everything was taken down. Must be called within a tokio runtime, in the
+/// network namespace that is to be served.
+///
+/// # Errors
+/// Whatever stands in the way, named; what was done until then is taken back.
+pub async fn start(
+    options: Options,
+) -> anyhow::Result<(EngineHandle, JoinHandle<anyhow::Result<()>>)> {
+    let Options {
+        model,
+        config_file,
+        state_dir,
+    } = options;
+    let limits = model.limits;
+    let own_vips = OwnVips::load(&state_dir)?;
+    let surroundings = Surroundings::open()?;
+    let loaded = loader::load(&limits)?;
+    let parts = Parts {
+        datapath: loaded.datapath,
+        store: loaded.store,
+        events: loaded.events,
+        own_vips,
+        surroundings,
+        limits,
+        config_file,
+    };
+    let mut engine = Engine::new(parts, without_services(&model))?;
+    match engine.adopt(model).await {
+        Ok(warnings) => {
+            for warning in warnings {
+                warn!("{warning}");
+            }
+        }
+        Err(refusal) => {
+            if let Err(error) = engine.take_down().await {
+                error!("not everything was taken back: {error:#}");
+            }
+            return Err(refusal).context("lbd cannot start");
+        }
+    }
+    let (handle, requests) = EngineHandle::new();
+    Ok((handle, tokio::spawn(engine.run(requests))))
+}
+
+/// What is in force before the first model: nothing.
+fn without_services(model: &Model) -> Model {
+    Model {
+        interfaces: Vec::new(),
+        services: BTreeMap::new(),
+        ..model.clone()
+    }
+}

@@ -1,0 +1,345 @@
+//! The engine's state, and the one function that brings the kernel in line with the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use aya::maps::{MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tracing::{error, info, warn};
+
+use super::announcer::Announcer;
+use super::handle::{EngineError, Outcome};
+use super::interfaces::{Interfaces, OnMissing};
+use super::surroundings::Surroundings;
+use super::vips::{OwnVips, VipStep, additions, removals};
+use crate::desired::ids::{IdShortage, Ids, OutOfIds};
+use crate::desired::{Desired, desired, way_to};
+use crate::loader::{Datapath, readiness};
+use crate::maps::{AyaStore, MapStore};
+use crate::model::{Limits, Model};
+use crate::netlink::monitor::Changes;
+use crate::netlink::view::LinkHost;
+use crate::reconcile::{Actual, Capacities, MapFull, Plan, apply, plan};
+
+/// Everything that the engine owns.
+pub(super) struct Engine {
+    pub(super) model: Model,
+    pub(super) limits: Limits,
+    pub(super) ids: Ids,
+    pub(super) actual: Actual,
+    pub(super) surroundings: Surroundings,
+    pub(super) interfaces: Interfaces,
+    pub(super) own_vips: OwnVips,
+    pub(super) announcer: Announcer,
+    pub(super) store: AyaStore,
+    pub(super) events: AsyncFd<RingBuf<MapData>>,
+    pub(super) started: Instant,
+    pub(super) config_file: Option<PathBuf>,
+    pub(super) datapath: Datapath,
+    /// What went wrong last, so that it is logged once and not every period.
+    trouble: Option<String>,
+}
+
+/// The parts that an engine is put together from.
+pub(super) struct Parts {
+    pub(super) datapath: Datapath,
+    pub(super) store: AyaStore,
+    pub(super) events: RingBuf<MapData>,
+    pub(super) own_vips: OwnVips,
+    pub(super) surroundings: Surroundings,
+    pub(super) limits: Limits,
+    pub(super) config_file: Option<PathBuf>,
+}
+
+impl Engine {
+    /// An engine with an empty model: nothing is attached and nothing is written yet.
+    pub(super) fn new(parts: Parts, empty: Model) -> anyhow::Result<Self> {
+        let Limits {
+            services, backends, ..
+        } = parts.limits;
+        let actual = Actual {
+            maps: parts.store.read()?,
+            rings: BTreeMap::new(),
+        };
+        Ok(Self {
+            model: empty,
+            limits: parts.limits,
+            ids: Ids::new(id_count(services), id_count(backends)),
+            actual,
+            surroundings: parts.surroundings,
+            interfaces: Interfaces::default(),
+            own_vips: parts.own_vips,
+            announcer: Announcer::default(),
+            store: parts.store,
+            events: readiness::readable(parts.events).context("cannot poll the events map")?,
+            started: Instant::now(),
+            config_file: parts.config_file,
+            datapath: parts.datapath,
+            trouble: None,
+        })
+    }
+
+    /// Puts a new model in force. If that fails, the old one is put back.
+    pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
+        let known_before = self.surroundings.hosts(&self.model);
+        let old = std::mem::replace(&mut self.model, model);
+        let refusal = match self.enforce(&known_before).await {
+            Ok(()) => return Ok(self.warnings(&old)),
+            Err(error) => error,
+        };
+        self.model = old;
+        if let Err(error) = self.enforce(&known_before).await {
+            // The periodic pass tries again.
+            error!("the former state is not wholly restored: {error}");
+        }
+        Err(refusal)
+    }
+
+    async fn enforce(&mut self, known_before: &BTreeSet<LinkHost>) -> Result<(), EngineError> {
+        self.ids
+            .assign(&self.model)
+            .map_err(|shortage| out_of_ids(shortage, &self.limits))?;
+        self.refresh(Changes::ALL).await?;
+        // Whether it fits is known before anything is touched.
+        self.plan(&self.desired()).map_err(EngineError::from)?;
+        self.attach(OnMissing::Fail)?;
+        self.surroundings
+            .settle(&self.model, known_before)
+            .await
+            .map_err(EngineError::Failed)?;
+        self.pass().await
+    }
+
+    /// Follows changes of the network. Trouble is logged when it begins and when it ends.
+    pub(super) async fn follow(&mut self, changes: Changes) {
+        let trouble = self.try_follow(changes).await.err();
+        let trouble = trouble.map(|error| error.to_string());
+        if trouble != self.trouble {
+            match &trouble {
+                Some(trouble) => error!("not all is in force, trying again: {trouble}"),
+                None => info!("all is in force again"),
+            }
+        }
+        self.trouble = trouble;
+    }
+
+    async fn try_follow(&mut self, changes: Changes) -> Result<(), EngineError> {
+        self.refresh(changes).await?;
+        self.attach(OnMissing::Wait)?;
+        self.surroundings.resolve_due(&self.model).await;
+        self.pass().await
+    }
+
+    async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
+        self.surroundings
+            .refresh(changes, &self.model)
+            .await
+            .map_err(EngineError::Failed)
+    }
+
+    fn attach(&mut self, on_missing: OnMissing) -> Result<(), EngineError> {
+        let program = self.datapath.program.as_fd();
+        let (wanted, view) = (&self.model.interfaces, self.surroundings.view());
+        self.interfaces
+            .attach(program, wanted, view, on_missing)
+            .map_err(|error| EngineError::Failed(error.into()))
+    }
+
+    /// Brings the kernel in line with the model. What is being removed loses its VIP first; what
+    /// is being added gets its VIP last.
+    async fn pass(&mut self) -> Result<(), EngineError> {
+        let desired = self.desired();
+        let plan = self.plan(&desired).map_err(EngineError::from)?;
+        self.remove_vips().await.map_err(EngineError::Failed)?;
+        self.apply(&plan)?;
+        self.add_vips().await.map_err(EngineError::Failed)?;
+        self.interfaces.release_all_but(&self.model.interfaces);
+        Ok(())
+    }
+
+    fn desired(&self) -> Desired {
+        desired(&self.model, &self.ids, &self.surroundings.network)
+    }
+
+    fn plan(&self, desired: &Desired) -> Result<Plan, MapFull> {
+        let capacities = Capacities {
+            services: self.limits.services,
+            backends: self.limits.backends,
+            ring_blocks: self.limits.ring_blocks,
+        };
+        plan(desired, &self.actual, &capacities)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        let (actual, store) = (&mut self.actual, &mut self.store);
+        blocking(|| apply(plan, actual, store)).map_err(|error| EngineError::Failed(error.into()))
+    }
+
+    fn wanted_vips(&self) -> BTreeSet<IpAddr> {
+        let services = self.model.services.values();
+        services
+            .filter(|_| self.model.manage_vips)
+            .map(|service| service.vip)
+            .collect()
+    }
+
+    async fn remove_vips(&mut self) -> anyhow::Result<()> {
+        let attached = self.staying_interfaces();
+        let wanted = self.wanted_vips();
+        let view = self.surroundings.view();
+        for step in removals(&self.own_vips, &wanted, &attached, view) {
+            self.take(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_vips(&mut self) -> anyhow::Result<()> {
+        let attached = self.staying_interfaces();
+        let wanted = self.wanted_vips();
+        for step in additions(&wanted, &attached, self.surroundings.view()) {
+            self.take(step).await?;
+        }
+        Ok(())
+    }
+
+    /// Attached interfaces that the model still has, by name and index.
+    fn staying_interfaces(&self) -> Vec<(String, u32)> {
+        self.interfaces.in_order(&self.model.interfaces)
+    }
+
+    async fn take(&mut self, step: VipStep) -> anyhow::Result<()> {
+        let netlink = &self.surroundings.netlink;
+        match step {
+            VipStep::Forget(vip) => {
+                warn!(%vip, "the VIP was removed by somebody else");
+                self.own_vips.forget(vip)?;
+            }
+            VipStep::Remove { vip, ifindex } => {
+                self.announcer.stop(vip);
+                netlink.remove_vip(ifindex, vip).await?;
+                self.own_vips.forget(vip)?;
+                info!(%vip, "VIP removed");
+            }
+            VipStep::Add {
+                vip,
+                interface,
+                ifindex,
+            } => {
+                self.own_vips.note(vip, &interface)?;
+                netlink.add_vip(ifindex, vip).await?;
+                info!(%vip, interface, "VIP added");
+                let view = self.surroundings.view();
+                self.announcer.start(vip, ifindex, view);
+            }
+        }
+        // The steps that follow must see the addresses as they are now.
+        let view = &mut self.surroundings.network.view;
+        self.surroundings.netlink.read_topology(view).await
+    }
+
+    /// What the operator should know about the change from `old` to the model in force.
+    fn warnings(&self, old: &Model) -> Vec<String> {
+        let mut warnings = self.interfaces.differences(&self.model.interfaces);
+        if self.model.limits != self.limits {
+            warnings.push("`limits` take effect at the next start".to_owned());
+        }
+        warnings.extend(self.unresolved_newcomers(old));
+        warnings
+    }
+
+    fn unresolved_newcomers(&self, old: &Model) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for service in self.model.services.values() {
+            let before = old.services.get(&service.name);
+            for backend in service.backends.values() {
+                let is_new = before.is_none_or(|old| {
+                    old.backends
+                        .values()
+                        .all(|other| other.address != backend.address)
+                });
+                let hop = self.surroundings.network.hops.get(&backend.address);
+                if let (true, Err(reason)) = (is_new, way_to(service.forward, hop)) {
+                    warnings.push(format!(
+                        "service `{}`, backend `{}`: no next hop: {reason}",
+                        service.name, backend.name
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    /// Takes everything down: VIPs, services, and last the program. Goes on after a failure and
+    /// reports the first.
+    pub(super) async fn take_down(mut self) -> anyhow::Result<()> {
+        self.model.services.clear();
+        let vips = self.remove_all_vips().await;
+        let maps = self.clear_maps();
+        self.interfaces.release_all_but(&[]);
+        info!("stopped");
+        vips.and(maps)
+    }
+
+    async fn remove_all_vips(&mut self) -> anyhow::Result<()> {
+        self.refresh(Changes::ALL).await?;
+        self.remove_vips().await
+    }
+
+    fn clear_maps(&mut self) -> anyhow::Result<()> {
+        let plan = self.plan(&Desired::default())?;
+        Ok(self.apply(&plan)?)
+    }
+}
+
+/// Runs what blocks for milliseconds (ring fills, the wait for packets under way) without holding
+/// up the other tasks. On this thread: another one might be in another network namespace.
+pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// Ids are 16 bits wide; the config's bounds keep limits below that.
+fn id_count(limit: u32) -> u16 {
+    u16::try_from(limit).unwrap_or(u16::MAX)
+}
+
+impl From<MapFull> for EngineError {
+    fn from(full: MapFull) -> Self {
+        let MapFull {
+            map,
+            used,
+            max,
+            needed,
+            setting,
+        } = full;
+        Self::MapFull {
+            map,
+            used,
+            max,
+            needed,
+            setting,
+        }
+    }
+}
+
+fn out_of_ids(shortage: IdShortage, limits: &Limits) -> EngineError {
+    use lb_common::abi::map_name::{BACKENDS, SERVICES};
+    let (OutOfIds { live, needed }, map, max, setting) = match shortage {
+        IdShortage::Services(out) => (out, SERVICES, limits.services, "limits.services"),
+        IdShortage::Backends(out) => (out, BACKENDS, limits.backends, "limits.backends"),
+    };
+    EngineError::MapFull {
+        map,
+        used: live as u32,
+        max,
+        needed: needed as u32,
+        setting,
+    }
+}

@@ -1,0 +1,194 @@
+//! The snapshot: the model joined with what is in force and with the counters.
+
+use lb_common::abi::{Address, BackendStats, EndpointKey, map_name};
+use lb_common::drop_reason::{DropReason, PASSED_INDEX};
+use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
+use tracing::warn;
+
+use super::core::Engine;
+use super::snapshot::{BackendState, MapFill, NextHop, ServiceState, Snapshot};
+use crate::desired::ids::ServiceIdentity;
+use crate::desired::ring::blocks_for;
+use crate::desired::{protocol_number, way_to};
+use crate::maps::{MapStore, ServiceCounters};
+use crate::model::{Backend, Service};
+use crate::netlink::next_hop::Freshness;
+use crate::reconcile::InstalledRing;
+
+/// In place of a config key for maps whose capacity is fixed.
+const FIXED: &str = "(fixed)";
+
+/// The state of everything, now.
+pub(super) fn snapshot(engine: &Engine) -> Snapshot {
+    let node_counters = service_counters(engine, 0);
+    Snapshot {
+        node: engine.model.node.clone(),
+        uptime: engine.started.elapsed(),
+        config_file: engine.config_file.clone(),
+        interfaces: engine.interfaces.states(),
+        services: engine
+            .model
+            .services
+            .values()
+            .map(|service| service_state(engine, service))
+            .collect(),
+        maps: map_fills(engine),
+        passed_packets: node_counters[PASSED_INDEX as usize],
+        drops: drops(&node_counters),
+    }
+}
+
+fn service_state(engine: &Engine, service: &Service) -> ServiceState {
+    let identity = ServiceIdentity::of(service);
+    let id = engine.ids.service(&identity).map_or(0, |id| id.id);
+    let key = EndpointKey::new(
+        Address::from(service.vip),
+        service.port.to_be(),
+        protocol_number(service.protocol),
+    );
+    let entry = engine.actual.maps.services.get(&key);
+    let ring = engine.actual.rings.get(&key);
+    let backends = service.backends.values();
+    ServiceState {
+        service: service.clone(),
+        id,
+        ring_len: entry.map_or(0, |entry| entry.ring_len),
+        vip_interface: vip_interface(engine, service),
+        backends: backends
+            .map(|backend| backend_state(engine, service, &identity, backend, ring))
+            .collect(),
+        drops: drops(&service_counters(engine, id)),
+    }
+}
+
+fn backend_state(
+    engine: &Engine,
+    service: &Service,
+    identity: &ServiceIdentity,
+    backend: &Backend,
+    ring: Option<&InstalledRing>,
+) -> BackendState {
+    let id = engine.ids.backend(identity, backend.address, backend.port);
+    let id = id.map_or(0, |id| id.id);
+    let slots = ring.and_then(|ring| ring.shares.get(&id));
+    BackendState {
+        backend: backend.clone(),
+        id,
+        next_hop: next_hop(engine, service, backend),
+        slots: slots.copied().unwrap_or(0),
+        stats: backend_stats(engine, id),
+    }
+}
+
+fn next_hop(engine: &Engine, service: &Service, backend: &Backend) -> NextHop {
+    let hop = engine.surroundings.network.hops.get(&backend.address);
+    match way_to(service.forward, hop) {
+        Err(reason) => NextHop::Unresolved(reason.to_owned()),
+        Ok(hop) => {
+            let interface = hop.interface.clone();
+            let link_address = hop.link.destination();
+            match hop.freshness {
+                Freshness::Current => NextHop::Resolved {
+                    interface,
+                    link_address,
+                },
+                Freshness::LastKnown => NextHop::LastKnown {
+                    interface,
+                    link_address,
+                },
+            }
+        }
+    }
+}
+
+fn vip_interface(engine: &Engine, service: &Service) -> Option<String> {
+    if !engine.model.manage_vips {
+        return None;
+    }
+    let view = engine.surroundings.view();
+    let own = engine.own_vips.interface(service.vip).cloned();
+    let foreign = || view.holders(service.vip).next();
+    own.or_else(|| foreign().map(|ifindex| view.link_name(ifindex)))
+}
+
+fn backend_stats(engine: &Engine, id: u16) -> BackendStats {
+    engine.store.backend_stats(id).unwrap_or_else(|error| {
+        warn!("{:#}", anyhow::Error::from(error));
+        BackendStats::default()
+    })
+}
+
+fn service_counters(engine: &Engine, id: u16) -> ServiceCounters {
+    engine.store.service_counters(id).unwrap_or_else(|error| {
+        warn!("{:#}", anyhow::Error::from(error));
+        [0; COUNTERS_PER_SERVICE as usize]
+    })
+}
+
+/// The reasons that have occurred.
+fn drops(counters: &ServiceCounters) -> Vec<(DropReason, u64)> {
+    DropReason::ALL
+        .into_iter()
+        .map(|reason| (reason, counters[reason as usize]))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+fn map_fills(engine: &Engine) -> Vec<MapFill> {
+    let (maps, limits) = (&engine.actual.maps, &engine.limits);
+    let services = maps.services.values();
+    let blocks: u32 = services.map(|service| blocks_for(service.ring_len)).sum();
+    let counted = [
+        (
+            map_name::SERVICES,
+            maps.services.len(),
+            limits.services,
+            "limits.services",
+        ),
+        (
+            map_name::VIPS,
+            maps.vips.len(),
+            limits.services,
+            "limits.services",
+        ),
+        (
+            map_name::BACKENDS,
+            maps.backends.len(),
+            limits.backends,
+            "limits.backends",
+        ),
+        (
+            map_name::NAT_REPLIES,
+            maps.nat_replies.len(),
+            limits.backends,
+            "limits.backends",
+        ),
+        (
+            map_name::RINGS,
+            blocks as usize,
+            limits.ring_blocks,
+            "limits.ring_blocks",
+        ),
+        (map_name::ROUTES, maps.routes.len(), ROUTES_MAX, FIXED),
+        (
+            map_name::NEIGHBOURS,
+            maps.neighbours.len(),
+            NEIGHBOURS_MAX,
+            FIXED,
+        ),
+    ];
+    let fill = |(map, used, max, setting)| MapFill {
+        map,
+        used: Some(used as u32),
+        max,
+        setting,
+    };
+    let mut fills: Vec<MapFill> = counted.into_iter().map(fill).collect();
+    fills.push(MapFill {
+        map: map_name::FLOWS,
+        used: None,
+        max: limits.flows,
+        setting: "limits.flows",
+    });
+    fills
+}

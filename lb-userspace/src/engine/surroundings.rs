@@ -1,0 +1,184 @@
+//! The node's network as the engine knows it, and what keeps it current.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+use tracing::{debug, info, warn};
+
+use super::resolver::Resolver;
+use crate::desired::{Network, has_nat};
+use crate::model::Model;
+use crate::netlink::Netlink;
+use crate::netlink::monitor::{Changes, Monitor};
+use crate::netlink::next_hop::{Freshness, Hop, RouteAnswer, hop, link_host};
+use crate::netlink::view::{LinkHost, NeighbourState, View};
+
+/// How long a change waits for new backends to answer, so that no flow is sent to one whose
+/// address is not known yet. One that does not answer in this time is taken in nevertheless.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+
+/// Links, routes, neighbours, and the ways to the backends.
+pub(super) struct Surroundings {
+    pub(super) netlink: Netlink,
+    pub(super) monitor: Monitor,
+    pub(super) network: Network,
+    answers: BTreeMap<IpAddr, RouteAnswer>,
+    resolver: Resolver,
+}
+
+impl Surroundings {
+    /// Opens the sockets; nothing is read yet.
+    pub(super) fn open() -> anyhow::Result<Self> {
+        Ok(Self {
+            // The monitor first: what changes after the first reading is not missed.
+            monitor: Monitor::open()?,
+            netlink: Netlink::open()?,
+            network: Network::default(),
+            answers: BTreeMap::new(),
+            resolver: Resolver::default(),
+        })
+    }
+
+    /// The kernel's tables as last read.
+    pub(super) const fn view(&self) -> &View {
+        &self.network.view
+    }
+
+    /// Reads again what has changed, and finds the ways to the backends of `model`.
+    pub(super) async fn refresh(&mut self, changes: Changes, model: &Model) -> anyhow::Result<()> {
+        let view = &mut self.network.view;
+        if changes.topology {
+            self.netlink.read_topology(view).await?;
+            self.answers.clear();
+        }
+        if changes.neighbours {
+            self.netlink.read_neighbours(view).await?;
+        }
+        let backends = backend_addresses(model);
+        self.answers.retain(|address, _| backends.contains(address));
+        for address in &backends {
+            if !self.answers.contains_key(address) {
+                let answer = self.netlink.look_up(*address).await;
+                self.answers.insert(*address, answer);
+            }
+        }
+        let hosts = self.hosts(model);
+        self.network.memory.refresh(&self.network.view, &hosts);
+        self.update_hops();
+        Ok(())
+    }
+
+    fn update_hops(&mut self) {
+        let Network { view, memory, hops } = &mut self.network;
+        hops.retain(|address, _| self.answers.contains_key(address));
+        for (address, answer) in &self.answers {
+            let new = hop(*address, answer, view, memory);
+            let old = hops.get(address);
+            if old != Some(&new) {
+                log_transition(*address, old, &new);
+                hops.insert(*address, new);
+            }
+        }
+    }
+
+    /// The hosts on our links whose Ethernet addresses the datapath needs: next hops to backends,
+    /// and with NAT the gateways of all routes.
+    pub(super) fn hosts(&self, model: &Model) -> BTreeSet<LinkHost> {
+        let backends = self.answers.iter().filter_map(|(address, answer)| {
+            let target = answer.as_ref().ok()?;
+            link_host(*address, target)
+        });
+        let mut hosts: BTreeSet<LinkHost> = backends.collect();
+        if has_nat(model) {
+            let gateways = self.view().routes.iter().filter_map(|route| {
+                let (ifindex, gateway) = link_host(route.destination, &route.target)?;
+                (gateway != route.destination).then_some((ifindex, gateway))
+            });
+            hosts.extend(gateways);
+        }
+        hosts
+    }
+
+    /// Has the kernel resolve what is not confirmed and due.
+    pub(super) async fn resolve_due(&mut self, model: &Model) {
+        let hosts = self.hosts(model);
+        for host in self
+            .resolver
+            .due(&hosts, &self.network.view, Instant::now())
+        {
+            if let Err(error) = self.netlink.resolve(host).await {
+                debug!("{error:#}");
+            }
+        }
+    }
+
+    /// Has the kernel resolve a client that the packet path has asked for.
+    pub(super) async fn resolve_client(&mut self, host: LinkHost) {
+        let (ifindex, address) = host;
+        let is_somebody = ifindex != 0 && !address.is_unspecified();
+        if !is_somebody || !self.resolver.accepts_client(host, Instant::now()) {
+            return;
+        }
+        if let Err(error) = self.netlink.resolve(host).await {
+            debug!("{error:#}");
+        }
+    }
+
+    /// Waits, for [`SETTLE_TIME`] at most, until all hosts that `model` needs are resolved, but for
+    /// those of `known_before`.
+    pub(super) async fn settle(
+        &mut self,
+        model: &Model,
+        known_before: &BTreeSet<LinkHost>,
+    ) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + SETTLE_TIME;
+        self.resolve_due(model).await;
+        while self.awaits_any(model, known_before) {
+            let Ok(changes) = timeout_at(deadline, self.monitor.changed()).await else {
+                return Ok(());
+            };
+            self.refresh(changes?, model).await?;
+        }
+        Ok(())
+    }
+
+    fn awaits_any(&self, model: &Model, known_before: &BTreeSet<LinkHost>) -> bool {
+        let is_unknown = |host: &LinkHost| {
+            let entry = self.view().neighbours.get(host);
+            entry.is_none_or(|entry| entry.state == NeighbourState::Unknown)
+        };
+        let hosts = self.hosts(model);
+        hosts.difference(known_before).any(is_unknown)
+    }
+
+    /// Listens anew after the socket failed.
+    pub(super) fn reopen_monitor(&mut self, error: &std::io::Error) -> anyhow::Result<()> {
+        warn!("the kernel's notifications broke off, listening anew: {error}");
+        self.monitor = Monitor::open()?;
+        Ok(())
+    }
+}
+
+fn backend_addresses(model: &Model) -> BTreeSet<IpAddr> {
+    let services = model.services.values();
+    services
+        .flat_map(|service| service.backends.values())
+        .map(|backend| backend.address)
+        .collect()
+}
+
+fn log_transition(address: IpAddr, old: Option<&Hop>, new: &Hop) {
+    let was_resolved = old.is_some_and(|hop| hop.resolved.is_ok());
+    match &new.resolved {
+        Ok(hop) if hop.freshness == Freshness::LastKnown => warn!(
+            %address,
+            interface = hop.interface,
+            "the next hop does not answer; frames still go to its last known address"
+        ),
+        Ok(hop) => info!(%address, interface = hop.interface, "next hop resolved"),
+        Err(reason) if was_resolved => warn!(%address, reason, "next hop lost"),
+        Err(reason) => info!(%address, reason, "next hop not resolved yet"),
+    }
+}

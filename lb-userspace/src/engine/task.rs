@@ -1,0 +1,145 @@
+//! The engine's loop.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use aya::maps::{MapData, RingBuf};
+use lb_common::abi::NeighbourWanted;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::core::{Engine, blocking};
+use super::handle::{EngineError, Outcome, Request};
+use super::report;
+use crate::model::{Change, ModelError, Problem};
+use crate::netlink::monitor::Changes;
+use crate::netlink::view::LinkHost;
+
+/// Changes of the network are collected this long before they are followed: they come in bursts.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Resolution and announcements are looked after this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything is read and compared again every so many ticks, whether or not a change was heard of.
+const TICKS_PER_PERIOD: u32 = 5;
+
+/// Events taken from the packet path at once; the rest waits for the next round.
+const EVENTS_MAX: usize = 256;
+
+impl Engine {
+    /// Serves until it is told to stop or nobody can tell it any more; then takes everything down.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick_count = 0;
+        let mut pending = Changes::default();
+        let mut follow_at = Instant::now();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    None | Some(Request::Shutdown) => break,
+                    Some(request) => self.serve(request).await,
+                },
+                changes = self.surroundings.monitor.changed() => {
+                    if !pending.any() {
+                        follow_at = Instant::now() + COALESCE;
+                    }
+                    pending = pending.and(match changes {
+                        Ok(changes) => changes,
+                        Err(error) => {
+                            self.surroundings.reopen_monitor(&error)?;
+                            Changes::ALL
+                        }
+                    });
+                }
+                () = sleep_until(follow_at), if pending.any() => {
+                    self.follow(std::mem::take(&mut pending)).await;
+                }
+                wanted = wanted_clients(&mut self.events) => {
+                    for client in wanted.context("the events map cannot be polled")? {
+                        self.surroundings.resolve_client(client).await;
+                    }
+                }
+                _ = ticks.tick() => {
+                    tick_count += 1;
+                    self.keep_house().await;
+                    if tick_count % TICKS_PER_PERIOD == 0 {
+                        pending = Changes::ALL;
+                    }
+                }
+            }
+        }
+        self.take_down().await
+    }
+
+    async fn serve(&mut self, request: Request) {
+        // Whoever asked may have gone: then nobody wants the answer.
+        match request {
+            Request::Change(change, reply) => drop(reply.send(self.change(*change).await)),
+            Request::Replace(model, reply) => drop(reply.send(self.adopt(*model).await)),
+            Request::Snapshot(reply) => {
+                drop(reply.send(blocking(|| report::snapshot(self))));
+            }
+            Request::Shutdown => {}
+        }
+    }
+
+    async fn change(&mut self, change: Change) -> Outcome {
+        let (model, problems) = self.model.apply(change).map_err(|error| match error {
+            ModelError::Problems(_) => EngineError::Refused(error.to_string()),
+            ModelError::NoService { .. } | ModelError::NoBackend { .. } => {
+                EngineError::NotFound(error.to_string())
+            }
+        })?;
+        let mut warnings: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        warnings.extend(self.adopt(model).await?);
+        Ok(warnings)
+    }
+
+    async fn keep_house(&mut self) {
+        self.surroundings.resolve_due(&self.model).await;
+        self.announcer.repeat(self.surroundings.view());
+    }
+}
+
+/// Waits for the packet path to ask for clients.
+async fn wanted_clients(events: &mut AsyncFd<RingBuf<MapData>>) -> std::io::Result<Vec<LinkHost>> {
+    let mut guard = events.readable_mut().await?;
+    let mut clients = Vec::new();
+    let ring = guard.get_inner_mut();
+    while clients.len() < EVENTS_MAX {
+        let Some(event) = ring.next() else {
+            guard.clear_ready();
+            break;
+        };
+        clients.extend(client(&event));
+    }
+    Ok(clients)
+}
+
+/// The host that an event asks for; `None` if it is of another size than the ABI's.
+fn client(event: &[u8]) -> Option<LinkHost> {
+    let event: NeighbourWanted = bytemuck::try_pod_read_unaligned(event).ok()?;
+    let address: IpAddr = event.neighbour.address.to_ip();
+    Some((event.neighbour.ifindex, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::Address;
+
+    use super::*;
+
+    #[test]
+    fn events_of_the_wrong_size_are_ignored() {
+        let ip: IpAddr = "192.0.2.7".parse().unwrap();
+        let event = NeighbourWanted::new(Address::from(ip), 3);
+        let bytes = bytemuck::bytes_of(&event);
+        assert_eq!(client(bytes), Some((3, ip)));
+        assert_eq!(client(&bytes[1..]), None);
+        assert_eq!(client(&[]), None);
+    }
+}
