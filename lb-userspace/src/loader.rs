@@ -96,6 +96,15 @@ impl Drop for Datapath {
     }
 }
 
+/// Checks that the process may do what lbd does, so that the lack is named before anything else is
+/// tried.
+///
+/// # Errors
+/// [`LoadError::Privilege`].
+pub fn check_privilege() -> Result<(), LoadError> {
+    Ok(privilege::check()?)
+}
+
 /// Loads the program with maps of the capacities in `limits`. Must be called within a tokio runtime.
 ///
 /// # Errors
@@ -104,7 +113,7 @@ pub fn load(limits: &Limits) -> Result<Loaded, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NotBuilt);
     }
-    privilege::check()?;
+    check_privilege()?;
     check_kernel()?;
     check_features()?;
     raise_locked_memory();

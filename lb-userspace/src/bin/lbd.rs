@@ -1,2 +1,5 @@
-//! lbd
-fn main() {}
+//! `lbd`, the load balancer's daemon.
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::daemon::main()
+}

@@ -154,6 +154,9 @@ impl Report {
             .with_width(WIDTH);
         let mut text = String::new();
         for diagnostic in &self.diagnostics {
+            if !text.is_empty() {
+                text.push('\n');
+            }
             let shown = Shown {
                 diagnostic,
                 source: &self.source,

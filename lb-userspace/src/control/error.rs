@@ -87,8 +87,6 @@ impl From<EngineError> for ApiError {
         let message = error.to_string();
         let (status, code) = match error {
             EngineError::Model(error) => return error.into(),
-            EngineError::Refused(_) => (StatusCode::CONFLICT, "conflict"),
-            EngineError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             EngineError::MapFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "map_full"),
             EngineError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
             EngineError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

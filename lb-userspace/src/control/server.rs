@@ -5,12 +5,12 @@ use std::future::Future;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json, Router};
+use tokio::net::UnixListener;
 use utoipa::OpenApi;
 
 use super::body::BODY_BYTES_MAX;
 use super::openapi::Document;
 use super::routes;
-use super::socket::Socket;
 use crate::engine::EngineHandle;
 
 /// All paths.
@@ -44,17 +44,15 @@ fn router(engine: EngineHandle) -> Router {
         .with_state(engine)
 }
 
-/// Serves the API until `stop` completes and the requests under way are answered. The socket
-/// file is gone afterwards.
+/// Serves the API until `stop` completes and the requests under way are answered.
 ///
 /// # Errors
-/// The socket cannot be used by the runtime.
+/// The listener fails.
 pub async fn serve(
-    socket: Socket,
+    listener: UnixListener,
     engine: EngineHandle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let listener = socket.listener()?;
     axum::serve(listener, router(engine))
         .with_graceful_shutdown(stop)
         .await

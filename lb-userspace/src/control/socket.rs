@@ -81,8 +81,16 @@ impl Socket {
         })
     }
 
-    /// A listener for the runtime.
-    pub(super) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
+    /// Its path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A listener for the runtime; must be called within one.
+    ///
+    /// # Errors
+    /// The runtime cannot poll it.
+    pub fn listener(&self) -> io::Result<tokio::net::UnixListener> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         tokio::net::UnixListener::from_std(listener)

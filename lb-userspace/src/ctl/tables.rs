@@ -194,11 +194,15 @@ pub(super) fn status(status: &Status) -> String {
     ]);
     let mut interfaces = Grid::new(&[("INTERFACE", Left), ("INDEX", Right), ("XDP", Left)]);
     for interface in &status.interfaces {
-        let xdp = match interface.attached.as_str() {
-            "generic" => "generic (slow: the driver has no native mode)".to_owned(),
-            attached => attached.to_owned(),
+        let xdp = match (interface.attached.as_str(), interface.xdp.as_str()) {
+            ("generic", "auto") => "generic (slow: the driver refused native mode)",
+            (attached, _) => attached,
         };
-        interfaces.row([interface.name.clone(), interface.ifindex.to_string(), xdp]);
+        interfaces.row([
+            interface.name.clone(),
+            interface.ifindex.to_string(),
+            xdp.to_owned(),
+        ]);
     }
     let mut maps = Grid::new(&[
         ("MAP", Left),

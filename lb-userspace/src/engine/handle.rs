@@ -9,12 +9,6 @@ pub enum EngineError {
     /// The change does not lead to a valid model; nothing was changed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The request contradicts the model; nothing was changed.
-    #[error("{0}")]
-    Refused(String),
-    /// The request names something that is not there; nothing was changed.
-    #[error("{0}")]
-    NotFound(String),
     /// A map has no room; nothing was changed.
     #[error("map {map}: {used} of {max} entries used, need {needed} more; raise `{setting}`")]
     MapFull {

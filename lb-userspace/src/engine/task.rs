@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::core::{Engine, blocking};
-use super::handle::{EngineError, Outcome, Request};
+use super::handle::{Outcome, Request};
 use super::report;
-use crate::model::{Change, ModelError, Problem};
+use crate::model::{Change, Problem};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
 
@@ -88,12 +88,7 @@ impl Engine {
     }
 
     async fn change(&mut self, change: Change) -> Outcome {
-        let (model, problems) = self.model.apply(change).map_err(|error| match error {
-            ModelError::Problems(_) => EngineError::Refused(error.to_string()),
-            ModelError::NoService { .. } | ModelError::NoBackend { .. } => {
-                EngineError::NotFound(error.to_string())
-            }
-        })?;
+        let (model, problems) = self.model.apply(change)?;
         let mut warnings: Vec<String> = problems.iter().map(Problem::to_string).collect();
         warnings.extend(self.adopt(model).await?);
         Ok(warnings)

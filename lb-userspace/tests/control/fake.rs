@@ -40,10 +40,11 @@ impl Daemon {
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(serve_requests(requests));
         runtime.spawn(async move {
+            let listener = bound.listener().unwrap();
             let stop = async move {
                 let _dropped_or_sent = stopped.await;
             };
-            server::serve(bound, engine, stop).await.unwrap();
+            server::serve(listener, engine, stop).await.unwrap();
         });
         Self {
             socket,

@@ -1,0 +1,212 @@
+//! SIGHUP: the file is read again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tracing::{error, info, warn};
+
+use crate::config::{self, Overrides};
+use crate::engine::{EngineError, EngineHandle};
+use crate::model::diff::{differences, dropped};
+use crate::model::{Model, Service};
+
+/// Where the model came from, and what it was.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) file: Option<PathBuf>,
+    pub(super) overrides: Overrides,
+    /// As the file said when it was last read.
+    pub(super) model: Model,
+}
+
+impl Origin {
+    /// Reads the file again and hands the new model to the engine. On any error the old model stays
+    /// in force; either way the log tells what happened.
+    pub(super) async fn reload(&mut self, engine: &EngineHandle) {
+        let Some(file) = &self.file else {
+            warn!("SIGHUP: there is no config file to read; lbd was started without --config");
+            return;
+        };
+        let loaded = match config::load(Some(file), &self.overrides) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                report.lines().for_each(|line| error!("{line}"));
+                error!("reload refused: the services stay as they are");
+                return;
+            }
+        };
+        loaded.warnings.lines().for_each(|line| warn!("{line}"));
+        if let Some(key) = needs_restart(&self.model, &loaded.model) {
+            error!("reload refused: {key} changed, which takes a restart of lbd");
+            return;
+        }
+        match self.replace(loaded.model, engine).await {
+            Ok(()) => info!(file = %self.file_name(), "reloaded"),
+            Err(error) => error!("reload refused: {error}; the services stay as they are"),
+        }
+    }
+
+    async fn replace(&mut self, new: Model, engine: &EngineHandle) -> Result<(), EngineError> {
+        let current = current_services(engine).await?;
+        let warnings = engine.replace(new.clone()).await?;
+        for change in dropped(&self.model.services, &current, &new.services) {
+            warn!("dropped, because the file does not have it: {change} (made with lbctl)");
+        }
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        for change in differences(&current, &new.services) {
+            info!("reload: {change}");
+        }
+        self.model = new;
+        Ok(())
+    }
+
+    fn file_name(&self) -> String {
+        let file = self.file.as_ref();
+        file.map_or_else(String::new, |file| file.display().to_string())
+    }
+}
+
+async fn current_services(engine: &EngineHandle) -> Result<BTreeMap<String, Service>, EngineError> {
+    let snapshot = engine.snapshot().await?;
+    let services = snapshot.services.into_iter().map(|state| state.service);
+    Ok(services
+        .map(|service| (service.name.clone(), service))
+        .collect())
+}
+
+/// What is different and cannot be changed while the datapath is attached.
+fn needs_restart(old: &Model, new: &Model) -> Option<&'static str> {
+    if old.interfaces != new.interfaces {
+        return Some("[[interface]]");
+    }
+    if old.limits != new.limits {
+        return Some("[limits]");
+    }
+    (old.manage_vips != new.manage_vips).then_some("node.manage_vips")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::parse;
+    use crate::engine::Request;
+    use crate::engine::snapshot::{ServiceState, Snapshot};
+
+    fn model(text: &str) -> Model {
+        let overrides = Overrides {
+            interfaces: vec!["eth0".to_owned()],
+            node: "lb1".to_owned(),
+        };
+        parse("lbd.toml", text, &overrides).unwrap().model
+    }
+
+    #[test]
+    fn what_the_datapath_was_loaded_with_takes_a_restart() {
+        let restart = |text| needs_restart(&model(""), &model(text));
+        assert_eq!(
+            restart("[[interface]]\nname = \"eth1\"\n"),
+            Some("[[interface]]")
+        );
+        assert_eq!(restart("[limits]\nflows = 2048\n"), Some("[limits]"));
+        assert_eq!(
+            restart("[node]\nmanage_vips = false\n"),
+            Some("node.manage_vips")
+        );
+        let web = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";
+        assert_eq!(restart(&format!("[node]\nname = \"lb2\"\n{web}")), None);
+    }
+
+    const WEB: &str = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";
+
+    /// An engine that holds `model`, takes what it is given unless it is to `refuse`, and tells in
+    /// the end what it holds.
+    async fn engine(
+        mut model: Model,
+        mut requests: mpsc::Receiver<Request>,
+        refuse: Option<&'static str>,
+    ) -> Model {
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Snapshot(reply) => reply.send(snapshot(&model)).unwrap(),
+                Request::Replace(new, reply) => {
+                    let outcome = match refuse {
+                        Some(reason) => Err(EngineError::Failed(anyhow::anyhow!(reason))),
+                        None => {
+                            model = *new;
+                            Ok(vec![])
+                        }
+                    };
+                    reply.send(outcome).unwrap();
+                }
+                Request::Change(..) | Request::Shutdown => panic!("a reload does not ask this"),
+            }
+        }
+        model
+    }
+
+    fn snapshot(model: &Model) -> Snapshot {
+        let services = model.services.values().map(|service| ServiceState {
+            service: service.clone(),
+            id: 1,
+            ring_len: 0,
+            vip_interface: None,
+            backends: vec![],
+            drops: vec![],
+        });
+        Snapshot {
+            node: model.node.clone(),
+            uptime: Duration::ZERO,
+            config_file: None,
+            interfaces: vec![],
+            services: services.collect(),
+            maps: vec![],
+            passed_packets: 0,
+            drops: vec![],
+        }
+    }
+
+    /// What engine and origin hold after the file, once empty, became `text`.
+    async fn after_reload(file: &Path, text: &str, refuse: Option<&'static str>) -> (Model, Model) {
+        std::fs::write(file, text).unwrap();
+        let (handle, requests) = EngineHandle::new();
+        let task = tokio::spawn(engine(model(""), requests, refuse));
+        let mut origin = Origin {
+            file: Some(file.to_owned()),
+            overrides: Overrides {
+                interfaces: vec!["eth0".to_owned()],
+                node: "lb1".to_owned(),
+            },
+            model: model(""),
+        };
+        origin.reload(&handle).await;
+        drop(handle);
+        (task.await.unwrap(), origin.model)
+    }
+
+    #[tokio::test]
+    async fn a_good_file_replaces_the_model() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lbd.toml");
+        let (in_force, remembered) = after_reload(&file, WEB, None).await;
+        assert_eq!((&in_force, &remembered), (&model(WEB), &model(WEB)));
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_a_restart_or_a_refusal_leave_the_model_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lbd.toml");
+        let bad = format!("{WEB}prot = 80\n");
+        let restart = format!("[limits]\nflows = 2048\n{WEB}");
+        for (text, refuse) in [(&*bad, None), (&restart, None), (WEB, Some("no room"))] {
+            let (in_force, remembered) = after_reload(&file, text, refuse).await;
+            assert_eq!((&in_force, &remembered), (&model(""), &model("")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The daemon's life: start, signals, stop.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
+use tracing::{info, warn};
+
+use super::hints::Caller;
+use super::reload::Origin;
+use super::say;
+use crate::control::{Socket, server};
+use crate::engine::{self, EngineHandle, Options};
+use crate::loader;
+
+/// How long requests under way may take when lbd stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the engine may take to remove VIPs and program.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs until a signal or a failure of the engine.
+pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
+    loader::check_privilege()?;
+    let socket = Socket::bind(socket)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(&socket, origin))
+    // The runtime goes before the socket: its lock is held until everything is down.
+}
+
+async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
+    // Before anything is attached: a signal during the start is kept, not fatal.
+    let mut signals = Signals::catch().context("cannot catch signals")?;
+    let state_dir = state_dir(socket.path());
+    let options = Options {
+        model: origin.model.clone(),
+        config_file: origin.file.clone(),
+        state_dir: state_dir.clone(),
+    };
+    let (engine, mut engine_task) = engine::start(options).await?;
+    let api = Api::start(socket, &engine)?;
+    announce(socket, &origin);
+
+    let ended = loop {
+        tokio::select! {
+            order = signals.next() => match order {
+                Order::Reload => origin.reload(&engine).await,
+                Order::Stop(signal) => {
+                    info!("{signal}: stopping");
+                    break None;
+                }
+            },
+            // It ends by itself only when it fails.
+            ended = &mut engine_task => break Some(ended),
+        }
+    };
+    api.stop().await;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => stop_engine(&engine, engine_task).await?,
+    };
+    ended.context("the engine's task was cut off")??;
+    forget_state(&state_dir);
+    Ok(())
+}
+
+/// Beside the socket, so that two daemons do not take each other's VIPs for their own.
+fn state_dir(socket: &Path) -> PathBuf {
+    socket.with_extension("state")
+}
+
+/// After an orderly stop there is nothing left that a next start would have to clean up.
+fn forget_state(directory: &Path) {
+    match std::fs::remove_dir_all(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!("cannot remove {}: {error}", directory.display()),
+    }
+}
+
+fn announce(socket: &Socket, origin: &Origin) {
+    let model = &origin.model;
+    let interfaces: Vec<_> = model.interfaces.iter().map(|i| i.name.as_str()).collect();
+    info!(
+        interfaces = interfaces.join(","),
+        services = model.services.len(),
+        socket = %socket.path().display(),
+        "ready"
+    );
+    if model.services.is_empty() {
+        say(&Caller::find().first_service(socket.path()));
+    }
+}
+
+/// What the engine's task ended with.
+type Ended = Result<anyhow::Result<()>, JoinError>;
+
+async fn stop_engine(
+    engine: &EngineHandle,
+    task: JoinHandle<anyhow::Result<()>>,
+) -> anyhow::Result<Ended> {
+    engine.shutdown().await;
+    tokio::time::timeout(STOP_TIMEOUT, task).await.map_err(|_| {
+        anyhow!(
+            "the engine did not stop in {} s; VIPs may be left: `ip address` shows them",
+            STOP_TIMEOUT.as_secs()
+        )
+    })
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Order::Stop("SIGINT"),
+            _ = self.hangup.recv() => Order::Reload,
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Order {
+    /// By the signal of this name.
+    Stop(&'static str),
+    Reload,
+}
+
+/// The API's task.
+struct Api {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Api {
+    fn start(socket: &Socket, engine: &EngineHandle) -> anyhow::Result<Self> {
+        let listener = socket.listener().context("cannot serve the socket")?;
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move {
+            // Sent or dropped, it means the same.
+            let _either = stopped.await;
+        };
+        let task = tokio::spawn(server::serve(listener, engine.clone(), stopped));
+        Ok(Self { stop, task })
+    }
+
+    /// Lets the requests under way finish, for a while.
+    async fn stop(self) {
+        drop(self.stop);
+        let mut task = self.task;
+        match tokio::time::timeout(DRAIN_TIMEOUT, &mut task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!("the API ended with an error: {error}"),
+            Ok(Err(error)) => warn!("the API's task was cut off: {error}"),
+            Err(_) => {
+                warn!("requests are still under way after {DRAIN_TIMEOUT:?}: cut off");
+                task.abort();
+            }
+        }
+    }
+}
