@@ -2,13 +2,14 @@
 //! for.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::wait::wait_until;
@@ -32,6 +33,9 @@ impl Process {
     /// Ctrl-C on the terminal leaves the order of ending to us. `name` is how errors call it.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        // SAFETY: between fork and exec the closure makes one system call, sigprocmask, which is
+        // async-signal-safe (signal-safety(7)), and touches no memory but its own.
+        unsafe { command.pre_exec(unblock_signals) };
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -146,6 +150,11 @@ impl Drop for Process {
     }
 }
 
+/// A program inherits the mask of the thread that starts it, and [`crate::signals`] blocks some.
+fn unblock_signals() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
 /// Runs a short command to its end; its failure is an error with what it wrote. Returns its
 /// standard output.
 pub fn run(command: &mut Command) -> Result<String> {
@@ -171,6 +180,8 @@ fn tail(text: &str, line_count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
     use crate::scratch::ScratchDir;
 
@@ -189,6 +200,16 @@ mod tests {
             text.contains("no such interface") && text.contains("exit status: 3"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn program_ends_on_sigterm_although_the_starting_thread_blocks_it() {
+        SigSet::from(Signal::SIGTERM).thread_block().unwrap();
+        let scratch = ScratchDir::new("process").unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let mut process = Process::spawn("sleep", command, &scratch.path().join("log")).unwrap();
+        assert_eq!(process.terminate().unwrap().signal(), Some(libc::SIGTERM));
     }
 
     #[test]

@@ -11,7 +11,7 @@ const EXIT_CODE: i32 = 130;
 
 /// Has `clean_up` called when this process is asked to end (SIGINT, SIGTERM, SIGHUP); the process ends
 /// after it. To be called before other threads are started, so that all of them leave the signals to
-/// this one's. Programs started with [`std::process::Command`] get a clear signal mask.
+/// this one's. [`crate::process::Process`] clears the mask for the programs that it starts.
 pub fn on_end_signal(clean_up: impl FnOnce() + Send + 'static) -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()

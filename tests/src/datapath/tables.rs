@@ -53,7 +53,7 @@ pub struct Traces {
     /// Packets handed to the host.
     pub passed: u64,
     /// The flow table: backend and state of each flow.
-    pub flows: BTreeMap<FlowKey, (u16, u8)>,
+    pub flows: BTreeMap<FlowKey, (u16, u32)>,
     /// What the control plane was asked to resolve.
     pub wanted: Vec<NeighbourKey>,
 }
