@@ -15,7 +15,7 @@ use lb_lab::signals;
 use lb_lab::topology::Subnet;
 
 use self::stage::{BACKENDS, Family, MACHINE_COUNT, PREFIX, SITES, ServerKind, Stage};
-use self::table::{Align, Emphasis, emphasise, format_rows, heading};
+use self::table::{Align, Emphasis, Group, emphasise, format_grouped, format_rows, heading};
 use self::traffic::{Phase, REQUEST_COUNT, Shares};
 use crate::workspace::Workspace;
 use crate::{build, packages, progress, run};
@@ -101,7 +101,7 @@ fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
         "{REQUEST_COUNT} requests of each kind, each over a connection of its own"
     ));
     let shares = traffic::measure_shares(&stage).inspect_err(|_| show_log(&stage))?;
-    print!("{}", format_rows(&shares_table(&shares), Align::Right));
+    print!("{}", shares_table(&shares));
 
     heading(&format!(
         "Changes under traffic: http://{}/, IPv4 and IPv6 at once",
@@ -141,7 +141,7 @@ fn show_network(stage: &Stage, servers: ServerKind) {
     };
     let mut rows = vec![
         own("client", 100, "sends the requests"),
-        own("lb", 1, "lbd, XDP on eth0"),
+        own("lb", 1, "lbd, native XDP on eth0"),
     ];
     for machine in &stage.net().backends {
         let joins_later = !BACKENDS.contains(&machine.name.as_str());
@@ -172,18 +172,18 @@ fn show_network(stage: &Stage, servers: ServerKind) {
 }
 
 /// One row for each backend, one column for each site and family.
-fn shares_table(shares: &[Shares]) -> Vec<Vec<String>> {
+fn shares_table(shares: &[Shares]) -> String {
+    let groups = SITES.map(|site| Group {
+        titles: vec![site.host.to_owned(), site.title.to_owned()],
+        column_count: Family::ALL.len(),
+    });
     let row = |first: &str, cell: &dyn Fn(&Shares) -> String| {
         [first.to_owned()]
             .into_iter()
             .chain(shares.iter().map(cell))
             .collect()
     };
-    let mut rows = vec![
-        row("", &|share| share.site.host.to_owned()),
-        row("", &|share| share.site.title.to_owned()),
-        row("", &|share| share.family.word().to_owned()),
-    ];
+    let mut rows = vec![row("", &|share| share.family.word().to_owned())];
     for name in BACKENDS {
         rows.push(row(name, &|share| {
             share.counts.get(name).unwrap_or(&0).to_string()
@@ -192,7 +192,7 @@ fn shares_table(shares: &[Shares]) -> Vec<Vec<String>> {
     rows.push(row("total", &|share| {
         share.counts.values().sum::<u32>().to_string()
     }));
-    rows
+    format_grouped(&groups, rows)
 }
 
 /// One row for each backend with its share of the answers, one column for each phase.
@@ -225,7 +225,7 @@ fn share_word(phase: &Phase, backend: &str) -> String {
 
 fn print_indented(text: &str) {
     for line in text.lines() {
-        println!("  {line}");
+        println!("{}", format!("  {line}").trim_end());
     }
 }
 

@@ -50,6 +50,7 @@ impl Family {
 }
 
 /// A host name with a service behind it in each family.
+#[derive(Clone, Copy)]
 pub(super) struct Site {
     /// What the client asks for.
     pub(super) host: &'static str,

@@ -18,9 +18,9 @@ const PHASE_ANSWER_COUNT: u32 = 600;
 /// How long a phase may take.
 const PHASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The answers of one site in one family.
+/// The answers of one site in one family. They are kept in the order of [`SITES`], then of the
+/// families.
 pub(super) struct Shares {
-    pub(super) site: &'static Site,
     pub(super) family: Family,
     pub(super) counts: Counts,
 }
@@ -38,11 +38,7 @@ pub(super) fn measure_shares(stage: &Stage) -> Result<Vec<Shares>> {
                 .http_get_many(address, REQUEST_COUNT)
                 .with_context(|| format!("http://{}/ over {}", site.host, family.word()))?;
             check_shares(site, &counts)?;
-            Ok(Shares {
-                site,
-                family,
-                counts,
-            })
+            Ok(Shares { family, counts })
         })
         .collect()
 }
