@@ -14,19 +14,20 @@ use crate::model::{ForwardMode, Keyword, Protocol, Scheduler, text};
 #[derive(Debug, Parser)]
 #[command(name = "lbctl", version, after_help = EXIT_CODES)]
 pub(super) struct Args {
-    /// A table for people, or JSON for programs
+    /// A table for people, or JSON with stable keys for programs
     #[arg(
         short,
         long,
         global = true,
         value_enum,
         default_value_t,
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        display_order = 100
     )]
     pub(super) output: Output,
 
     /// The daemon's socket
-    #[arg(long, global = true, env = "LBCTL_SOCKET", default_value = SOCKET_DEFAULT, value_name = "PATH")]
+    #[arg(long, global = true, env = "LBCTL_SOCKET", default_value = SOCKET_DEFAULT, value_name = "PATH", display_order = 101)]
     pub(super) socket: PathBuf,
 
     #[command(subcommand)]
@@ -39,10 +40,8 @@ const EXIT_CODES: &str =
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// Aligned columns
     #[default]
     Table,
-    /// One JSON value with stable keys
     Json,
 }
 

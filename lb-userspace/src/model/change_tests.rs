@@ -156,7 +156,7 @@ fn a_change_obeys_the_rules_of_the_file() {
     assert!(
         error(weightless)
             .to_string()
-            .contains("drain it or remove it")
+            .contains("remove it")
     );
 }
 

@@ -245,7 +245,7 @@ fn what_the_daemon_refuses_is_exit_code_1() {
     assert!(
         daemon
             .refused("backend set web web1 --weight 0")
-            .contains("drain it or remove it")
+            .contains("remove it")
     );
     assert!(
         daemon

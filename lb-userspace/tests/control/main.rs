@@ -3,3 +3,4 @@
 mod api;
 mod fake;
 mod lbctl;
+mod refusals;

@@ -69,7 +69,7 @@ fn check_weight(subject: &Subject<'_>, findings: &mut Findings) {
     let place = subject.section.key("weight");
     if weight == Some(0) {
         let message = "weight 0";
-        let help = "to take a backend out of service, drain it or remove it";
+        let help = "to take a backend out of service, remove it";
         findings.push(Problem::new(Kind::Invalid, place, &subject.name, message).help(help));
         return;
     }
