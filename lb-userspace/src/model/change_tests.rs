@@ -153,11 +153,7 @@ fn a_change_obeys_the_rules_of_the_file() {
         backend: "web1".to_owned(),
         weight: 0,
     };
-    assert!(
-        error(weightless)
-            .to_string()
-            .contains("remove it")
-    );
+    assert!(error(weightless).to_string().contains("remove it"));
 }
 
 #[test]
