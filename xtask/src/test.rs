@@ -24,7 +24,8 @@ const E2E_THREADS: &str = "2";
 /// What may follow `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct TestArgs {
-    /// The layer (unit, bpf or e2e; all by default), then a part of the names of the tests to run
+    /// The layer (unit, bpf or e2e; all by default), then a part of the names of the tests to run,
+    /// or the name of one of the layer's test files (`lab` for e2e_lab.rs)
     #[arg(value_name = "LAYER | FILTER", num_args = 0..=2)]
     words: Vec<String>,
     /// Install no Debian packages; tests that lack a program are skipped and named
@@ -99,6 +100,9 @@ pub(crate) fn task(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
             Summary::failure(&format!("the {} layer did not run: {error}", layer.word()))
         }));
     }
+    if let (Some(filter), true) = (&selection.filter, total.is_empty()) {
+        total.add(Summary::failure(&format!("no test matches {filter:?}")));
+    }
     print!("{total}");
     Ok(if total.has_failed() {
         ExitCode::FAILURE
@@ -116,9 +120,10 @@ fn run_layer(
     prepare(workspace, layer, policy)?;
     progress::step(&format!("running the {} tests", layer.word()));
     let skip_log = fresh_skip_log(workspace)?;
-    let mut command = test_command(workspace, layer)?;
+    let (targets, name_filter) = choose_targets(workspace, layer, selection.filter.as_deref())?;
+    let mut command = test_command(workspace, layer, &targets)?;
     command.env(SKIP_LOG_VARIABLE, &skip_log);
-    command.arg("--").args(&selection.filter);
+    command.arg("--").args(name_filter);
     if layer == Layer::E2e {
         command.args(["--test-threads", E2E_THREADS]);
     }
@@ -145,7 +150,33 @@ fn prepare(workspace: &Workspace, layer: Layer, policy: Policy) -> Result<()> {
     }
 }
 
-fn test_command(workspace: &Workspace, layer: Layer) -> Result<Command> {
+/// The test files to run, and the filter for the names of the tests in them. A filter that is the name
+/// of a file, with or without the layer's prefix, stands for that file. The unit layer has no files of
+/// its own: it is the workspace.
+fn choose_targets<'a>(
+    workspace: &Workspace,
+    layer: Layer,
+    filter: Option<&'a str>,
+) -> Result<(Vec<String>, Option<&'a str>)> {
+    if layer == Layer::Unit {
+        return Ok((Vec::new(), filter));
+    }
+    let targets = test_targets(&workspace.root().join("tests/tests"), layer)?;
+    match filter.and_then(|filter| target_named(&targets, layer, filter)) {
+        Some(target) => Ok((vec![target], None)),
+        None => Ok((targets, filter)),
+    }
+}
+
+fn target_named(targets: &[String], layer: Layer, name: &str) -> Option<String> {
+    let full_name = format!("{}_{name}", layer.word());
+    targets
+        .iter()
+        .find(|target| *target == name || **target == full_name)
+        .cloned()
+}
+
+fn test_command(workspace: &Workspace, layer: Layer, targets: &[String]) -> Result<Command> {
     let mut command = cargo::command(workspace, "test");
     command.arg("--no-fail-fast");
     if layer == Layer::Unit {
@@ -153,9 +184,7 @@ fn test_command(workspace: &Workspace, layer: Layer) -> Result<Command> {
         return Ok(command);
     }
     command.args(["--package", "lb-lab", "--features", layer.word()]);
-    for target in test_targets(&workspace.root().join("tests/tests"), layer)? {
-        command.args(["--test", &target]);
-    }
+    command.args(targets.iter().flat_map(|target| ["--test", target]));
     if !lb_lab::is_root() {
         let runner = Rustc::ask(workspace)?.runner_variable();
         command.env(runner, format!("sudo {PRESERVED_ENV} --"));
@@ -259,5 +288,9 @@ mod tests {
         let found = |layer| test_targets(directory.path(), layer).unwrap();
         assert_eq!(found(Layer::E2e), ["e2e_dsr", "e2e_nat"]);
         assert_eq!(found(Layer::Bpf), ["bpf_fixtures"]);
+        let named = |name| target_named(&found(Layer::E2e), Layer::E2e, name);
+        assert_eq!(named("nat").as_deref(), Some("e2e_nat"));
+        assert_eq!(named("e2e_dsr").as_deref(), Some("e2e_dsr"));
+        assert_eq!(named("drain"), None);
     }
 }

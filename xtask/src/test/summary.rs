@@ -64,7 +64,7 @@ impl Summary {
                 "the {layer} layer ended with {status}"
             )));
         }
-        if self.passed + self.failed + self.skips.len() == 0 && filter.is_none() {
+        if self.is_empty() && filter.is_none() {
             self.add(Self::failure(&format!("the {layer} layer has no test")));
         }
     }
@@ -75,6 +75,11 @@ impl Summary {
         self.failed += other.failed;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+    }
+
+    /// Whether no test was there to run.
+    pub(super) fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skips.len() == 0
     }
 
     /// Whether anything failed.
