@@ -212,8 +212,12 @@ impl Engine {
         self.interfaces.in_order(&self.model.interfaces)
     }
 
+    /// Takes one step, and keeps the view of the node's addresses true: the kernel's notification
+    /// comes later.
     async fn take(&mut self, step: VipStep) -> anyhow::Result<()> {
-        let netlink = &self.surroundings.netlink;
+        let Surroundings {
+            netlink, network, ..
+        } = &mut self.surroundings;
         match step {
             VipStep::Forget(vip) => {
                 warn!(%vip, "the VIP was removed by somebody else");
@@ -222,6 +226,7 @@ impl Engine {
             VipStep::Remove { vip, ifindex } => {
                 self.announcer.stop(vip);
                 netlink.remove_vip(ifindex, vip).await?;
+                network.view.remove_address(ifindex, vip);
                 self.own_vips.forget(vip)?;
                 info!(%vip, "VIP removed");
             }
@@ -232,14 +237,12 @@ impl Engine {
             } => {
                 self.own_vips.note(vip, &interface)?;
                 netlink.add_vip(ifindex, vip).await?;
+                network.view.add_host_address(ifindex, vip);
                 info!(%vip, interface, "VIP added");
-                let view = self.surroundings.view();
-                self.announcer.start(vip, ifindex, view);
+                self.announcer.start(vip, ifindex, &network.view);
             }
         }
-        // The steps that follow must see the addresses as they are now.
-        let view = &mut self.surroundings.network.view;
-        self.surroundings.netlink.read_topology(view).await
+        Ok(())
     }
 
     /// What the operator should know about the change from `old` to the model in force.

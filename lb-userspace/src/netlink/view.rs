@@ -112,6 +112,21 @@ impl View {
             .map_or_else(|| format!("interface {ifindex}"), |link| link.name.clone())
     }
 
+    /// Notes that a single address was added to an interface.
+    pub fn add_host_address(&mut self, ifindex: u32, address: IpAddr) {
+        self.addresses.push(LocalAddress {
+            ifindex,
+            address,
+            prefix_len: host_prefix_len(address),
+        });
+    }
+
+    /// Notes that a single address was removed from an interface.
+    pub fn remove_address(&mut self, ifindex: u32, address: IpAddr) {
+        self.addresses
+            .retain(|local| (local.ifindex, local.address) != (ifindex, address));
+    }
+
     /// The interfaces that hold this address.
     pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses
