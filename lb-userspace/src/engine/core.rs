@@ -108,11 +108,17 @@ impl Engine {
         // Whether it fits is known before anything is touched.
         self.plan(&self.desired()).map_err(EngineError::from)?;
         self.attach(OnMissing::Fail)?;
-        self.surroundings
-            .settle(&self.model, known_before)
-            .await
-            .map_err(EngineError::Failed)?;
+        if !self.takes_over() {
+            let settled = self.surroundings.settle(&self.model, known_before).await;
+            settled.map_err(EngineError::Failed)?;
+        }
         self.pass().await
+    }
+
+    /// Whether an earlier run was killed and has left its VIPs: until the maps are filled, the host
+    /// answers their packets with RST, so nothing is waited for.
+    fn takes_over(&self) -> bool {
+        self.actual.maps.services.is_empty() && !self.own_vips.is_empty()
     }
 
     /// Follows changes of the network. Trouble is logged when it begins and when it ends.
@@ -289,8 +295,9 @@ impl Engine {
     }
 
     async fn remove_all_vips(&mut self) -> anyhow::Result<()> {
-        self.refresh(Changes::ALL).await?;
-        self.remove_vips().await
+        let refreshed = self.refresh(Changes::ALL).await;
+        self.remove_vips().await?;
+        Ok(refreshed?)
     }
 
     fn clear_maps(&mut self) -> anyhow::Result<()> {

@@ -46,12 +46,16 @@ impl Surroundings {
         &self.network.view
     }
 
-    /// Reads again what has changed, and finds the ways to the backends of `model`.
+    /// Reads again what has changed, and finds the ways to the backends of `model`. The routing table
+    /// is needed for NAT only, and may be long.
     pub(super) async fn refresh(&mut self, changes: Changes, model: &Model) -> anyhow::Result<()> {
         let view = &mut self.network.view;
         if changes.topology {
-            self.netlink.read_topology(view).await?;
+            self.netlink.read_links(view).await?;
             self.answers.clear();
+        }
+        if changes.topology && has_nat(model) {
+            self.netlink.read_routes(view).await?;
         }
         if changes.neighbours {
             self.netlink.read_neighbours(view).await?;

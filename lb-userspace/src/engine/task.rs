@@ -8,7 +8,7 @@ use aya::maps::{MapData, RingBuf};
 use lb_common::abi::NeighbourWanted;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::core::{Engine, blocking};
 use super::handle::{Outcome, Request};
@@ -18,7 +18,15 @@ use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
 
 /// Changes of the network are collected this long before they are followed: they come in bursts.
-const COALESCE: Duration = Duration::from_millis(20);
+const COALESCE_MIN: Duration = Duration::from_millis(20);
+
+/// No longer than this, however busy the network is: a new next hop is to be in force within a
+/// second.
+const COALESCE_MAX: Duration = Duration::from_millis(500);
+
+/// Following changes takes at most one part in this many of the engine's time. On a link with
+/// thousands of hosts there is always a neighbour that changes.
+const FOLLOW_SHARE: u32 = 5;
 
 /// Resolution and announcements are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,11 +40,12 @@ const EVENTS_MAX: usize = 256;
 impl Engine {
     /// Serves until it is told to stop or nobody can tell it any more; then takes everything down.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
-        let mut ticks = interval(TICK);
+        let mut ticks = interval_at(Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick_count = 0;
         let mut pending = Changes::default();
         let mut follow_at = Instant::now();
+        let mut pause = COALESCE_MIN;
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -45,7 +54,7 @@ impl Engine {
                 },
                 changes = self.surroundings.monitor.changed() => {
                     if !pending.any() {
-                        follow_at = Instant::now() + COALESCE;
+                        follow_at = Instant::now() + pause;
                     }
                     pending = pending.and(match changes {
                         Ok(changes) => changes,
@@ -56,7 +65,9 @@ impl Engine {
                     });
                 }
                 () = sleep_until(follow_at), if pending.any() => {
+                    let start = Instant::now();
                     self.follow(std::mem::take(&mut pending)).await;
+                    pause = pause_after(start.elapsed());
                 }
                 wanted = wanted_clients(&mut self.events) => {
                     for client in wanted.context("the events map cannot be polled")? {
@@ -100,6 +111,11 @@ impl Engine {
     }
 }
 
+/// How long to collect changes after following some took `busy`.
+fn pause_after(busy: Duration) -> Duration {
+    (busy * (FOLLOW_SHARE - 1)).clamp(COALESCE_MIN, COALESCE_MAX)
+}
+
 /// Waits for the packet path to ask for clients.
 async fn wanted_clients(events: &mut AsyncFd<RingBuf<MapData>>) -> std::io::Result<Vec<LinkHost>> {
     let mut guard = events.readable_mut().await?;
@@ -127,6 +143,14 @@ mod tests {
     use lb_common::abi::Address;
 
     use super::*;
+
+    #[test]
+    fn a_busy_network_is_followed_less_often() {
+        assert_eq!(pause_after(Duration::from_millis(1)), COALESCE_MIN);
+        let busy = Duration::from_millis(50);
+        assert_eq!(pause_after(busy), busy * 4);
+        assert_eq!(pause_after(Duration::from_secs(1)), COALESCE_MAX);
+    }
 
     #[test]
     fn events_of_the_wrong_size_are_ignored() {

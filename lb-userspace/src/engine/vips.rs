@@ -68,6 +68,11 @@ impl OwnVips {
         self.save()
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.interfaces.is_empty()
+    }
+
     /// The interface of one of ours.
     pub(super) fn interface(&self, vip: IpAddr) -> Option<&String> {
         self.interfaces.get(&vip)

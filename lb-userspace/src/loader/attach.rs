@@ -74,14 +74,14 @@ pub enum AttachError {
     },
     /// The driver cannot, and native mode was asked for.
     #[error(
-        "the driver of {interface} refuses native XDP ({source}); `xdp = \"auto\"` falls back to \
+        "the driver of {interface} refuses native XDP ({refusal}); `xdp = \"auto\"` falls back to \
          generic mode"
     )]
     NoNative {
         /// The interface.
         interface: String,
         /// What the kernel said.
-        source: io::Error,
+        refusal: io::Error,
     },
     /// Anything else.
     #[error("cannot attach XDP to {interface} in {} mode", .mode.label())]
@@ -173,7 +173,7 @@ fn explain(interface: &str, wanted: XdpMode, mode: AttachedMode, error: io::Erro
         (Some(libc::ENODEV), _) | (_, XdpMode::Generic) => failed(&interface, mode, error),
         (_, XdpMode::Native) => AttachError::NoNative {
             interface,
-            source: error,
+            refusal: error,
         },
         (_, XdpMode::Auto) => return Refusal::TryGeneric(error),
     })

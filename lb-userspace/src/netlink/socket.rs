@@ -45,11 +45,11 @@ impl Netlink {
         })
     }
 
-    /// Reads the tables that change rarely: links, addresses and routes.
+    /// Reads links and addresses.
     ///
     /// # Errors
     /// If one of the tables cannot be read; `view` is as before then.
-    pub async fn read_topology(&self, view: &mut View) -> anyhow::Result<()> {
+    pub async fn read_links(&self, view: &mut View) -> anyhow::Result<()> {
         let links = self.handle.link().get().execute();
         let links: Vec<_> = links.try_collect().await.context("cannot read the links")?;
         let addresses = self.handle.address().get().execute();
@@ -57,17 +57,25 @@ impl Netlink {
             .try_collect()
             .await
             .context("cannot read the addresses")?;
-        let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            routes.extend(self.read_routes(family).await?);
-        }
         view.links = links.iter().filter_map(parse::link).collect();
         view.addresses = addresses.iter().filter_map(parse::address).collect();
+        Ok(())
+    }
+
+    /// Reads the main routing table of both families.
+    ///
+    /// # Errors
+    /// If it cannot be read; `view` is as before then.
+    pub async fn read_routes(&self, view: &mut View) -> anyhow::Result<()> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            routes.extend(self.routes(family).await?);
+        }
         view.routes = routes.iter().filter_map(parse::route).collect();
         Ok(())
     }
 
-    async fn read_routes(&self, family: AddressFamily) -> anyhow::Result<Vec<RouteMessage>> {
+    async fn routes(&self, family: AddressFamily) -> anyhow::Result<Vec<RouteMessage>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         let routes = self.handle.route().get(request).execute();
