@@ -142,10 +142,14 @@ impl Engine {
     }
 
     async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
-        self.surroundings
-            .refresh(changes, &self.model)
-            .await
-            .map_err(EngineError::Failed)
+        let refreshed = self.surroundings.refresh(changes, &self.model).await;
+        if refreshed.is_err() {
+            // The next one gets a new connection: this one may be what is broken.
+            self.surroundings
+                .reopen_netlink()
+                .map_err(EngineError::Failed)?;
+        }
+        refreshed.map_err(EngineError::Failed)
     }
 
     fn attach(&mut self, on_missing: OnMissing) -> Result<(), EngineError> {

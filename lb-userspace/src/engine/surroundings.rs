@@ -157,6 +157,12 @@ impl Surroundings {
         hosts.difference(known_before).any(is_unknown)
     }
 
+    /// Opens the connection anew.
+    pub(super) fn reopen_netlink(&mut self) -> anyhow::Result<()> {
+        self.netlink = Netlink::open()?;
+        Ok(())
+    }
+
     /// Listens anew after the socket failed.
     pub(super) fn reopen_monitor(&mut self, error: &std::io::Error) -> anyhow::Result<()> {
         warn!("the kernel's notifications broke off, listening anew: {error}");

@@ -38,8 +38,15 @@ const TICKS_PER_PERIOD: u32 = 5;
 const EVENTS_MAX: usize = 256;
 
 impl Engine {
-    /// Serves until it is told to stop or nobody can tell it any more; then takes everything down.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+    /// Serves until it is told to stop or nobody can tell it any more; then, and after a failure
+    /// too, takes everything down.
+    pub(super) async fn run(mut self, requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+        let served = self.serve_all(requests).await;
+        let taken_down = self.take_down().await;
+        served.and(taken_down)
+    }
+
+    async fn serve_all(&mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
         let mut ticks = interval_at(Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick_count = 0;
@@ -49,7 +56,7 @@ impl Engine {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
-                    None | Some(Request::Shutdown) => break,
+                    None | Some(Request::Shutdown) => return Ok(()),
                     Some(request) => self.serve(request).await,
                 },
                 changes = self.surroundings.monitor.changed() => {
@@ -83,7 +90,6 @@ impl Engine {
                 }
             }
         }
-        self.take_down().await
     }
 
     async fn serve(&mut self, request: Request) {

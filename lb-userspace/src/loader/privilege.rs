@@ -9,9 +9,12 @@ use super::LoadError;
 const NEEDED: [(u32, &str, &str); 4] = [
     (12, "CAP_NET_ADMIN", "to attach XDP and to add VIPs"),
     (13, "CAP_NET_RAW", "to announce VIPs"),
-    (38, "CAP_PERFMON", "to load the XDP program"),
-    (39, "CAP_BPF", "to load the XDP program"),
+    (PERFMON, "CAP_PERFMON", "to load the XDP program"),
+    (BPF, "CAP_BPF", "to load the XDP program"),
 ];
+
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
 
 /// `CAP_SYS_ADMIN` stands in for `CAP_BPF` and `CAP_PERFMON`.
 const SYS_ADMIN: u32 = 21;
@@ -38,10 +41,11 @@ fn effective_mask(status: &str) -> Option<u64> {
 }
 
 fn check_mask(mask: u64) -> Result<(), MissingCapabilities> {
-    let has = |bit: u32| mask & (1 << bit) != 0;
+    let holds = |bit: u32| mask & (1 << bit) != 0;
+    let has = |bit: u32| holds(bit) || matches!(bit, PERFMON | BPF) && holds(SYS_ADMIN);
     let missing: Vec<String> = NEEDED
         .iter()
-        .filter(|(bit, ..)| !has(*bit) && !(*bit > 37 && has(SYS_ADMIN)))
+        .filter(|(bit, ..)| !has(*bit))
         .map(|(_, name, purpose)| format!("{name} ({purpose})"))
         .collect();
     if missing.is_empty() {

@@ -13,6 +13,7 @@ use lb_common::abi::{
     Address, Backend, BackendStats, EndpointKey, NatReply, Neighbour, NeighbourKey, Route,
     RouteKey, Service, map_name,
 };
+use lb_common::drop_reason::DropReason;
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
 use super::ring_memory::RingMemory;
@@ -182,7 +183,8 @@ impl MapStore for AyaStore {
 
     fn service_counters(&self, service_id: u16) -> Result<ServiceCounters, StoreError> {
         let mut counters = [0; COUNTERS_PER_SERVICE as usize];
-        for (counter, index) in counters.iter_mut().zip(counter_indices(service_id)) {
+        let in_use = &mut counters[..=DropReason::ALL.len()];
+        for (counter, index) in in_use.iter_mut().zip(counter_indices(service_id)) {
             let per_cpu = self
                 .counters
                 .get(&index, 0)

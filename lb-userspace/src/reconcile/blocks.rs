@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_gap_at_the_end_must_fit_too() {
-        let mut blocks = Blocks::new(3, [0..1].into_iter());
+        let mut blocks = Blocks::new(3, std::iter::once(0..1));
         assert_eq!(blocks.take(3), None);
         assert_eq!(blocks.take(2), Some(1));
     }
