@@ -9,19 +9,35 @@ const OBJECT: &str = "lb-ebpf";
 
 fn main() {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let object = target_dir(&out_dir).join("bpf").join(OBJECT);
-    let bytes = fs::read(&object).unwrap_or_default();
+    let objects = objects_dir(&out_dir);
+    // Cargo runs this again, and builds the crate again, whenever a file that it was told of is
+    // missing. The directory stands in for an object that is not built yet.
+    fs::create_dir_all(&objects).unwrap_or_else(|error| panic!("{}: {error}", objects.display()));
+    println!("cargo::rerun-if-changed={}", objects.display());
+    println!("cargo::rerun-if-changed=build.rs");
+
+    let bytes = fs::read(objects.join(OBJECT)).unwrap_or_default();
     let copy = out_dir.join(OBJECT);
     fs::write(&copy, bytes).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
-    println!("cargo::rerun-if-changed={}", object.display());
-    println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
 }
 
-/// The target directory: the one that cargo was told to use, else the workspace's.
-fn target_dir(out_dir: &Path) -> PathBuf {
-    if let Some(directory) = env::var_os("CARGO_TARGET_DIR") {
-        return PathBuf::from(directory);
-    }
-    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    manifest.parent().unwrap_or(out_dir).join("target")
+/// `TARGET/bpf`, wherever cargo was told to put its target directory: `OUT_DIR` is
+/// `TARGET/PROFILE/build/PACKAGE/out`, or the same below `TARGET/TRIPLE` with `--target`.
+fn objects_dir(out_dir: &Path) -> PathBuf {
+    let above_profile: Vec<PathBuf> = out_dir
+        .ancestors()
+        .skip(4)
+        .take(2)
+        .map(|directory| directory.join("bpf"))
+        .collect();
+    let existing = above_profile.iter().find(|directory| directory.is_dir());
+    existing
+        .or(above_profile.first())
+        .unwrap_or_else(|| {
+            panic!(
+                "OUT_DIR is not below a target directory: {}",
+                out_dir.display()
+            )
+        })
+        .clone()
 }
