@@ -4,33 +4,42 @@
 //! and the fixtures' in plain memory.
 
 use crate::abi::{
-    Address, Backend, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour, NeighbourKey,
-    NeighbourWanted, Route, Service, Slot,
+    Address, Backend, EndpointKey, FlowRecord, NatReply, Neighbour, NeighbourKey, NeighbourWanted,
+    Route, Service, Slot,
 };
 use crate::drop_reason::DropReason;
 use crate::limits::HASH_KEY_WORDS;
 
-/// An entry of the flow table, where it stands.
-pub trait FlowHandle {
-    /// Reads the entry.
-    fn load(&self) -> FlowEntry;
-    /// Overwrites the entry. Other CPUs may read and write it at the same time; fields are
-    /// written whole.
-    fn store(&self, entry: FlowEntry);
+/// A set of the flow table, where it stands. Other CPUs may read and write it at the same time; each
+/// word is read and written whole. Entries are numbered from 0 to
+/// [`crate::abi::FLOW_SET_ENTRIES`] − 1.
+pub trait FlowSetHandle {
+    /// An entry's fingerprint; 0 = free.
+    fn fingerprint(&self, entry: usize) -> u64;
+    /// An entry's record.
+    fn record(&self, entry: usize) -> FlowRecord;
+    /// Takes an entry that still holds the fingerprint `old`, and marks it as free. `false` if
+    /// another CPU was faster.
+    fn claim(&self, entry: usize, old: u64) -> bool;
+    /// Writes an entry's record.
+    fn put_record(&self, entry: usize, record: FlowRecord);
+    /// Writes an entry's fingerprint, after its record.
+    fn put_fingerprint(&self, entry: usize, fingerprint: u64);
 }
 
 /// The datapath's surroundings.
 pub trait Kernel {
-    /// A flow table entry found by [`Kernel::flow`].
-    type Flow: FlowHandle;
+    /// A set of the flow table.
+    type FlowSet: FlowSetHandle;
 
     /// Seconds on a clock that never goes back, coarse: for idle times.
     fn now_s(&self) -> u32;
     /// The cluster's secret for the flow hash.
     fn hash_key(&self) -> [u64; HASH_KEY_WORDS];
 
-    /// The service of a VIP endpoint.
-    fn service(&self, key: &EndpointKey) -> Option<&Service>;
+    /// The service of a VIP endpoint: a consistent copy, since the entry may be replaced while the
+    /// packet is on its way.
+    fn service(&self, key: &EndpointKey) -> Option<Service>;
     /// Whether any service has this VIP.
     fn is_vip(&self, address: &Address) -> bool;
     /// Slot `slot` of the ring that starts at `block`; `None` outside the storage.
@@ -40,10 +49,14 @@ pub trait Kernel {
     /// The service's counter of scheduled flows, before it is incremented by this call.
     fn next_round(&self, service_id: u16) -> u64;
 
-    /// Finds a flow.
-    fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
-    /// Enters or overwrites a flow; a full table evicts its least recently used one.
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry);
+    /// Returns `value`. The verifier must not know where it came from: an index that is the outcome
+    /// of comparisons would make it walk every combination of them.
+    fn opaque(&self, value: u64) -> u64;
+
+    /// Sets in the flow table, at least 1.
+    fn flow_set_count(&self) -> u32;
+    /// A set of the flow table; `None` outside of it.
+    fn flow_set(&self, index: u32) -> Option<Self::FlowSet>;
 
     /// The service that a backend's endpoint answers for.
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply>;

@@ -71,8 +71,8 @@ pub const BACKENDS_DEFAULT: u32 = 4_096;
 /// the old ones are free again, so a few must be left over.
 pub const RING_BLOCKS_DEFAULT: u32 = 256;
 
-/// Default capacity of `FLOWS`. Unit: entries (about 100 B each). A table much larger than the
-/// live flows costs a cache miss more for each packet that consults it.
+/// Default capacity of the flow table. Unit: flows (16 B each), a multiple of 8. A table with room
+/// for twice the live flows loses none of them worth mention; a much larger one costs memory only.
 pub const FLOWS_DEFAULT: u32 = 262_144;
 
 /// Capacity of `ROUTES`. The control plane mirrors the node's own routes, not a full BGP table:

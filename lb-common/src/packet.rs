@@ -12,6 +12,9 @@ pub trait Packet {
     fn len_bytes(&self) -> usize;
     /// The interface that the frame came in on.
     fn ingress_ifindex(&self) -> u32;
+    /// Returns `value`. The verifier must not know where it came from: it walks what follows once for
+    /// each offset that it can tell apart, and once for all that it cannot.
+    fn opaque(&self, value: usize) -> usize;
     /// Copies a `T` out of the frame.
     ///
     /// # Errors

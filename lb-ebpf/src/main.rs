@@ -4,10 +4,11 @@
 //! Built for `bpfel-unknown-none` by `cargo xtask build`. On the host this is an empty program, so
 //! that the workspace builds, tests and lints with plain cargo.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// The BPF target has no `core::sync::atomic` read-modify-write; the intrinsic is the way to one.
+// The BPF target has no `core::sync::atomic` read-modify-write: the intrinsic is the way to one. And
+// no stable inline assembly: one empty statement keeps a bounds check (lb/packet.rs).
 #![cfg_attr(
     target_arch = "bpf",
-    feature(core_intrinsics),
+    feature(core_intrinsics, asm_experimental_arch),
     allow(internal_features)
 )]
 

@@ -14,7 +14,7 @@ use aya::sys::{is_map_supported, is_program_supported};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use lb_common::abi::{HASH_KEY_GLOBAL, PROGRAM_NAME, map_name};
+use lb_common::abi::{FLOW_SET_ENTRIES, FLOW_SETS_GLOBAL, HASH_KEY_GLOBAL, PROGRAM_NAME, map_name};
 use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tokio::task::AbortHandle;
@@ -198,6 +198,7 @@ fn raise_locked_memory() {
 
 fn load_object(limits: &Limits) -> Result<Ebpf, LoadError> {
     let hash_key = random_key().map_err(LoadError::Refused)?;
+    let flow_sets = limits.flows.div_ceil(FLOW_SET_ENTRIES as u32);
     // Ids start at 1: what is indexed by an id has an entry more than there are things.
     let entries = [
         (map_name::SERVICES, limits.services),
@@ -211,11 +212,12 @@ fn load_object(limits: &Limits) -> Result<Ebpf, LoadError> {
         (map_name::BACKEND_STATS, limits.backends + 1),
         (map_name::NAT_REPLIES, limits.backends),
         (map_name::RINGS, limits.ring_blocks),
-        (map_name::FLOWS, limits.flows),
+        (map_name::FLOWS, flow_sets),
     ];
     let log_level = log_level() as u8;
     let mut loader = EbpfLoader::new();
     loader.override_global(HASH_KEY_GLOBAL, &hash_key, true);
+    loader.override_global(FLOW_SETS_GLOBAL, &flow_sets, true);
     loader.override_global(aya_log::LEVEL, &log_level, false);
     for (map, entries) in entries {
         loader.map_max_entries(map, entries);
@@ -224,7 +226,7 @@ fn load_object(limits: &Limits) -> Result<Ebpf, LoadError> {
 }
 
 /// The level that is compiled into the program. At `debug` each dropped packet is an event, which
-/// no busy node wants: only where it is asked for by name (`RUST_LOG=lb_ebpf=debug`).
+/// no busy node wants: only where it is asked for by name (`--log info,lb_ebpf=debug`).
 fn log_level() -> aya_log::Level {
     if tracing::enabled!(target: "lb_ebpf", Level::DEBUG) {
         aya_log::Level::Debug

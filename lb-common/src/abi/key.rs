@@ -29,24 +29,6 @@ impl EndpointKey {
     }
 }
 
-/// The key of `FLOWS`: a client's flow to one service. VIP and protocol are the service's; the
-/// service's port is kept because a port-0 service has many.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-pub struct FlowKey {
-    /// The client's address.
-    pub client: Address,
-    /// The client's port, network byte order.
-    pub client_port_be: u16,
-    /// The port that the client talks to, network byte order.
-    pub service_port_be: u16,
-    /// Id of the service.
-    pub service_id: u16,
-    /// Generation of that id ([`super::Service::generation`]): flows of an earlier service
-    /// with the same id never match.
-    pub service_generation: u16,
-}
-
 /// The key of `ROUTES`, in the layout of the kernel's `struct bpf_lpm_trie_key`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
@@ -68,6 +50,5 @@ pub struct NeighbourKey {
 }
 
 const _: () = assert!(size_of::<EndpointKey>() == 20);
-const _: () = assert!(size_of::<FlowKey>() == 24);
 const _: () = assert!(size_of::<RouteKey>() == 20);
 const _: () = assert!(size_of::<NeighbourKey>() == 20);

@@ -5,19 +5,22 @@
 
 mod address;
 mod event;
+mod flow;
 mod key;
+mod line;
 mod slot;
 mod stats;
 mod value;
 
 pub use address::Address;
 pub use event::NeighbourWanted;
-pub use key::{EndpointKey, FlowKey, NeighbourKey, RouteKey};
+pub use flow::{FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, FlowState};
+pub use key::{EndpointKey, NeighbourKey, RouteKey};
+pub use line::{SERVICE_LINES, ServiceLine};
 pub use slot::Slot;
 pub use stats::BackendStats;
 pub use value::{
-    Backend, FlowEntry, FlowState, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, RouteKind,
-    Scheduler, Service,
+    Backend, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, RouteKind, Scheduler, Service,
 };
 
 /// Version of the layouts in this module. Maps of another version are never opened as these.
@@ -30,6 +33,8 @@ pub type RingBlock = [u32; crate::limits::RING_BLOCK_SLOTS];
 pub mod map_name {
     /// Hash: [`super::EndpointKey`] → [`super::Service`].
     pub const SERVICES: &str = "SERVICES";
+    /// Array of [`super::ServiceLine`], memory-mapped by the control plane.
+    pub const SERVICE_LINES: &str = "SERVICE_LINES";
     /// Hash: [`super::Address`] → number of services (u32) on that VIP.
     pub const VIPS: &str = "VIPS";
     /// Array: block number → [`super::RingBlock`], memory-mapped by the control plane.
@@ -42,7 +47,7 @@ pub mod map_name {
     pub const COUNTERS: &str = "COUNTERS";
     /// Array: service id → u64, flows scheduled by round robin so far.
     pub const ROUNDS: &str = "ROUNDS";
-    /// LRU hash: [`super::FlowKey`] → [`super::FlowEntry`].
+    /// Array of [`super::FlowSet`].
     pub const FLOWS: &str = "FLOWS";
     /// Hash: [`super::EndpointKey`] of a backend → [`super::NatReply`].
     pub const NAT_REPLIES: &str = "NAT_REPLIES";
@@ -57,3 +62,5 @@ pub mod map_name {
 pub const PROGRAM_NAME: &str = "lb_xdp";
 /// Name of the global that holds the flow hash key, `[u64; HASH_KEY_WORDS]`.
 pub const HASH_KEY_GLOBAL: &str = "HASH_KEY";
+/// Name of the global that holds the capacity of `FLOWS` in sets, `u32`.
+pub const FLOW_SETS_GLOBAL: &str = "FLOW_SETS";

@@ -122,32 +122,6 @@ impl Backend {
     }
 }
 
-/// Where a flow is in its life.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FlowState {
-    /// Packets follow the entry.
-    Open = 0,
-    /// A FIN or RST was seen: packets follow the entry, a new SYN is scheduled anew.
-    Closing = 1,
-}
-
-/// Value of `FLOWS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct FlowEntry {
-    /// When the last packet was seen: [`crate::kernel::Kernel::now_s`].
-    pub last_seen_s: u32,
-    /// Id of the flow's backend.
-    pub backend_id: u16,
-    /// That id's generation when the flow was recorded.
-    pub backend_generation: u16,
-    /// A [`FlowState`].
-    pub state: u8,
-    /// Always 0.
-    pub pad: [u8; 3],
-}
-
 /// Value of `NAT_REPLIES`: what the source of a backend's reply becomes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -207,7 +181,6 @@ pub struct Neighbour {
 
 const _: () = assert!(size_of::<Service>() == 20);
 const _: () = assert!(size_of::<Backend>() == 64);
-const _: () = assert!(size_of::<FlowEntry>() == 12);
 const _: () = assert!(size_of::<NatReply>() == 24);
 const _: () = assert!(size_of::<Route>() == 36);
 const _: () = assert!(size_of::<Neighbour>() == 12);

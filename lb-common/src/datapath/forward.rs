@@ -6,14 +6,14 @@ use crate::abi::{ForwardMode, LinkRewrite};
 use crate::drop_reason::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::{OutOfBounds, Packet};
-use crate::wire::{ipv4, ipv6};
+use crate::wire::l3::Family;
 
 /// Forwards a packet to its backend.
 #[inline(always)]
-pub(super) fn to_backend<P: Packet, K: Kernel>(
+pub(super) fn to_backend<F: Family, P: Packet, K: Kernel>(
     packet: &mut P,
     kernel: &K,
-    headers: &Headers,
+    headers: &Headers<F>,
     service_id: u16,
     chosen: &Chosen,
 ) -> Result<Verdict, Stop> {
@@ -40,15 +40,15 @@ pub(super) fn to_backend<P: Packet, K: Kernel>(
 /// How the packet leaves. A VLAN tag is right on the interface that it came in on, and nowhere
 /// else.
 #[inline(always)]
-pub(super) fn egress<P: Packet>(
+pub(super) fn egress<F: Family, P: Packet>(
     packet: &P,
-    headers: &Headers,
+    headers: &Headers<F>,
     ifindex: u32,
     service_id: u16,
 ) -> Result<Verdict, Stop> {
     if ifindex == packet.ingress_ifindex() {
         Ok(Verdict::Transmit)
-    } else if headers.link.is_tagged() {
+    } else if headers.link.tag_count != 0 {
         Err(Stop::Drop(service_id, DropReason::VlanEgress))
     } else {
         Ok(Verdict::Redirect(ifindex))
@@ -58,21 +58,15 @@ pub(super) fn egress<P: Packet>(
 /// One hop less to live, with every forwarding mode: a packet that two balancers send to each
 /// other must not do so for ever.
 #[inline(always)]
-pub(super) fn decrement_ttl<P: Packet>(
+pub(super) fn decrement_ttl<F: Family, P: Packet>(
     packet: &mut P,
-    headers: &Headers,
+    headers: &Headers<F>,
     service_id: u16,
 ) -> Result<(), Stop> {
     if headers.l3.ttl <= 1 {
         return Err(Stop::Drop(service_id, DropReason::TtlExceeded));
     }
-    let offset = headers.link.l3_offset;
-    let result = if headers.is_ipv4() {
-        ipv4::decrement_ttl(packet, offset)
-    } else {
-        ipv6::decrement_hop_limit(packet, offset)
-    };
-    result.map_err(truncated(service_id))
+    F::decrement_ttl(packet, headers.link.l3_offset).map_err(truncated(service_id))
 }
 
 /// Writes the next hop's Ethernet addresses.
@@ -81,5 +75,8 @@ pub(super) fn rewrite_link<P: Packet>(
     packet: &mut P,
     link: &LinkRewrite,
 ) -> Result<(), OutOfBounds> {
-    packet.store(0, *link)
+    // Word by word: of 12 bytes as a whole the BPF backend makes a call to a copy loop.
+    packet.store(0, link.0[0])?;
+    packet.store(4, link.0[1])?;
+    packet.store(8, link.0[2])
 }

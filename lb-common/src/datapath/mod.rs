@@ -7,19 +7,24 @@
 //! Every function here is `inline(always)`: an outlined one would pass the end of the packet as an
 //! argument, which the verifier refuses ("pointer arithmetic on pkt_end prohibited").
 
+pub mod flow;
 mod forward;
 mod nat;
 mod reply;
 mod select;
 mod service;
 
+use core::marker::PhantomData;
+
 use crate::drop_reason::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::{OutOfBounds, Packet};
+use crate::wire::ParseError;
 use crate::wire::eth::{self, ETHER_TYPE_IPV4_BE, ETHER_TYPE_IPV6_BE, LinkView};
-use crate::wire::l3::{Fragment, L3View, Transport};
+use crate::wire::ipv4::Ipv4;
+use crate::wire::ipv6::Ipv6;
+use crate::wire::l3::{Family, Fragment, L3View, Transport};
 use crate::wire::l4::{self, L4View};
-use crate::wire::{ParseError, ipv4, ipv6};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +49,12 @@ enum Stop {
 }
 
 /// A packet's headers, parsed: what every step after the parser works on.
-struct Headers {
+struct Headers<F> {
     link: LinkView,
     l3: L3View,
     transport: Transport,
     l4: L4View,
-}
-
-impl Headers {
-    /// The family, read off the Ethernet header: one comparison, where the address takes three.
-    #[inline(always)]
-    const fn is_ipv4(&self) -> bool {
-        self.link.ether_type_be == ETHER_TYPE_IPV4_BE
-    }
+    family: PhantomData<F>,
 }
 
 /// Decides about one packet, changes it as needed and counts it.
@@ -75,12 +73,25 @@ pub fn process<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Verdict {
     }
 }
 
+/// What is no IP packet is the host's.
 #[inline(always)]
 fn walk<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Result<Verdict, Stop> {
-    let headers = parse(packet, kernel)?;
+    let link = eth::parse(packet).map_err(|_| Stop::Pass)?;
+    match link.ether_type_be {
+        ETHER_TYPE_IPV4_BE => steer::<Ipv4, P, K>(packet, kernel, link),
+        ETHER_TYPE_IPV6_BE => steer::<Ipv6, P, K>(packet, kernel, link),
+        _ => Err(Stop::Pass),
+    }
+}
+
+#[inline(always)]
+fn steer<F: Family, P: Packet, K: Kernel>(
+    packet: &mut P,
+    kernel: &K,
+    link: LinkView,
+) -> Result<Verdict, Stop> {
+    let headers = parse::<F, P, K>(packet, kernel, link)?;
     if let Some(service) = service::find(kernel, &headers) {
-        // One consistent copy: the entry may be replaced while the packet is on its way.
-        let service = *service;
         let chosen = select::backend(kernel, &service, &headers)?;
         return forward::to_backend(packet, kernel, &headers, service.id, &chosen);
     }
@@ -93,15 +104,14 @@ fn walk<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Result<Verdict, Sto
 /// Parses down to the transport header. What cannot be parsed is the host's, unless it is sent to
 /// a VIP: then the host, which owns the VIP, would answer in a backend's place.
 #[inline(always)]
-fn parse<P: Packet, K: Kernel>(packet: &P, kernel: &K) -> Result<Headers, Stop> {
-    let link = eth::parse(packet).map_err(|_| Stop::Pass)?;
-    let l3 = match link.ether_type_be {
-        ETHER_TYPE_IPV4_BE => ipv4::parse(packet, link.l3_offset),
-        ETHER_TYPE_IPV6_BE => ipv6::parse(packet, link.l3_offset),
-        _ => return Err(Stop::Pass),
-    }
-    .map_err(|_| Stop::Pass)?;
-    let transport = match l3.transport {
+fn parse<F: Family, P: Packet, K: Kernel>(
+    packet: &P,
+    kernel: &K,
+    link: LinkView,
+) -> Result<Headers<F>, Stop> {
+    let header = F::load(packet, link.l3_offset).map_err(|_| Stop::Pass)?;
+    let l3 = F::view(&header);
+    let transport = match F::transport(packet, &header, link.l3_offset) {
         Ok(transport) => transport,
         Err(error) => return Err(refuse(kernel, &l3, error.into())),
     };
@@ -117,6 +127,7 @@ fn parse<P: Packet, K: Kernel>(packet: &P, kernel: &K) -> Result<Headers, Stop> 
             l3,
             transport,
             l4,
+            family: PhantomData,
         }),
         Err(error) => Err(refuse(kernel, &l3, error.into())),
     }

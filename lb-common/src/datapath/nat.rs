@@ -4,14 +4,14 @@ use super::Headers;
 use crate::abi::{Address, Backend, NatReply};
 use crate::checksum::Difference;
 use crate::packet::{OutOfBounds, Packet};
-use crate::wire::l3::End;
-use crate::wire::{ipv4, ipv6, l4};
+use crate::wire::l3::{End, Family};
+use crate::wire::l4;
 
 /// The destination becomes the backend.
 #[inline(always)]
-pub(super) fn to_backend<P: Packet>(
+pub(super) fn to_backend<F: Family, P: Packet>(
     packet: &mut P,
-    headers: &Headers,
+    headers: &Headers<F>,
     backend: &Backend,
 ) -> Result<(), OutOfBounds> {
     let port_be = if backend.port_be == 0 {
@@ -32,9 +32,9 @@ pub(super) fn to_backend<P: Packet>(
 
 /// The source becomes the VIP.
 #[inline(always)]
-pub(super) fn to_client<P: Packet>(
+pub(super) fn to_client<F: Family, P: Packet>(
     packet: &mut P,
-    headers: &Headers,
+    headers: &Headers<F>,
     reply: &NatReply,
 ) -> Result<(), OutOfBounds> {
     let port_be = if reply.port_be == 0 {
@@ -47,20 +47,16 @@ pub(super) fn to_client<P: Packet>(
 }
 
 #[inline(always)]
-fn replace_endpoint<P: Packet>(
+fn replace_endpoint<F: Family, P: Packet>(
     packet: &mut P,
-    headers: &Headers,
+    headers: &Headers<F>,
     end: End,
     old: &Address,
     new: &Address,
     port_be: u16,
 ) -> Result<(), OutOfBounds> {
     let l3_offset = headers.link.l3_offset;
-    if headers.is_ipv4() {
-        ipv4::replace_address(packet, l3_offset, end, old, new)?;
-    } else {
-        ipv6::replace_address(packet, l3_offset, end, new)?;
-    }
+    F::replace_address(packet, l3_offset, end, old, new)?;
     let difference = Difference::NONE.address(old, new);
     let l4_offset = headers.transport.l4_offset;
     l4::replace_port(packet, l4_offset, &headers.l4, end, port_be, difference)

@@ -6,10 +6,14 @@ use crate::abi::{EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWant
 use crate::drop_reason::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::Packet;
+use crate::wire::l3::Family;
 
 /// Finds the service that the packet's source answers for: the exact port first, then port 0.
 #[inline(always)]
-pub(super) fn find<'k, K: Kernel>(kernel: &'k K, headers: &Headers) -> Option<&'k NatReply> {
+pub(super) fn find<'k, F: Family, K: Kernel>(
+    kernel: &'k K,
+    headers: &Headers<F>,
+) -> Option<&'k NatReply> {
     let mut key = EndpointKey::new(headers.l3.source, headers.l4.source_be, headers.l4.protocol);
     if let Some(reply) = kernel.nat_reply(&key) {
         return Some(reply);
@@ -20,10 +24,10 @@ pub(super) fn find<'k, K: Kernel>(kernel: &'k K, headers: &Headers) -> Option<&'
 
 /// Forwards a reply to the client.
 #[inline(always)]
-pub(super) fn to_client<P: Packet, K: Kernel>(
+pub(super) fn to_client<F: Family, P: Packet, K: Kernel>(
     packet: &mut P,
     kernel: &K,
-    headers: &Headers,
+    headers: &Headers<F>,
     reply: &NatReply,
 ) -> Result<Verdict, Stop> {
     let service_id = reply.service_id;
@@ -40,9 +44,9 @@ pub(super) fn to_client<P: Packet, K: Kernel>(
 /// The next hop towards the client: a gateway, or the client itself where it is on the link. A
 /// packet to this node is no reply to a client, but the host's.
 #[inline(always)]
-fn next_hop<K: Kernel>(
+fn next_hop<F: Family, K: Kernel>(
     kernel: &K,
-    headers: &Headers,
+    headers: &Headers<F>,
     service_id: u16,
 ) -> Result<(u32, LinkRewrite), Stop> {
     let client = headers.l3.destination;

@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 /// Finds the service of the packet's destination: the exact port first, then port 0, which stands
 /// for every port.
 #[inline(always)]
-pub(super) fn find<'k, K: Kernel>(kernel: &'k K, headers: &Headers) -> Option<&'k Service> {
+pub(super) fn find<F, K: Kernel>(kernel: &K, headers: &Headers<F>) -> Option<Service> {
     let mut key = EndpointKey::new(
         headers.l3.destination,
         headers.l4.destination_be,

@@ -48,14 +48,8 @@ pub struct LinkView {
     pub ether_type_be: u16,
     /// Where it starts.
     pub l3_offset: usize,
-}
-
-impl LinkView {
-    /// Whether the frame carries a VLAN tag.
-    #[inline(always)]
-    pub const fn is_tagged(&self) -> bool {
-        self.l3_offset != ETH_LEN
-    }
+    /// VLAN tags in the frame.
+    pub tag_count: usize,
 }
 
 /// Parses the Ethernet header and skips up to [`VLAN_DEPTH_MAX`] tags. With more tags than that,
@@ -66,19 +60,37 @@ impl LinkView {
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P) -> Result<LinkView, ParseError> {
     let eth: EthHdr = packet.load(0)?;
-    let mut view = LinkView {
-        ether_type_be: eth.ether_type_be,
-        l3_offset: ETH_LEN,
-    };
-    for _ in 0..VLAN_DEPTH_MAX {
-        if view.ether_type_be != ETHER_TYPE_VLAN_BE && view.ether_type_be != ETHER_TYPE_QINQ_BE {
-            break;
-        }
-        let tag: VlanHdr = packet.load(view.l3_offset)?;
-        view = LinkView {
-            ether_type_be: tag.ether_type_be,
-            l3_offset: view.l3_offset + VLAN_LEN,
-        };
+    let mut ether_type_be = eth.ether_type_be;
+    let mut l3_offset = ETH_LEN;
+    let mut tag_count = 0;
+    if !is_tag(ether_type_be) {
+        return Ok(LinkView {
+            ether_type_be,
+            l3_offset,
+            tag_count: 0,
+        });
     }
-    Ok(view)
+    for _ in 0..VLAN_DEPTH_MAX {
+        if is_tag(ether_type_be) {
+            let tag: VlanHdr = packet.load(l3_offset)?;
+            ether_type_be = tag.ether_type_be;
+            l3_offset += VLAN_LEN;
+            tag_count += 1;
+        }
+    }
+    let l3_offset = packet.opaque(l3_offset) & L3_OFFSET_MASK;
+    Ok(LinkView {
+        ether_type_be,
+        l3_offset,
+        tag_count,
+    })
+}
+
+/// Covers every `l3_offset`: the verifier's bound on it.
+const L3_OFFSET_MASK: usize = 31;
+const _: () = assert!(ETH_LEN + VLAN_DEPTH_MAX * VLAN_LEN <= L3_OFFSET_MASK);
+
+#[inline(always)]
+const fn is_tag(ether_type_be: u16) -> bool {
+    ether_type_be == ETHER_TYPE_VLAN_BE || ether_type_be == ETHER_TYPE_QINQ_BE
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ParseError;
-use super::l3::{End, Fragment, L3View, Transport};
+use super::l3::{End, Family, Fragment, L3View, Transport};
 use crate::abi::Address;
 use crate::limits::{IPV6_EXTENSIONS_BYTES_MAX, IPV6_EXTENSIONS_MAX};
 use crate::packet::{OutOfBounds, Packet};
@@ -28,10 +28,11 @@ pub struct Ipv6Hdr {
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
-    /// Source address.
-    pub source: Address,
+    /// Source address, in two words: of 16 bytes as a whole the BPF backend makes a call to a copy
+    /// loop.
+    pub source: [u64; 2],
     /// Destination address.
-    pub destination: Address,
+    pub destination: [u64; 2],
 }
 
 /// The first 4 bytes of every extension header that is walked.
@@ -45,71 +46,130 @@ struct ExtensionHdr {
     fragment_be: u16,
 }
 
-/// Parses the header at `offset`.
-///
-/// # Errors
-/// [`ParseError`] where not even the addresses could be read; everything else is in
-/// [`L3View::transport`].
-#[inline(always)]
-pub fn parse<P: Packet>(packet: &P, offset: usize) -> Result<L3View, ParseError> {
-    let header: Ipv6Hdr = packet.load(offset)?;
-    if u32::from_be(header.version_class_label_be) >> 28 != 6 {
-        return Err(ParseError::Malformed);
-    }
-    Ok(L3View {
-        source: header.source,
-        destination: header.destination,
-        ttl: header.hop_limit,
-        transport: transport(packet, &header, offset),
-    })
-}
+const HOP_LIMIT_OFFSET: usize = 7;
+const SOURCE_OFFSET: usize = 8;
+const DESTINATION_OFFSET: usize = 24;
 
-#[inline(always)]
-fn transport<P: Packet>(
-    packet: &P,
-    header: &Ipv6Hdr,
-    offset: usize,
-) -> Result<Transport, ParseError> {
-    let start = offset + IPV6_LEN;
-    let end_offset = start + usize::from(u16::from_be(header.payload_len_be));
-    if end_offset > packet.len_bytes() {
-        return Err(ParseError::Truncated);
+/// The family.
+pub struct Ipv6;
+
+impl Family for Ipv6 {
+    type Header = Ipv6Hdr;
+
+    #[inline(always)]
+    fn load<P: Packet>(packet: &P, offset: usize) -> Result<Ipv6Hdr, ParseError> {
+        let header: Ipv6Hdr = packet.load(offset)?;
+        let version = u32::from_be(header.version_class_label_be) >> 28;
+        if version == 6 {
+            Ok(header)
+        } else {
+            Err(ParseError::Malformed)
+        }
     }
-    let mut walked = 0;
-    let mut protocol = header.next_header;
-    let mut fragment = Fragment::Whole;
-    for _ in 0..=IPV6_EXTENSIONS_MAX {
+
+    #[inline(always)]
+    fn view(header: &Ipv6Hdr) -> L3View {
+        L3View {
+            source: address(header.source),
+            destination: address(header.destination),
+            ttl: header.hop_limit,
+        }
+    }
+
+    #[inline(always)]
+    fn transport<P: Packet>(
+        packet: &P,
+        header: &Ipv6Hdr,
+        offset: usize,
+    ) -> Result<Transport, ParseError> {
+        let start = offset + IPV6_LEN;
+        let end_offset = start + usize::from(u16::from_be(header.payload_len_be));
+        if end_offset > packet.len_bytes() {
+            return Err(ParseError::Truncated);
+        }
+        let protocol = header.next_header;
         if !is_extension(protocol) {
+            let fragment = Fragment::Whole;
             return Ok(Transport {
                 protocol,
                 fragment,
-                l4_offset: start + walked,
+                l4_offset: start,
                 end_offset,
             });
         }
-        if walked > IPV6_EXTENSIONS_BYTES_MAX {
-            return Err(ParseError::ExtensionHeaders);
-        }
+        let (walked, protocol, fragment) = walk_extensions(packet, start, protocol)?;
+        let l4_offset = start + (packet.opaque(walked) & EXTENSIONS_MASK);
+        Ok(Transport {
+            protocol,
+            fragment,
+            l4_offset,
+            end_offset,
+        })
+    }
+
+    #[inline(always)]
+    fn decrement_ttl<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds> {
+        let hop_limit: u8 = packet.load(offset + HOP_LIMIT_OFFSET)?;
+        packet.store(offset + HOP_LIMIT_OFFSET, hop_limit.wrapping_sub(1))
+    }
+
+    #[inline(always)]
+    fn replace_address<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        end: End,
+        _old: &Address,
+        new: &Address,
+    ) -> Result<(), OutOfBounds> {
+        let address_offset = match end {
+            End::Source => SOURCE_OFFSET,
+            End::Destination => DESTINATION_OFFSET,
+        };
+        packet.store(offset + address_offset, *new)
+    }
+}
+
+#[inline(always)]
+fn address(words: [u64; 2]) -> Address {
+    let (first, second): ([u32; 2], [u32; 2]) =
+        (bytemuck::cast(words[0]), bytemuck::cast(words[1]));
+    Address([first[0], first[1], second[0], second[1]])
+}
+
+/// Bytes of extension headers from `start` on, what follows them, and whether the packet is a fragment.
+#[inline(always)]
+fn walk_extensions<P: Packet>(
+    packet: &P,
+    start: usize,
+    first: u8,
+) -> Result<(usize, u8, Fragment), ParseError> {
+    let mut walked = 0;
+    let mut protocol = first;
+    let mut fragment = Fragment::Whole;
+    for _ in 0..IPV6_EXTENSIONS_MAX {
         let extension: ExtensionHdr = packet.load(start + walked)?;
         if protocol == FRAGMENT {
             fragment = fragment_of(extension.fragment_be);
             walked += 8;
-            if fragment == Fragment::Later {
-                let protocol = extension.next_header;
-                return Ok(Transport {
-                    protocol,
-                    fragment,
-                    l4_offset: start + walked,
-                    end_offset,
-                });
-            }
         } else {
             walked += 8 + usize::from(extension.len) * 8;
         }
         protocol = extension.next_header;
+        if fragment == Fragment::Later || !is_extension(protocol) {
+            return if walked <= IPV6_EXTENSIONS_BYTES_MAX {
+                Ok((walked, protocol, fragment))
+            } else {
+                Err(ParseError::ExtensionHeaders)
+            };
+        }
+        walked = packet.opaque(walked) & EXTENSIONS_MASK;
     }
     Err(ParseError::ExtensionHeaders)
 }
+
+/// Covers every length of extension headers that the walk can meet: four of at most 2048 bytes.
+const EXTENSIONS_MASK: usize = 0x1fff;
+const _: () = assert!(IPV6_EXTENSIONS_MAX * 2048 <= EXTENSIONS_MASK + 1);
 
 #[inline(always)]
 const fn is_extension(protocol: u8) -> bool {
@@ -130,36 +190,4 @@ const fn fragment_of(fragment_be: u16) -> Fragment {
     } else {
         Fragment::Whole
     }
-}
-
-const HOP_LIMIT_OFFSET: usize = 7;
-const SOURCE_OFFSET: usize = 8;
-const DESTINATION_OFFSET: usize = 24;
-
-/// Decrements the hop limit of the header at `offset`, which must not be 0.
-///
-/// # Errors
-/// [`OutOfBounds`]; nothing is written then.
-#[inline(always)]
-pub fn decrement_hop_limit<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds> {
-    let hop_limit: u8 = packet.load(offset + HOP_LIMIT_OFFSET)?;
-    packet.store(offset + HOP_LIMIT_OFFSET, hop_limit.wrapping_sub(1))
-}
-
-/// Replaces one address of the header at `offset`. IPv6 has no header checksum.
-///
-/// # Errors
-/// [`OutOfBounds`]; nothing is written then.
-#[inline(always)]
-pub fn replace_address<P: Packet>(
-    packet: &mut P,
-    offset: usize,
-    end: End,
-    new: &Address,
-) -> Result<(), OutOfBounds> {
-    let address_offset = match end {
-        End::Source => SOURCE_OFFSET,
-        End::Destination => DESTINATION_OFFSET,
-    };
-    packet.store(offset + address_offset, *new)
 }

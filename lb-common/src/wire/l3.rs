@@ -2,6 +2,7 @@
 
 use super::ParseError;
 use crate::abi::Address;
+use crate::packet::{OutOfBounds, Packet};
 
 /// Whether a packet is a fragment (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum End {
     Destination,
 }
 
-/// A network header, parsed.
+/// A network header's fields that need no further parsing.
 #[derive(Clone, Copy, Debug)]
 pub struct L3View {
     /// Who sent it.
@@ -32,9 +33,6 @@ pub struct L3View {
     pub destination: Address,
     /// Time to live or hop limit.
     pub ttl: u8,
-    /// The transport, and where its header starts; or why it was not found. The addresses are
-    /// valid in either case.
-    pub transport: Result<Transport, ParseError>,
 }
 
 /// What follows the network header.
@@ -48,4 +46,48 @@ pub struct Transport {
     pub l4_offset: usize,
     /// Where the packet ends according to its length field, at most the end of the frame.
     pub end_offset: usize,
+}
+
+/// An address family. The datapath is generic over it from the network header on: one text, compiled
+/// once for each family, so that neither pays for the other's width.
+pub trait Family {
+    /// The header without options or extensions.
+    type Header;
+
+    /// Reads the header at `offset`, of which only the version is checked.
+    ///
+    /// # Errors
+    /// [`ParseError`] where not even the addresses could be read.
+    fn load<P: Packet>(packet: &P, offset: usize) -> Result<Self::Header, ParseError>;
+
+    /// The fields that need no further parsing.
+    fn view(header: &Self::Header) -> L3View;
+
+    /// Finds what follows the header at `offset`.
+    ///
+    /// # Errors
+    /// [`ParseError`] where lengths contradict each other or the frame.
+    fn transport<P: Packet>(
+        packet: &P,
+        header: &Self::Header,
+        offset: usize,
+    ) -> Result<Transport, ParseError>;
+
+    /// Decrements the time to live of the header at `offset`, which must not be 0.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`]; nothing is written then.
+    fn decrement_ttl<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds>;
+
+    /// Replaces one address of the header at `offset` and keeps the header's own checksum right.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    fn replace_address<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        end: End,
+        old: &Address,
+        new: &Address,
+    ) -> Result<(), OutOfBounds>;
 }

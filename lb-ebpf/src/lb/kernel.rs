@@ -4,44 +4,129 @@
 //! field where they are used; an entry that is overwritten at that moment may be read half old,
 //! half new, which costs at most a misdirected packet.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
-use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour, NeighbourKey,
-    NeighbourWanted, Route, Service, Slot,
+    Address, Backend, EndpointKey, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, NatReply,
+    Neighbour, NeighbourKey, NeighbourWanted, Route, Service, ServiceLine, Slot,
 };
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
-use lb_common::kernel::{FlowHandle, Kernel};
+use lb_common::kernel::{FlowSetHandle, Kernel};
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 
-use super::globals::HASH_KEY;
+use super::globals::{FLOW_SETS, HASH_KEY};
 use super::maps::{
     BACKEND_STATS, BACKENDS, COUNTERS, EVENTS, FLOWS, NAT_REPLIES, NEIGHBOURS, RINGS, ROUNDS,
-    ROUTES, SERVICES, VIPS,
+    ROUTES, SERVICE_LINES, SERVICES, VIPS,
 };
+use super::opaque::opaque;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// The kernel around the XDP program.
 pub(super) struct BpfKernel;
 
-/// An entry of the flow table, in place.
-pub(super) struct FlowPointer(*mut FlowEntry);
+/// A key of `ROUTES` with its address on an 8-byte boundary: the compiler writes it in two words,
+/// and the verifier wants those aligned on the stack.
+#[repr(C, align(8))]
+struct HostRouteKey {
+    lead: u32,
+    prefix_len: u32,
+    address: Address,
+}
 
-impl FlowHandle for FlowPointer {
+/// Words in the key and in the value of a service line.
+const LINE_WORDS: usize = size_of::<EndpointKey>() / 4;
+const _: () = assert!(size_of::<Service>() / 4 == LINE_WORDS);
+
+/// The copy of a service in its line, if it stands there and was not written meanwhile.
+#[inline(always)]
+fn from_line(key: &EndpointKey) -> Option<Service> {
+    let line = SERVICE_LINES.get_ptr(ServiceLine::index(key))?;
+    // SAFETY: aligned words of a live map value, each read whole.
+    let (sequence, line_key, service) = unsafe {
+        (
+            (&raw const (*line).sequence),
+            (&raw const (*line).key).cast::<u32>(),
+            (&raw const (*line).service).cast::<u32>(),
+        )
+    };
+    let words: [u32; LINE_WORDS] = bytemuck::cast(*key);
+    let mut copy = [0_u32; LINE_WORDS];
+    // SAFETY: as above; both are `LINE_WORDS` words long.
+    let (before, difference, after) = unsafe {
+        let before = sequence.read_volatile();
+        let mut difference = 0;
+        for (number, word) in words.iter().enumerate() {
+            difference |= line_key.add(number).read_volatile() ^ word;
+        }
+        for (number, word) in copy.iter_mut().enumerate() {
+            *word = service.add(number).read_volatile();
+        }
+        (before, difference, sequence.read_volatile())
+    };
+    let is_steady = before == after && before & 1 == 0;
+    (difference == 0 && is_steady).then(|| bytemuck::cast(copy))
+}
+
+/// A set of the flow table, in place.
+pub(super) struct FlowSetPointer(*mut FlowSet);
+
+impl FlowSetPointer {
+    /// The mask tells the verifier what every caller keeps: entries are below
+    /// [`FLOW_SET_ENTRIES`].
     #[inline(always)]
-    fn load(&self) -> FlowEntry {
-        // SAFETY: a map value lives until the program returns (RCU), and is aligned to 8 bytes.
-        unsafe { self.0.read() }
+    fn entry(&self, entry: usize) -> *mut FlowEntry {
+        // SAFETY: the mask keeps the entry inside the set, which is a live map value.
+        unsafe {
+            (&raw mut (*self.0).entries)
+                .cast::<FlowEntry>()
+                .add(entry & (FLOW_SET_ENTRIES - 1))
+        }
+    }
+}
+
+// Volatile: other CPUs write these words, and the order of the writes is what readers rely on. The
+// JIT keeps it, and so does the hardware (x86 does; elsewhere `claim` is a full barrier).
+impl FlowSetHandle for FlowSetPointer {
+    #[inline(always)]
+    fn fingerprint(&self, entry: usize) -> u64 {
+        // SAFETY: an aligned word of a live map value.
+        unsafe { (&raw const (*self.entry(entry)).fingerprint).read_volatile() }
     }
 
     #[inline(always)]
-    fn store(&self, entry: FlowEntry) {
-        // SAFETY: as in `load`; racing writers write aligned words whole.
-        unsafe { self.0.write(entry) }
+    fn record(&self, entry: usize) -> FlowRecord {
+        // SAFETY: as in `fingerprint`.
+        unsafe { (&raw const (*self.entry(entry)).record).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn claim(&self, entry: usize, old: u64) -> bool {
+        let fingerprint = unsafe { &raw mut (*self.entry(entry)).fingerprint };
+        // SAFETY: an aligned word of a live map value; the exchange is atomic across CPUs.
+        let (_, is_ours) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                fingerprint,
+                old,
+                0,
+            )
+        };
+        is_ours
+    }
+
+    #[inline(always)]
+    fn put_record(&self, entry: usize, record: FlowRecord) {
+        // SAFETY: as in `fingerprint`.
+        unsafe { (&raw mut (*self.entry(entry)).record).write_volatile(record) };
+    }
+
+    #[inline(always)]
+    fn put_fingerprint(&self, entry: usize, fingerprint: u64) {
+        // SAFETY: as in `fingerprint`.
+        unsafe { (&raw mut (*self.entry(entry)).fingerprint).write_volatile(fingerprint) };
     }
 }
 
@@ -61,7 +146,7 @@ fn count(index: u32) {
 }
 
 impl Kernel for BpfKernel {
-    type Flow = FlowPointer;
+    type FlowSet = FlowSetPointer;
 
     #[inline(always)]
     fn now_s(&self) -> u32 {
@@ -75,9 +160,12 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn service(&self, key: &EndpointKey) -> Option<&Service> {
+    fn service(&self, key: &EndpointKey) -> Option<Service> {
+        if let Some(service) = from_line(key) {
+            return Some(service);
+        }
         // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
-        unsafe { SERVICES.get(key) }
+        unsafe { SERVICES.get(key) }.copied()
     }
 
     #[inline(always)]
@@ -110,15 +198,18 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowPointer> {
-        FLOWS.get_ptr_mut(key).map(FlowPointer)
+    fn opaque(&self, value: u64) -> u64 {
+        opaque(value)
     }
 
     #[inline(always)]
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        // An LRU map refuses only when every element is being evicted by other CPUs right now; the
-        // flow's next packet is recorded then.
-        let _ = FLOWS.insert(key, entry, u64::from(BPF_ANY));
+    fn flow_set_count(&self) -> u32 {
+        FLOW_SETS.load()
+    }
+
+    #[inline(always)]
+    fn flow_set(&self, index: u32) -> Option<FlowSetPointer> {
+        FLOWS.get_ptr_mut(index).map(FlowSetPointer)
     }
 
     #[inline(always)]
@@ -129,7 +220,14 @@ impl Kernel for BpfKernel {
 
     #[inline(always)]
     fn route(&self, destination: &Address) -> Option<&Route> {
-        ROUTES.get(&Key::new(128, destination.octets()))
+        let key = HostRouteKey {
+            lead: 0,
+            prefix_len: 128,
+            address: *destination,
+        };
+        // SAFETY: `prefix_len` and `address` have the layout of `Key<[u8; 16]>`, which is packed.
+        let key = unsafe { &*(&raw const key.prefix_len).cast::<Key<[u8; 16]>>() };
+        ROUTES.get(key)
     }
 
     #[inline(always)]

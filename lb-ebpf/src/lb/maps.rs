@@ -1,11 +1,11 @@
 //! The maps. Capacities are defaults; the loader sets the configured ones.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour,
-    NeighbourKey, RingBlock, Route, Service,
+    self, Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowSet, NatReply,
+    Neighbour, NeighbourKey, RingBlock, Route, Service, ServiceLine,
 };
 use lb_common::limits::{
     BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
@@ -14,10 +14,17 @@ use lb_common::limits::{
 
 const SERVICES_MAX: usize = SERVICES_DEFAULT as usize;
 const BACKENDS_MAX: usize = BACKENDS_DEFAULT as usize;
+const FLOW_SETS: usize = FLOWS_DEFAULT as usize / FLOW_SET_ENTRIES;
 const COUNTERS_MAX: usize = (SERVICES_DEFAULT * COUNTERS_PER_SERVICE) as usize;
 
 #[btf_map]
 pub(super) static SERVICES: HashMap<EndpointKey, Service, SERVICES_MAX> = HashMap::new();
+#[btf_map]
+pub(super) static SERVICE_LINES: Array<
+    ServiceLine,
+    { abi::SERVICE_LINES },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
 #[btf_map]
 pub(super) static VIPS: HashMap<Address, u32, SERVICES_MAX> = HashMap::new();
 #[btf_map]
@@ -35,8 +42,10 @@ pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map]
 pub(super) static ROUNDS: Array<u64, SERVICES_MAX> = Array::new();
 #[btf_map]
-pub(super) static FLOWS: LruHashMap<FlowKey, FlowEntry, { FLOWS_DEFAULT as usize }> =
-    LruHashMap::new();
+pub(super) static FLOWS: Array<FlowSet, FLOW_SETS> = Array::new();
+/// A word for `opaque`.
+#[btf_map]
+pub(super) static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub(super) static NAT_REPLIES: HashMap<EndpointKey, NatReply, BACKENDS_MAX> = HashMap::new();
 #[btf_map]

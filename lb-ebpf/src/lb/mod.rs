@@ -1,6 +1,7 @@
 mod globals;
 mod kernel;
 mod maps;
+mod opaque;
 mod packet;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};

@@ -1,8 +1,12 @@
 //! The only place with packet pointers.
 
+use core::arch::asm;
+
 use aya_ebpf::programs::XdpContext;
 use bytemuck::Pod;
 use lb_common::packet::{OutOfBounds, Packet};
+
+use super::opaque::opaque;
 
 /// A frame in the driver's memory. Start and end are read once: nothing here moves them.
 pub(super) struct XdpPacket {
@@ -26,22 +30,39 @@ impl XdpPacket {
     #[inline(always)]
     fn pointer<T>(&self, offset: usize) -> Result<*mut T, OutOfBounds> {
         let pointer = self.start + offset;
-        if pointer + size_of::<T>() > self.end {
+        if pointer + size_of::<T>() > unrelated(self.end) {
             return Err(OutOfBounds);
         }
         Ok(pointer as *mut T)
     }
 }
 
+/// Returns `value`, of which the compiler then knows nothing. It would else conclude from one
+/// bounds check that a later one is needless and remove it; but the verifier knows the bounds of a
+/// pointer with a variable offset from a comparison of that very pointer only.
+#[inline(always)]
+fn unrelated(value: usize) -> usize {
+    let mut value = value;
+    // SAFETY: a move of a register to itself. (Not nothing: the kernel refuses line information of
+    // two lines at one instruction.)
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
+    value
+}
+
 impl Packet for XdpPacket {
     #[inline(always)]
     fn len_bytes(&self) -> usize {
-        self.end - self.start
+        unrelated(self.end - self.start)
     }
 
     #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
+    }
+
+    #[inline(always)]
+    fn opaque(&self, value: usize) -> usize {
+        opaque(value as u64) as usize
     }
 
     #[inline(always)]

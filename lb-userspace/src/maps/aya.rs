@@ -17,6 +17,7 @@ use lb_common::drop_reason::DropReason;
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
 use super::ring_memory::RingMemory;
+use super::service_lines::ServiceLines;
 use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier};
 
 /// A type of the map ABI in aya's hands.
@@ -34,6 +35,7 @@ const ANY: u64 = 0;
 /// The maps of a loaded datapath.
 pub struct AyaStore {
     services: HashMap<MapData, Raw<EndpointKey>, Raw<Service>>,
+    service_lines: ServiceLines,
     vips: HashMap<MapData, Raw<Address>, u32>,
     backends: Array<MapData, Raw<Backend>>,
     nat_replies: HashMap<MapData, Raw<EndpointKey>, Raw<NatReply>>,
@@ -53,6 +55,7 @@ impl AyaStore {
     pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         Ok(Self {
             services: take(ebpf, map_name::SERVICES)?,
+            service_lines: map_service_lines(ebpf)?,
             vips: take(ebpf, map_name::VIPS)?,
             backends: take(ebpf, map_name::BACKENDS)?,
             nat_replies: take(ebpf, map_name::NAT_REPLIES)?,
@@ -67,7 +70,11 @@ impl AyaStore {
 
     fn put(&mut self, entry: &Entry) -> Result<(), MapError> {
         match *entry {
-            Entry::Service(key, value) => self.services.insert(Raw(key), Raw(value), ANY),
+            Entry::Service(key, value) => {
+                self.services.insert(Raw(key), Raw(value), ANY)?;
+                self.service_lines.put(&key, &value);
+                Ok(())
+            }
             Entry::Vip(key, value) => self.vips.insert(Raw(key), value, ANY),
             Entry::Backend(id, value) => self.backends.set(u32::from(id), Raw(value), ANY),
             Entry::NatReply(key, value) => self.nat_replies.insert(Raw(key), Raw(value), ANY),
@@ -78,7 +85,10 @@ impl AyaStore {
 
     fn delete(&mut self, key: &Key) -> Result<(), MapError> {
         let deleted = match *key {
-            Key::Service(key) => self.services.remove(&Raw(key)),
+            Key::Service(key) => {
+                self.service_lines.delete(&key);
+                self.services.remove(&Raw(key))
+            }
             Key::Vip(key) => self.vips.remove(&Raw(key)),
             Key::Backend(id) => self
                 .backends
@@ -211,10 +221,21 @@ fn take_untyped(ebpf: &mut Ebpf, name: &'static str) -> anyhow::Result<Map> {
         .ok_or_else(|| anyhow!("the datapath has no map {name}; run `cargo xtask build`"))
 }
 
+fn take_array(ebpf: &mut Ebpf, name: &'static str) -> anyhow::Result<MapData> {
+    match take_untyped(ebpf, name)? {
+        Map::Array(data) => Ok(data),
+        _ => Err(anyhow!("map {name} is not an array")),
+    }
+}
+
+fn map_service_lines(ebpf: &mut Ebpf) -> anyhow::Result<ServiceLines> {
+    let data = take_array(ebpf, map_name::SERVICE_LINES)?;
+    ServiceLines::map(data.fd().as_fd())
+        .with_context(|| format!("cannot map {} into memory", map_name::SERVICE_LINES))
+}
+
 fn map_rings(ebpf: &mut Ebpf) -> anyhow::Result<RingMemory> {
-    let Map::Array(data) = take_untyped(ebpf, map_name::RINGS)? else {
-        return Err(anyhow!("map {} is not an array", map_name::RINGS));
-    };
+    let data = take_array(ebpf, map_name::RINGS)?;
     let block_count = data.info()?.max_entries();
     RingMemory::map(data.fd().as_fd(), block_count)
         .with_context(|| format!("cannot map {block_count} blocks of {}", map_name::RINGS))

@@ -6,7 +6,9 @@ mod aya;
 mod barrier;
 #[cfg(test)]
 pub(crate) mod fake;
+mod mapping;
 mod ring_memory;
+mod service_lines;
 mod state;
 
 use lb_common::abi::BackendStats;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use aya::programs::ProgramFd;
-use lb_common::abi::{ForwardMode, Scheduler};
+use lb_common::abi::{FLOW_SET_ENTRIES, ForwardMode, Scheduler};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
 use lb_lab::datapath::kernel::{Capacity, LoadedDatapath};
 use lb_lab::datapath::world::{BackendSpec, ServiceSpec, World};
@@ -142,9 +142,8 @@ impl Scenario {
         for service in tables.services.values_mut() {
             service.idle_timeout_s = 3600;
         }
-        let capacity = Capacity {
-            flows: (2 * flow_count).max(1024),
-        };
+        let flow_sets = (2 * flow_count).max(1024) / FLOW_SET_ENTRIES as u32;
+        let capacity = Capacity { flow_sets };
         let mut datapath = LoadedDatapath::load_sized(&tables, capacity)?;
         let program = datapath.program_fd()?;
         let mut frame = Frame::new(family.client(), 1024, family.vip(), 80, mode.transport);

@@ -1,5 +1,6 @@
 //! The loaded program, run packet by packet with `BPF_PROG_TEST_RUN`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -7,15 +8,17 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, HASH_KEY_GLOBAL, NatReply,
-    Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service, map_name,
+    Address, Backend, BackendStats, EndpointKey, FLOW_SETS_GLOBAL, FlowSet, HASH_KEY_GLOBAL,
+    NatReply, Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service,
+    ServiceLine, map_name,
 };
 use lb_common::datapath::Verdict;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
-use super::tables::{Tables, Traces};
+use super::tables::{FLOW_SETS, Tables, Traces};
 use super::world::EGRESS_IFINDEX;
 
 /// A map type of lb-common in aya's eyes.
@@ -36,8 +39,8 @@ pub struct LoadedDatapath {
 /// Capacities that differ between uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Of the flow table. Unit: entries.
-    pub flows: u32,
+    /// Of the flow table. Unit: sets.
+    pub flow_sets: u32,
 }
 
 /// Where `cargo xtask build` puts an object file.
@@ -53,7 +56,12 @@ impl LoadedDatapath {
     /// # Errors
     /// What the kernel refused, with the verifier's log.
     pub fn load(tables: &Tables) -> Result<Self> {
-        Self::load_sized(tables, Capacity { flows: 4_096 })
+        Self::load_sized(
+            tables,
+            Capacity {
+                flow_sets: FLOW_SETS,
+            },
+        )
     }
 
     /// As [`LoadedDatapath::load`] with other capacities.
@@ -66,7 +74,8 @@ impl LoadedDatapath {
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
         let mut ebpf = EbpfLoader::new()
             .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
-            .map_max_entries(map_name::FLOWS, capacity.flows)
+            .map_max_entries(map_name::FLOWS, capacity.flow_sets)
+            .override_global(FLOW_SETS_GLOBAL, &capacity.flow_sets, true)
             .load(&object)?;
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_NAME)
@@ -126,11 +135,18 @@ impl LoadedDatapath {
             backends.set(u32::from(*id), Plain(*backend), 0)?;
         }
         self.fill_hash::<EndpointKey, Service>(map_name::SERVICES, &tables.services)?;
+        self.fill_lines(&tables.services)?;
         let vips = tables.vips.iter().map(|vip| (*vip, 1)).collect();
         self.fill_hash::<Address, u32>(map_name::VIPS, &vips)?;
         self.fill_hash::<EndpointKey, NatReply>(map_name::NAT_REPLIES, &tables.nat_replies)?;
         self.fill_hash::<NeighbourKey, Neighbour>(map_name::NEIGHBOURS, &tables.neighbours)?;
-        self.fill_hash::<FlowKey, FlowEntry>(map_name::FLOWS, &tables.flows)?;
+        if !tables.flows.is_empty() {
+            let mut flows: Array<&mut MapData, Plain<FlowSet>> =
+                self.map(map_name::FLOWS)?.try_into()?;
+            for (index, set) in (0..).zip(tables.flow_sets(flows.len())) {
+                flows.set(index, Plain(set), 0)?;
+            }
+        }
         let mut routes: LpmTrie<&mut MapData, [u8; 16], Plain<Route>> =
             self.map(map_name::ROUTES)?.try_into()?;
         for (key, route) in &tables.routes {
@@ -139,10 +155,25 @@ impl LoadedDatapath {
         Ok(())
     }
 
+    /// Nothing runs yet: lines need no sequence.
+    fn fill_lines(&mut self, services: &BTreeMap<EndpointKey, Service>) -> Result<()> {
+        let mut lines: Array<&mut MapData, Plain<ServiceLine>> =
+            self.map(map_name::SERVICE_LINES)?.try_into()?;
+        for (key, service) in services {
+            let line = ServiceLine {
+                key: *key,
+                service: *service,
+                ..Zeroable::zeroed()
+            };
+            lines.set(ServiceLine::index(key), Plain(line), 0)?;
+        }
+        Ok(())
+    }
+
     fn fill_hash<K: bytemuck::Pod + Ord, V: bytemuck::Pod>(
         &mut self,
         name: &'static str,
-        entries: &std::collections::BTreeMap<K, V>,
+        entries: &BTreeMap<K, V>,
     ) -> Result<()> {
         let mut map: HashMap<&mut MapData, Plain<K>, Plain<V>> = self.map(name)?.try_into()?;
         for (key, value) in entries {
@@ -180,11 +211,9 @@ impl LoadedDatapath {
     /// If a map cannot be read.
     pub fn traces(&mut self) -> Result<Traces> {
         let mut traces = self.counters()?;
-        let flows: HashMap<&mut MapData, Plain<FlowKey>, Plain<FlowEntry>> =
-            self.map(map_name::FLOWS)?.try_into()?;
-        for entry in flows.iter() {
-            let (Plain(key), Plain(entry)) = entry?;
-            traces.flows.insert(key, (entry.backend_id, entry.state));
+        let flows: Array<&mut MapData, Plain<FlowSet>> = self.map(map_name::FLOWS)?.try_into()?;
+        for set in flows.iter() {
+            traces.push_flows(&set?.0);
         }
         let mut events: RingBuf<&mut MapData> = self.map(map_name::EVENTS)?.try_into()?;
         while let Some(event) = events.next() {

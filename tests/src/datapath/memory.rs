@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FlowEntry, FlowKey, LinkRewrite, NatReply, Neighbour,
-    NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, EndpointKey, FlowEntry, FlowRecord, FlowSet, LinkRewrite, NatReply,
+    Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
-use lb_common::kernel::{FlowHandle, Kernel};
+use lb_common::kernel::{FlowSetHandle, Kernel};
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 use lb_common::packet::{OutOfBounds, Packet};
 
-use super::tables::{Tables, Traces};
+use super::tables::{FLOW_SETS, Tables, Traces};
 
 /// A frame in memory.
 #[derive(Clone, Debug)]
@@ -31,6 +31,10 @@ impl Packet for MemoryPacket {
 
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
+    }
+
+    fn opaque(&self, value: usize) -> usize {
+        value
     }
 
     fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds> {
@@ -64,7 +68,7 @@ static FREE: Backend = Backend {
     reserved: [0; 6],
 };
 
-type FlowTable = Rc<RefCell<std::collections::BTreeMap<FlowKey, FlowEntry>>>;
+type FlowTable = Rc<RefCell<Vec<FlowSet>>>;
 
 /// The datapath's surroundings in memory. Single-threaded: what changes under the packets is in
 /// cells.
@@ -82,7 +86,7 @@ pub struct MemoryKernel {
 impl MemoryKernel {
     /// A kernel over these tables, its clock at `now_s`.
     pub fn new(tables: Tables, now_s: u32) -> Self {
-        let flows = Rc::new(RefCell::new(tables.flows.clone()));
+        let flows = Rc::new(RefCell::new(tables.flow_sets(FLOW_SETS)));
         let rounds = RefCell::default();
         Self {
             tables,
@@ -96,34 +100,56 @@ impl MemoryKernel {
     /// What the datapath has left behind so far.
     pub fn traces(&self) -> Traces {
         let mut traces = self.traces.borrow().clone();
-        let flows = self.flows.borrow();
-        traces.flows = flows
+        self.flows
+            .borrow()
             .iter()
-            .map(|(key, entry)| (*key, (entry.backend_id, entry.state)))
-            .collect();
+            .for_each(|set| traces.push_flows(set));
         traces
     }
 }
 
-/// An entry of the flow table by its key: a later look-up sees what was stored.
-pub struct MemoryFlow {
+/// A set of the flow table by its index.
+pub struct MemoryFlowSet {
     table: FlowTable,
-    key: FlowKey,
-    entry: FlowEntry,
+    index: usize,
 }
 
-impl FlowHandle for MemoryFlow {
-    fn load(&self) -> FlowEntry {
-        self.entry
+impl MemoryFlowSet {
+    fn with<T>(&self, entry: usize, act: impl FnOnce(&mut FlowEntry) -> T) -> T {
+        act(&mut self.table.borrow_mut()[self.index].entries[entry])
+    }
+}
+
+impl FlowSetHandle for MemoryFlowSet {
+    fn fingerprint(&self, entry: usize) -> u64 {
+        self.with(entry, |entry| entry.fingerprint)
     }
 
-    fn store(&self, entry: FlowEntry) {
-        self.table.borrow_mut().insert(self.key, entry);
+    fn record(&self, entry: usize) -> FlowRecord {
+        self.with(entry, |entry| entry.record)
+    }
+
+    fn claim(&self, entry: usize, old: u64) -> bool {
+        self.with(entry, |entry| {
+            let is_ours = entry.fingerprint == old;
+            if is_ours {
+                entry.fingerprint = 0;
+            }
+            is_ours
+        })
+    }
+
+    fn put_record(&self, entry: usize, record: FlowRecord) {
+        self.with(entry, |entry| entry.record = record);
+    }
+
+    fn put_fingerprint(&self, entry: usize, fingerprint: u64) {
+        self.with(entry, |entry| entry.fingerprint = fingerprint);
     }
 }
 
 impl Kernel for MemoryKernel {
-    type Flow = MemoryFlow;
+    type FlowSet = MemoryFlowSet;
 
     fn now_s(&self) -> u32 {
         self.now_s.get()
@@ -133,8 +159,8 @@ impl Kernel for MemoryKernel {
         self.tables.hash_key
     }
 
-    fn service(&self, key: &EndpointKey) -> Option<&Service> {
-        self.tables.services.get(key)
+    fn service(&self, key: &EndpointKey) -> Option<Service> {
+        self.tables.services.get(key).copied()
     }
 
     fn is_vip(&self, address: &Address) -> bool {
@@ -160,17 +186,19 @@ impl Kernel for MemoryKernel {
         *round - 1
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<MemoryFlow> {
-        let entry = *self.flows.borrow().get(key)?;
-        Some(MemoryFlow {
-            table: Rc::clone(&self.flows),
-            key: *key,
-            entry,
-        })
+    fn opaque(&self, value: u64) -> u64 {
+        value
     }
 
-    fn record_flow(&self, key: &FlowKey, entry: &FlowEntry) {
-        self.flows.borrow_mut().insert(*key, *entry);
+    fn flow_set_count(&self) -> u32 {
+        FLOW_SETS
+    }
+
+    fn flow_set(&self, index: u32) -> Option<MemoryFlowSet> {
+        (index < FLOW_SETS).then(|| MemoryFlowSet {
+            table: Rc::clone(&self.flows),
+            index: index as usize,
+        })
     }
 
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {

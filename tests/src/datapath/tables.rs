@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, FlowEntry, FlowKey, NatReply, Neighbour,
-    NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet,
+    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SLOTS};
@@ -28,11 +28,34 @@ pub struct Tables {
     pub routes: BTreeMap<RouteKey, Route>,
     /// `NEIGHBOURS`.
     pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
-    /// `FLOWS`.
-    pub flows: BTreeMap<FlowKey, FlowEntry>,
+    /// `FLOWS`: entries to begin with, by fingerprint.
+    pub flows: BTreeMap<u64, FlowRecord>,
 }
 
+/// Sets in the flow table of a fixture.
+pub const FLOW_SETS: u32 = 512;
+
 impl Tables {
+    /// The flow table with its initial entries, each in its first set.
+    pub fn flow_sets(&self, set_count: u32) -> Vec<FlowSet> {
+        let empty = FlowSet {
+            entries: [FlowEntry {
+                fingerprint: 0,
+                record: FlowRecord(0),
+            }; FLOW_SET_ENTRIES],
+        };
+        let mut sets = vec![empty; set_count as usize];
+        for (fingerprint, record) in &self.flows {
+            let set = &mut sets[lb_common::hash::index(*fingerprint as u32, set_count) as usize];
+            let free = set.entries.iter_mut().find(|entry| entry.fingerprint == 0);
+            *free.expect("few initial flows") = FlowEntry {
+                fingerprint: *fingerprint,
+                record: *record,
+            };
+        }
+        sets
+    }
+
     /// Writes a ring into blocks from `block` on.
     pub fn put_ring(&mut self, block: u32, slots: &[u32]) {
         for (number, chunk) in (block..).zip(slots.chunks(RING_BLOCK_SLOTS)) {
@@ -52,13 +75,21 @@ pub struct Traces {
     pub drops: BTreeMap<(u16, DropReason), u64>,
     /// Packets handed to the host.
     pub passed: u64,
-    /// The flow table: backend and state of each flow.
-    pub flows: BTreeMap<FlowKey, (u16, u32)>,
+    /// The flow table: backend of each flow, by fingerprint, and whether it is closing.
+    pub flows: BTreeMap<u64, (u16, bool)>,
     /// What the control plane was asked to resolve.
     pub wanted: Vec<NeighbourKey>,
 }
 
 impl Traces {
+    /// Notes what a set of the flow table holds.
+    pub fn push_flows(&mut self, set: &FlowSet) {
+        for entry in set.entries.iter().filter(|entry| entry.fingerprint != 0) {
+            let flow = (entry.record.backend_id(), entry.record.is_closing());
+            self.flows.insert(entry.fingerprint, flow);
+        }
+    }
+
     /// Notes an event.
     pub fn push_wanted(&mut self, event: &NeighbourWanted) {
         self.wanted.push(event.neighbour);
