@@ -1,32 +1,136 @@
 //! The packet fixtures against the host core, and properties of the parser.
 
 use lb_common::datapath::{Verdict, process};
-use lb_lab::datapath::fixtures;
+use lb_lab::datapath::fixtures::{self, Step};
 use lb_lab::datapath::memory::{MemoryKernel, MemoryPacket};
+use lb_lab::datapath::tables::Tables;
 use lb_lab::datapath::world::INGRESS_IFINDEX;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
 
-/// Where records with `last_seen_s = u32::MAX / 2` are in the future or just seen.
+/// Where records that fixtures bring along were just seen.
 const NOW_S: u32 = u32::MAX / 2;
+
+fn run(kernel: &MemoryKernel, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut packet = MemoryPacket {
+        bytes: frame.to_vec(),
+        ingress_ifindex: INGRESS_IFINDEX,
+    };
+    let verdict = process(&mut packet, kernel);
+    (verdict, packet.bytes)
+}
 
 #[test]
 fn every_fixture_holds_on_the_host() {
     for fixture in fixtures::all() {
         let kernel = MemoryKernel::new(fixture.tables, NOW_S);
         for (number, step) in fixture.steps.iter().enumerate() {
-            let mut packet = MemoryPacket {
-                bytes: step.arrives.clone(),
-                ingress_ifindex: INGRESS_IFINDEX,
-            };
-            let verdict = process(&mut packet, &kernel);
+            let (verdict, bytes) = run(&kernel, &step.arrives);
             assert_eq!(verdict, step.verdict, "{}, packet {number}", fixture.name);
             if !matches!(verdict, Verdict::Drop(_)) {
-                assert_eq!(
-                    packet.bytes, step.leaves,
-                    "{}, packet {number}",
-                    fixture.name
-                );
+                assert_eq!(bytes, step.leaves, "{}, packet {number}", fixture.name);
             }
         }
         assert_eq!(kernel.traces(), fixture.traces, "{}", fixture.name);
+    }
+}
+
+/// A record counts as long as its flow was silent for no longer than the idle time-out, and every
+/// packet starts the time anew.
+#[test]
+fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
+    let (tables, [first_syn, next_syn]) = fixtures::two_clients_of_a_round_robin_service();
+    let timeout_s = tables
+        .services
+        .values()
+        .next()
+        .expect("a service")
+        .idle_timeout_s;
+    let kernel = MemoryKernel::new(tables, NOW_S);
+    let (_, first) = run(&kernel, &first_syn);
+    kernel.now_s.set(NOW_S + timeout_s);
+    assert_eq!(
+        run(&kernel, &first_syn).1,
+        first,
+        "seen {timeout_s} s ago: still on record"
+    );
+    kernel.now_s.set(NOW_S + 2 * timeout_s);
+    assert_eq!(
+        run(&kernel, &first_syn).1,
+        first,
+        "its last packet started the time anew"
+    );
+    let (_, second) = run(&kernel, &next_syn);
+    assert_ne!(
+        first[..6],
+        second[..6],
+        "the second client's turn is another backend's"
+    );
+    kernel.now_s.set(NOW_S + 3 * timeout_s + 1);
+    assert_ne!(
+        run(&kernel, &first_syn).1[..6],
+        first[..6],
+        "forgotten, and scheduled anew"
+    );
+}
+
+/// A packet of some fixture, in its world, with some bytes changed and its end cut or extended.
+fn mutated() -> impl Strategy<Value = (Tables, Vec<u8>)> {
+    let all: Vec<(Tables, Step)> = fixtures::all()
+        .into_iter()
+        .flat_map(|fixture| {
+            let tables = fixture.tables;
+            fixture
+                .steps
+                .into_iter()
+                .map(move |step| (tables.clone(), step))
+        })
+        .collect();
+    let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..6);
+    (select(all), changes, any::<Option<Index>>()).prop_map(|((tables, step), changes, cut)| {
+        let mut bytes = step.arrives;
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        (tables, bytes)
+    })
+}
+
+proptest! {
+    /// Whatever comes in, the walk ends with a verdict and exactly one count; what is passed is
+    /// unchanged, and what is forwarded keeps its length.
+    #[test]
+    fn any_frame_gets_one_verdict_and_one_count((tables, frame) in mutated()) {
+        let kernel = MemoryKernel::new(tables, NOW_S);
+        let (verdict, bytes) = run(&kernel, &frame);
+        let traces = kernel.traces();
+        let forwarded: u64 =
+            traces.backends.values().map(|stats| stats.packets + stats.reply_packets).sum();
+        let dropped: u64 = traces.drops.values().sum();
+        prop_assert_eq!(traces.passed + forwarded + dropped, 1);
+        match verdict {
+            Verdict::Pass => {
+                prop_assert_eq!(traces.passed, 1);
+                prop_assert_eq!(bytes, frame);
+            }
+            Verdict::Drop(_) => prop_assert_eq!(dropped, 1),
+            Verdict::Transmit | Verdict::Redirect(_) => {
+                prop_assert_eq!(forwarded, 1);
+                prop_assert_eq!(bytes.len(), frame.len());
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_the_hosts(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+        let tables = fixtures::all().swap_remove(0).tables;
+        let kernel = MemoryKernel::new(tables, NOW_S);
+        let (verdict, bytes) = run(&kernel, &frame);
+        prop_assert_eq!(verdict, Verdict::Pass);
+        prop_assert_eq!(bytes, frame);
     }
 }
