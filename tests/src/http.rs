@@ -173,8 +173,13 @@ fn connect_stream(target: &Target) -> Result<TcpStream> {
         SocketAddr::V6(_) => (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // A port is used again while its last connection is in TIME_WAIT.
+    // The port is to be had again at once: closing resets the connection and leaves no TIME_WAIT.
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    let reset_on_close = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&fd, sockopt::Linger, &reset_on_close)?;
     // Linux applies the send time-out to connect, too (socket(7)).
     let timeout_ms = i64::try_from(target.timeout.as_millis())?;
     setsockopt(

@@ -4,7 +4,10 @@
 //! - [`topology`] builds a whole network: a client, a load balancer, backends, and the switch
 //!   between them.
 //! - [`lbd`] starts the real daemon in it; [`nginx`] and [`http_backend`] are what it balances to.
+//! - [`site`] is such a network with web servers and lbd in it; [`service`] writes lbd's
+//!   configuration.
 //! - [`client`] and [`http`] send requests and tell which backend answered.
+//! - `observe` looks at what the kernel has; [`echo`] is a connection that is held open.
 //! - [`netns`], [`link`], [`xdp_pass`], [`process`], [`scratch`], [`wait`] are the parts that these
 //!   are made of.
 //!
@@ -18,16 +21,22 @@ pub mod client;
 #[cfg(feature = "datapath")]
 pub mod datapath;
 pub mod dns;
+pub mod echo;
 pub mod http;
 pub mod http_backend;
 pub mod lbd;
 pub mod link;
 pub mod netns;
 pub mod nginx;
+#[cfg(feature = "e2e")]
+pub mod observe;
 pub mod process;
 pub mod requirement;
 pub mod scratch;
+pub mod service;
+pub mod shares;
 pub mod signals;
+pub mod site;
 pub mod topology;
 pub mod wait;
 pub mod xdp_pass;
@@ -38,4 +47,6 @@ pub use netns::Netns;
 pub use requirement::{Requirement, is_root, require};
 #[cfg(feature = "e2e")]
 pub use serde_json;
+pub use service::ServiceText;
+pub use site::Site;
 pub use topology::{Forward, Interfaces, Plan, Topology};

@@ -104,6 +104,15 @@ impl Netns {
         Ok(())
     }
 
+    /// What `ip -json ARGS` says in it.
+    #[cfg(feature = "e2e")]
+    pub fn ip_json(&self, args: &[&str]) -> Result<serde_json::Value> {
+        let mut ip = Command::new("ip");
+        let text = run(ip.args(["-n", &self.name, "-json"]).args(args))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`ip -json {}` said no JSON: {text}", args.join(" ")))
+    }
+
     /// Writes sysctls, each as (path below `/proc/sys`, value).
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {

@@ -1,6 +1,6 @@
 //! A real nginx as a backend. It answers every request with its own name, in the body and in the
-//! header `X-Backend`; `/big` is a file of [`BIG_LEN`] bytes; bodies of uploads are read and thrown
-//! away.
+//! header `X-Backend`; `/big` is a file of [`BIG_LEN`] bytes; the body of an upload to `/upload` is
+//! kept in the file that the header `X-Upload` names, and of others it is thrown away.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,6 +16,9 @@ use crate::scratch::ScratchDir;
 
 /// Length of the file `/big`. Unit: bytes.
 pub const BIG_LEN: usize = 3 << 20;
+
+/// The header in which `/upload` names the file that holds what was sent.
+pub const UPLOAD_HEADER: &str = "X-Upload";
 
 /// How long nginx may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +50,9 @@ impl Nginx {
         let directory = scratch.path();
         let www = directory.join("www");
         fs::create_dir(&www).with_context(|| format!("cannot create {}", www.display()))?;
-        scratch.write("www/big", &"x".repeat(BIG_LEN))?;
+        let big = www.join("big");
+        fs::write(&big, big_content())
+            .with_context(|| format!("cannot write {}", big.display()))?;
         let config = scratch.write(
             "nginx.conf",
             &config(name, &directory.display().to_string(), ports),
@@ -84,6 +89,20 @@ impl Nginx {
     }
 }
 
+/// What `/big` holds: bytes of which no two stretches are alike, so that whatever is lost, doubled or
+/// out of place shows.
+pub fn big_content() -> Vec<u8> {
+    // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..BIG_LEN / 8).flat_map(|_| next()).collect()
+}
+
 /// Waits until a server in `netns` accepts connections on all `ports`.
 pub fn wait_listening(process: &mut Process, netns: &Netns, ports: &[u16]) -> Result<()> {
     process.wait_ready(START_TIMEOUT, || {
@@ -96,7 +115,10 @@ pub fn wait_listening(process: &mut Process, netns: &Netns, ports: &[u16]) -> Re
     })
 }
 
+/// nginx reads a body only for somebody who wants it: `/upload` passes the request, without the body,
+/// on to `/`.
 fn config(name: &str, directory: &str, ports: &[u16]) -> String {
+    let own_port = ports.first().copied().unwrap_or(80);
     let listens: String = ports
         .iter()
         .map(|port| format!("    listen 0.0.0.0:{port};\n    listen [::]:{port} ipv6only=on;\n"))
@@ -122,6 +144,15 @@ http {{
     add_header {BACKEND_HEADER} {name} always;
     location / {{ return 200 \"{name}\\n\"; }}
     location = /big {{ }}
+    location = /upload {{
+      client_body_in_file_only on;
+      proxy_pass http://127.0.0.1:{own_port}/;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length \"\";
+      proxy_hide_header {BACKEND_HEADER};
+      add_header {BACKEND_HEADER} {name} always;
+      add_header {UPLOAD_HEADER} $request_body_file always;
+    }}
   }}
 }}
 "

@@ -1,0 +1,134 @@
+//! Services of lbd's configuration file.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::topology::Topology;
+
+/// A service as text for lbd's configuration file.
+#[derive(Clone, Debug)]
+pub struct ServiceText {
+    name: String,
+    vip: IpAddr,
+    port: u16,
+    protocol: &'static str,
+    scheduler: &'static str,
+    forward: &'static str,
+    backends: Vec<BackendText>,
+}
+
+#[derive(Clone, Debug)]
+struct BackendText {
+    name: String,
+    address: IpAddr,
+    port: Option<u16>,
+    weight: u32,
+}
+
+/// lbd's configuration for `net` with these services.
+pub fn config(net: &Topology, services: &[ServiceText]) -> String {
+    services.iter().fold(net.node_config(), |text, service| {
+        text + &service.to_string()
+    })
+}
+
+/// Weight of a backend unless it is said.
+const WEIGHT: u32 = 100;
+
+impl ServiceText {
+    /// TCP on port 80, Maglev, without backends; forwarding as `net` is made for.
+    pub fn new(net: &Topology, name: &str, vip: IpAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            vip,
+            port: 80,
+            protocol: "tcp",
+            scheduler: "maglev",
+            forward: net.forward_word(),
+            backends: Vec::new(),
+        }
+    }
+
+    /// Another port; 0 is every port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// UDP on `port`.
+    #[must_use]
+    pub fn udp(mut self, port: u16) -> Self {
+        self.protocol = "udp";
+        self.port(port)
+    }
+
+    /// `maglev` or `round-robin`.
+    #[must_use]
+    pub fn scheduler(mut self, scheduler: &'static str) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
+    /// Backends of `net` by name, with their weights.
+    #[must_use]
+    pub fn weights(mut self, net: &Topology, weights: &[(&str, u32)]) -> Self {
+        for (name, weight) in weights {
+            let backend = net.backends.iter().find(|backend| backend.name == *name);
+            let backend = backend.unwrap_or_else(|| panic!("the network has no {name}"));
+            self.backends.push(BackendText {
+                name: backend.name.clone(),
+                address: backend.address_like(self.vip),
+                port: None,
+                weight: *weight,
+            });
+        }
+        self
+    }
+
+    /// Backends of `net` by name, equal.
+    #[must_use]
+    pub fn backends(self, net: &Topology, names: &[&str]) -> Self {
+        let equal: Vec<(&str, u32)> = names.iter().map(|name| (*name, WEIGHT)).collect();
+        self.weights(net, &equal)
+    }
+
+    /// The backends' port, where it is not the service's.
+    #[must_use]
+    pub fn backend_port(mut self, port: u16) -> Self {
+        for backend in &mut self.backends {
+            backend.port = Some(port);
+        }
+        self
+    }
+}
+
+impl fmt::Display for ServiceText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            vip,
+            port,
+            protocol,
+            scheduler,
+            forward,
+            backends,
+        } = self;
+        writeln!(
+            f,
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\n\
+             protocol = \"{protocol}\"\nscheduler = \"{scheduler}\"\nforward = \"{forward}\""
+        )?;
+        for backend in backends {
+            let (name, address, weight) = (&backend.name, backend.address, backend.weight);
+            writeln!(
+                f,
+                "[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}"
+            )?;
+            if let Some(port) = backend.port {
+                writeln!(f, "port = {port}")?;
+            }
+        }
+        Ok(())
+    }
+}
