@@ -15,6 +15,10 @@ use crate::scratch::ScratchDir;
 /// How long lbd may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Names of its files.
+const CONFIG_FILE: &str = "lbd.toml";
+const SOCKET_FILE: &str = "lbd.sock";
+
 /// What `lbctl` said.
 #[derive(Clone, Debug)]
 pub struct CtlOutput {
@@ -27,12 +31,22 @@ pub struct CtlOutput {
     pub stderr: String,
 }
 
+/// How an lbd ended that was not asked to.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// What it has written.
+    pub log: String,
+}
+
 /// A running lbd. Dropping it ends it with SIGTERM.
 #[derive(Debug)]
 pub struct Lbd {
     process: Process,
     socket: PathBuf,
-    config: PathBuf,
+    /// The command line, without the socket.
+    arguments: Vec<String>,
     scratch: ScratchDir,
 }
 
@@ -44,13 +58,27 @@ impl Lbd {
 
     /// As [`Lbd::start`], with its socket, configuration and log in `scratch`.
     pub fn start_in(scratch: ScratchDir, netns: &Netns, config: &str) -> Result<Self> {
-        let config = scratch.write("lbd.toml", config)?;
-        let process = spawn(&scratch, netns, &config)?;
-        let socket = scratch.path().join("lbd.sock");
+        let config = scratch.write(CONFIG_FILE, config)?;
+        let arguments = vec!["--config".to_owned(), config.display().to_string()];
+        Self::start_with(scratch, netns, arguments)
+    }
+
+    /// As [`Lbd::start`], with no configuration but the interfaces.
+    pub fn start_without_config(netns: &Netns, interfaces: &[&str]) -> Result<Self> {
+        let arguments = interfaces
+            .iter()
+            .flat_map(|interface| ["--iface".to_owned(), (*interface).to_owned()])
+            .collect();
+        Self::start_with(ScratchDir::new("lbd")?, netns, arguments)
+    }
+
+    fn start_with(scratch: ScratchDir, netns: &Netns, arguments: Vec<String>) -> Result<Self> {
+        let process = spawn(&scratch, netns, &arguments)?;
+        let socket = scratch.path().join(SOCKET_FILE);
         let mut lbd = Self {
             process,
             socket,
-            config,
+            arguments,
             scratch,
         };
         lbd.wait_ready()?;
@@ -60,7 +88,7 @@ impl Lbd {
     /// Starts it again after [`Lbd::kill9`] or [`Lbd::terminate`], with the same configuration and
     /// socket.
     pub fn restart(&mut self, netns: &Netns) -> Result<()> {
-        self.process = spawn(&self.scratch, netns, &self.config)?;
+        self.process = spawn(&self.scratch, netns, &self.arguments)?;
         self.wait_ready()
     }
 
@@ -75,9 +103,9 @@ impl Lbd {
         &self.socket
     }
 
-    /// The configuration file.
-    pub fn config(&self) -> &Path {
-        &self.config
+    /// The directory of its socket, configuration and log.
+    pub fn directory(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Everything that lbd has logged since its (last) start.
@@ -130,7 +158,7 @@ impl Lbd {
     /// Replaces the configuration file and has lbd read it (SIGHUP). What it makes of it is in the
     /// log and the status.
     pub fn reload(&self, config: &str) -> Result<()> {
-        self.scratch.write("lbd.toml", config)?;
+        self.scratch.write(CONFIG_FILE, config)?;
         self.process.signal(Signal::SIGHUP)
     }
 
@@ -151,15 +179,28 @@ impl Lbd {
     }
 }
 
-fn spawn(scratch: &ScratchDir, netns: &Netns, config: &Path) -> Result<Process> {
+fn spawn(scratch: &ScratchDir, netns: &Netns, arguments: &[String]) -> Result<Process> {
     let mut command = netns.command(program("lbd")?);
-    command.arg("--config").arg(config);
-    command.arg("--socket").arg(scratch.path().join("lbd.sock"));
+    command.args(arguments);
+    command
+        .arg("--socket")
+        .arg(scratch.path().join(SOCKET_FILE));
     Process::spawn("lbd", command, &scratch.path().join("lbd.log"))
 }
 
-/// Runs `lbctl` on a socket.
-fn ctl(socket: &Path, args: &[&str]) -> Result<CtlOutput> {
+/// Runs an lbd that is to end by itself, such as one that refuses to start.
+pub fn run_to_end(command: Command) -> Result<Ended> {
+    let scratch = ScratchDir::new("lbd-ended")?;
+    let mut process = Process::spawn("lbd", command, &scratch.path().join("lbd.log"))?;
+    let status = process.wait(START_TIMEOUT)?;
+    Ok(Ended {
+        code: status.code().unwrap_or(-1),
+        log: process.log(),
+    })
+}
+
+/// Runs `lbctl ARGS` on a socket, whatever its exit code.
+pub fn ctl(socket: &Path, args: &[&str]) -> Result<CtlOutput> {
     let output = Command::new(program("lbctl")?)
         .arg("--socket")
         .arg(socket)
