@@ -20,3 +20,20 @@ pub struct Settings {
     /// 1: flows one after the other, each once; 0: at random.
     pub is_sequential: u32,
 }
+
+/// What `generate_and_send` notes about the frames that it sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SendLog {
+    /// Frames sent.
+    pub frame_count: u64,
+    /// When the first one was sent (`CLOCK_MONOTONIC`); 0: not yet. Unit: nanoseconds.
+    pub first_ns: u64,
+    /// When the last one whose number is a multiple of [`SEND_STAMP_INTERVAL`] was sent. Unit:
+    /// nanoseconds.
+    pub last_ns: u64,
+}
+
+/// Every how many frames `generate_and_send` looks at the clock, which costs as much as writing the
+/// frame does. Unit: frames.
+pub const SEND_STAMP_INTERVAL: u64 = 1024;

@@ -1,9 +1,9 @@
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX};
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
-use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use lb_common::bench::{FRAME_WORDS, Settings};
+use lb_common::bench::{FRAME_WORDS, SEND_STAMP_INTERVAL, SendLog, Settings};
 
 /// How frames are made, written before each run.
 #[btf_map]
@@ -16,6 +16,10 @@ static STATE: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// The program under test, at index 0.
 #[btf_map]
 static UNDER_TEST: ProgramArray<1> = ProgramArray::new();
+
+/// Frames sent by `generate_and_send`, and when.
+#[btf_map]
+static SENT: PerCpuArray<SendLog, 1> = PerCpuArray::new();
 
 /// Frames seen by `count_and_drop`.
 #[btf_map]
@@ -35,11 +39,12 @@ fn generate(ctx: XdpContext) -> u32 {
 /// Writes a fresh frame and sends it out of an interface: a packet generator, run with live frames.
 #[xdp]
 fn generate_and_send(ctx: XdpContext) -> u32 {
-    match (write_frame(&ctx), SETTINGS.get(0)) {
-        // SAFETY: a helper without pointer arguments.
-        (Some(()), Some(settings)) => unsafe { bpf_redirect(settings.ifindex, 0) as u32 },
-        _ => XDP_ABORTED,
-    }
+    let sent = (write_frame(&ctx), SETTINGS.get(0), note_sent());
+    let (Some(()), Some(settings), Some(())) = sent else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: a helper without pointer arguments.
+    unsafe { bpf_redirect(settings.ifindex, 0) as u32 }
 }
 
 /// The least that a program that answers on the same interface can do.
@@ -90,6 +95,23 @@ fn write_frame(ctx: &XdpContext) -> Option<()> {
         let address = (start + address_offset) as *mut u32;
         address.write((u32::from_be(address.read()) + host).to_be());
         ((start + port_offset) as *mut u16).write(port.to_be());
+    }
+    Some(())
+}
+
+/// Counts a frame, and looks at the clock now and then.
+#[inline(always)]
+fn note_sent() -> Option<()> {
+    let log = SENT.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own log; the helper takes no pointers.
+    unsafe {
+        (*log).frame_count += 1;
+        if (*log).first_ns == 0 {
+            (*log).first_ns = bpf_ktime_get_ns();
+        }
+        if (*log).frame_count % SEND_STAMP_INTERVAL == 0 {
+            (*log).last_ns = bpf_ktime_get_ns();
+        }
     }
     Some(())
 }

@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use lb_common::limits::FLOWS_DEFAULT;
 use serde::Serialize;
 
 use crate::generator::{Generator, Order, Traffic};
-use crate::report::{Figure, ProgramFacts, flow_label, print_facts, print_figures};
+use crate::report::{
+    Figure, ProgramFacts, flow_label, kernel_release, print_facts, print_figures, write_json,
+};
 use crate::scenario::{FLOW_COUNTS, Family, MODES, Scenario};
 use crate::{cpu, default_json, facts};
 
@@ -64,10 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     figures.sort_by_key(|figure| position(&figure.scenario));
     let report = Report {
-        kernel: nix::sys::utsname::uname()?
-            .release()
-            .to_string_lossy()
-            .into_owned(),
+        kernel: kernel_release()?,
         rounds: args.rounds,
         packets: args.packets,
         figures,
@@ -81,7 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!();
     print_facts(&report.program);
     write_json(
-        args.json
+        &args
+            .json
             .clone()
             .unwrap_or_else(|| default_json("datapath.json")),
         &report,
@@ -172,14 +172,4 @@ fn check_traces(scenario: &mut Scenario) -> Result<()> {
 fn facts() -> Result<ProgramFacts> {
     let mut scenario = Scenario::load(MODES[0], Family::V4, FLOWS_DEFAULT / 2)?;
     facts::read(&mut scenario.datapath)
-}
-
-fn write_json(path: PathBuf, report: &Report) -> Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    std::fs::write(&path, serde_json::to_string_pretty(report)? + "\n")
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    eprintln!("figures in {}", path.display());
-    Ok(())
 }

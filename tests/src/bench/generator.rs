@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
-use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
-use lb_common::bench::{FRAME_WORDS, Settings};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::programs::{ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use lb_common::bench::{FRAME_WORDS, SEND_STAMP_INTERVAL, SendLog, Settings};
 use lb_lab::datapath::frame::Frame;
 use lb_lab::datapath::kernel::{Plain, object_path};
 
@@ -21,6 +21,10 @@ pub(crate) struct Traffic {
     /// Flows, a power of two.
     pub(crate) flow_count: u32,
 }
+
+/// Frames that live frames are made in at once: as many as a driver's poll takes (`NAPI_POLL_WEIGHT`),
+/// so that the receiving end's ring, four times as long, is drained in time.
+const LIVE_BATCH: u32 = 64;
 
 /// How flows follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,7 @@ impl Generator {
         Ok(programs.set(0, program, 0)?)
     }
 
-    fn put_settings(&mut self, traffic: &Traffic, order: Order) -> Result<()> {
+    fn put_settings(&mut self, traffic: &Traffic, order: Order, ifindex: u32) -> Result<()> {
         let mut bytes = traffic.frame.bytes();
         ensure!(
             bytes.len() <= FRAME_WORDS * 8,
@@ -84,7 +88,7 @@ impl Generator {
         let settings = Settings {
             template: bytemuck::pod_read_unaligned(&bytes),
             flow_count: traffic.flow_count,
-            ifindex: 0,
+            ifindex,
             is_ipv6: u32::from(traffic.frame.source.is_ipv6()),
             is_sequential: u32::from(order == Order::Sequential),
         };
@@ -103,7 +107,7 @@ impl Generator {
         count: u32,
     ) -> Result<u32> {
         self.put_under_test(program)?;
-        self.put_settings(traffic, order)?;
+        self.put_settings(traffic, order, 0)?;
         let frame = [0; FRAME_WORDS * 8];
         let options = TestRunOptions {
             data_in: Some(&frame),
@@ -111,5 +115,57 @@ impl Generator {
             ..Default::default()
         };
         Ok(self.program("generate")?.test_run(options)?.return_value)
+    }
+
+    /// Sends `count` live frames of random flows out of the interface `ifindex` of the calling
+    /// thread's network namespace. `count` is a multiple of [`SEND_STAMP_INTERVAL`].
+    pub(crate) fn send(&mut self, traffic: &Traffic, ifindex: u32, count: u32) -> Result<SendLog> {
+        ensure!(
+            u64::from(count).is_multiple_of(SEND_STAMP_INTERVAL),
+            "{count} frames: not a multiple of {SEND_STAMP_INTERVAL}, so their end would go unseen"
+        );
+        self.put_settings(traffic, Order::Random, ifindex)?;
+        self.reset_sent()?;
+        let frame = [0; FRAME_WORDS * 8];
+        self.program("generate_and_send")?
+            .test_run(TestRunOptions {
+                data_in: Some(&frame),
+                repeat: count,
+                attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
+                ..Default::default()
+            })
+            .context("BPF_PROG_TEST_RUN with live frames was refused (it needs Linux 5.18)")?;
+        self.sent()
+    }
+
+    /// Frames that `count_and_drop` has seen so far.
+    pub(crate) fn seen_count(&mut self) -> Result<u64> {
+        let map = self.ebpf.map_mut("SEEN").context("no map SEEN")?;
+        let seen: PerCpuArray<&mut MapData, u64> = map.try_into()?;
+        Ok(seen.get(&0, 0)?.iter().sum())
+    }
+
+    fn sent_log(&mut self) -> Result<PerCpuArray<&mut MapData, Plain<SendLog>>> {
+        let map = self.ebpf.map_mut("SENT").context("no map SENT")?;
+        Ok(map.try_into()?)
+    }
+
+    fn reset_sent(&mut self) -> Result<()> {
+        let mut log = self.sent_log()?;
+        let cpu_count = log.get(&0, 0)?.len();
+        let empty = PerCpuValues::try_from(vec![Plain(SendLog::default()); cpu_count])?;
+        Ok(log.set(0, empty, 0)?)
+    }
+
+    /// The log of the one CPU that has sent.
+    fn sent(&mut self) -> Result<SendLog> {
+        let logs = self.sent_log()?.get(&0, 0)?;
+        let mut logs = logs.iter().filter(|log| log.0.frame_count > 0);
+        let log = logs.next().context("no frame was sent")?.0;
+        ensure!(
+            logs.next().is_none(),
+            "frames were sent from more than one CPU"
+        );
+        Ok(log)
     }
 }

@@ -4,6 +4,7 @@ mod cpu;
 mod datapath;
 mod facts;
 mod generator;
+mod pktgen;
 mod report;
 mod scenario;
 
@@ -23,6 +24,9 @@ struct Cli {
 enum Subject {
     /// Nanoseconds of CPU time for each packet, net of a program that only returns XDP_TX
     Datapath(datapath::Args),
+    /// Packets per second through the attached datapath, in network namespaces, beside XDP_DROP and
+    /// XDP_TX
+    Pktgen(pktgen::Args),
 }
 
 /// Where the figures go unless told otherwise.
@@ -33,5 +37,6 @@ fn default_json(name: &str) -> PathBuf {
 fn main() -> Result<()> {
     match Cli::parse().subject {
         Subject::Datapath(args) => datapath::run(&args),
+        Subject::Pktgen(args) => pktgen::run(&args),
     }
 }

@@ -1,6 +1,32 @@
 //! Medians, ranges, tables and JSON.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use serde::Serialize;
+
+/// Median and range over the rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    /// The middle one; of an even number of rounds, the upper of the two.
+    pub(crate) median: f64,
+    /// Least of the rounds.
+    pub(crate) min: f64,
+    /// Most of the rounds.
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// From the rounds' values, at least one.
+    pub(crate) fn of(mut rounds: Vec<f64>) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        Self {
+            median: rounds[rounds.len() / 2],
+            min: rounds[0],
+            max: rounds[rounds.len() - 1],
+        }
+    }
+}
 
 /// What was measured of one scenario, net of the baseline in the same round.
 #[derive(Clone, Debug, Serialize)]
@@ -19,14 +45,14 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// From the rounds' figures.
-    pub(crate) fn new(scenario: String, flows: u32, mut rounds_ns: Vec<f64>) -> Self {
-        rounds_ns.sort_by(f64::total_cmp);
+    pub(crate) fn new(scenario: String, flows: u32, rounds_ns: Vec<f64>) -> Self {
+        let spread = Spread::of(rounds_ns);
         Self {
             scenario,
             flows,
-            median_ns: rounds_ns[rounds_ns.len() / 2],
-            min_ns: rounds_ns[0],
-            max_ns: rounds_ns[rounds_ns.len() - 1],
+            median_ns: spread.median,
+            min_ns: spread.min,
+            max_ns: spread.max,
         }
     }
 
@@ -58,7 +84,8 @@ pub(crate) fn flow_label(flows: u32) -> String {
     match flows {
         1 => "1 flow".into(),
         flows if flows >= 1 << 20 => format!("{}M flows", flows >> 20),
-        flows => format!("{}k flows", flows >> 10),
+        flows if flows >= 1 << 10 => format!("{}k flows", flows >> 10),
+        flows => format!("{flows} flows"),
     }
 }
 
@@ -100,4 +127,22 @@ pub(crate) fn print_facts(facts: &ProgramFacts) {
     for (name, bytes) in &facts.map_bytes {
         println!("  {name:<14} {:>10.1} KiB", *bytes as f64 / 1024.0);
     }
+}
+
+/// The running kernel, as `uname -r` says it.
+pub(crate) fn kernel_release() -> Result<String> {
+    let name = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;
+    Ok(name.release().to_string_lossy().into_owned())
+}
+
+/// Writes a report, and says where.
+pub(crate) fn write_json(path: &Path, report: &impl Serialize) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("figures in {}", path.display());
+    Ok(())
 }

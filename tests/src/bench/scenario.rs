@@ -7,7 +7,7 @@ use aya::programs::ProgramFd;
 use lb_common::abi::{FLOW_SET_ENTRIES, ForwardMode, Scheduler};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
 use lb_lab::datapath::kernel::{Capacity, LoadedDatapath};
-use lb_lab::datapath::world::{BackendSpec, ServiceSpec, World};
+use lb_lab::datapath::world::{BackendSpec, INGRESS_IFINDEX, ServiceSpec, World};
 
 use crate::generator::{Generator, Order, Traffic};
 
@@ -120,8 +120,19 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Loads the datapath; its flow table is sized to twice the flows.
+    /// Loads the datapath for test runs, whose packets come in on the loopback device.
     pub(crate) fn load(mode: Mode, family: Family, flow_count: u32) -> Result<Self> {
+        Self::load_on(INGRESS_IFINDEX, mode, family, flow_count)
+    }
+
+    /// Loads the datapath with all its backends on the interface `ifindex`; its flow table is sized
+    /// to twice the flows.
+    pub(crate) fn load_on(
+        ifindex: u32,
+        mode: Mode,
+        family: Family,
+        flow_count: u32,
+    ) -> Result<Self> {
         let protocol = if mode.transport == Transport::Udp {
             17
         } else {
@@ -136,7 +147,10 @@ impl Scenario {
             forward: mode.forward,
         };
         let backends: Vec<BackendSpec> = (1..=BACKEND_COUNT)
-            .map(|n| BackendSpec::new(n, family.backend(n), 8080))
+            .map(|n| BackendSpec {
+                ifindex: Some(ifindex),
+                ..BackendSpec::new(n, family.backend(n), 8080)
+            })
             .collect();
         let mut tables = World::new().service(service, &backends).build();
         for service in tables.services.values_mut() {
