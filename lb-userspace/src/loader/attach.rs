@@ -122,7 +122,12 @@ pub fn attach(
         XdpMode::Generic => AttachedMode::Generic,
     };
     let refusal = match create_link(program, ifindex, first) {
-        Ok(link) => return Ok(attached(interface, ifindex, first, link)),
+        Ok(link) => {
+            if first == AttachedMode::Generic {
+                warn_of_cost(interface, "as configured");
+            }
+            return Ok(attached(interface, ifindex, first, link));
+        }
         Err(error) => error,
     };
     match explain(interface, wanted, first, refusal) {
@@ -135,16 +140,20 @@ pub fn attach(
                     Refusal::TryGeneric(source) => failed(interface, mode, source),
                 }
             })?;
-            warn!(
-                interface,
-                "generic XDP, because the driver refuses native mode ({reason}). It works, at a \
-                 price: each packet is first made into an skb, which costs several times the CPU \
-                 of native mode, and packets that GRO has merged must be copied: turn it off \
-                 (`ethtool -K {interface} gro off`)"
-            );
+            let why = format!("because the driver refuses native mode ({reason})");
+            warn_of_cost(interface, &why);
             Ok(attached(interface, ifindex, mode, link))
         }
     }
+}
+
+fn warn_of_cost(interface: &str, why: &str) {
+    warn!(
+        interface,
+        "generic XDP, {why}. It works, at a price: each packet is first made into an skb, which \
+         costs several times the CPU of native mode, and packets that GRO has merged must be copied: \
+         turn it off (`ethtool -K {interface} gro off`)"
+    );
 }
 
 fn attached(interface: &str, ifindex: u32, mode: AttachedMode, link: OwnedFd) -> Attachment {
