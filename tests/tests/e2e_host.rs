@@ -2,6 +2,8 @@
 //! after lbd's life, however that ends.
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Duration;
 
 use lb_lab::echo::{EchoConnection, EchoServer};
@@ -11,7 +13,7 @@ use lb_lab::service::{self, ServiceText};
 use lb_lab::site::web_servers;
 use lb_lab::topology::{VIP_V4, VIP_V6};
 use lb_lab::wait::wait_until;
-use lb_lab::{Forward, Interfaces, Lbd, Plan, Topology, http, require};
+use lb_lab::{Forward, Interfaces, Lbd, Plan, Site, Topology, http, netns, require};
 use nix::sys::signal::Signal;
 
 const VIPS: [IpAddr; 2] = [VIP_V4, VIP_V6];
@@ -220,4 +222,31 @@ fn vips_are_left_to_others_with_manage_vips_off() {
     })
     .unwrap();
     serves(&net);
+}
+
+#[test]
+fn site_is_gone_with_all_that_runs_in_it_after_a_panic_too() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let site = Site::start(Plan::new(Forward::Nat, Interfaces::Two, 2), |net| {
+        vec![ServiceText::new(net, "v4", VIP_V4).backends(net, &["web1"])]
+    })
+    .unwrap();
+    let net = &site.net;
+    let machines = [&net.lb, net.client.netns(), net.switch()].into_iter();
+    let machines = machines.chain(net.backends.iter().map(|backend| &backend.netns));
+    let names: Vec<String> = machines.map(|netns| netns.name().to_owned()).collect();
+    let process = format!("/proc/{}", site.lbd.pid());
+    let directory = site.lbd.directory().to_path_buf();
+    let is_there = |name: &String| netns::list(name).contains(name);
+    assert!(names.iter().all(is_there) && Path::new(&process).exists());
+
+    let panicked = catch_unwind(AssertUnwindSafe(move || {
+        let _site = site;
+        panic!("as planned");
+    }));
+    assert!(panicked.is_err());
+    assert!(!names.iter().any(is_there), "{names:?}");
+    assert!(!Path::new(&process).exists() && !directory.exists());
 }
