@@ -9,8 +9,9 @@ mod report;
 mod scenario;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -34,9 +35,24 @@ fn default_json(name: &str) -> PathBuf {
     PathBuf::from("target/bench").join(name)
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().subject {
-        Subject::Datapath(args) => datapath::run(&args),
-        Subject::Pktgen(args) => pktgen::run(&args),
+fn main() -> ExitCode {
+    match run(&Cli::parse().subject) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(subject: &Subject) -> Result<()> {
+    ensure!(
+        lb_lab::is_root(),
+        "loading and attaching programs needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN): \
+         `cargo xtask bench` goes through sudo"
+    );
+    match subject {
+        Subject::Datapath(args) => datapath::run(args),
+        Subject::Pktgen(args) => pktgen::run(args),
     }
 }

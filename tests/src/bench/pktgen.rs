@@ -30,9 +30,9 @@ use self::source::{Source, Wish};
 use self::subject::Subject;
 use self::wire::{Wire, WireCounters};
 use self::xdp_link::XdpLink;
-use crate::default_json;
 use crate::generator::Generator;
 use crate::report::{kernel_release, write_json};
+use crate::{cpu, default_json};
 
 /// Frames of the run before the first round, by which a program's rate is known roughly.
 const FIRST_RUN_FRAMES: u32 = 64 * SEND_STAMP_INTERVAL as u32;
@@ -96,6 +96,8 @@ struct Bench {
 /// Measures, prints, writes.
 pub(crate) fn run(args: &Args) -> Result<()> {
     on_end_signal(remove_namespaces)?;
+    // Threads started from here on stay on it too.
+    cpu::pin(args.cpu)?;
     let source = Source::choose(args.generator)?;
     eprintln!("frames come from {}", source.label(args.generator));
     let mut bench = Bench::set_up(source, args.cpu)?;

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 
 use super::kernel_pktgen;
 use super::wire::Wire;
-use crate::cpu;
 use crate::generator::{Generator, Traffic};
 
 /// A packet generator.
@@ -75,8 +74,9 @@ impl Source {
         }
     }
 
-    /// Sends `frame_count` frames into the wire. They are sent, balanced and answered on one CPU: so
-    /// the figure is what all of it costs together, and no end runs ahead of the other.
+    /// Sends `frame_count` frames into the wire. They are sent, balanced and answered on one CPU, the
+    /// one that the calling thread is pinned to: so the figure is what all of it costs together, and
+    /// no end runs ahead of the other.
     pub(crate) fn send(
         self,
         wire: &Wire,
@@ -87,7 +87,7 @@ impl Source {
     ) -> Result<Sent> {
         match self {
             Self::KernelPktgen => kernel_pktgen::send(&wire.sender, cpu, traffic, frame_count),
-            Self::LiveFrames => send_live(wire, generator, cpu, traffic, frame_count),
+            Self::LiveFrames => send_live(wire, generator, traffic, frame_count),
         }
     }
 }
@@ -95,15 +95,13 @@ impl Source {
 fn send_live(
     wire: &Wire,
     generator: &mut Generator,
-    cpu: usize,
     traffic: &Traffic,
     frame_count: u32,
 ) -> Result<Sent> {
     let ifindex = wire.sender_ifindex()?;
-    let log = wire.sender.run(|| {
-        cpu::pin(cpu)?;
-        generator.send(traffic, ifindex, frame_count)
-    })??;
+    let log = wire
+        .sender
+        .run(|| generator.send(traffic, ifindex, frame_count))??;
     let elapsed_ns = log.last_ns.checked_sub(log.first_ns);
     Ok(Sent {
         frame_count: log.frame_count,
