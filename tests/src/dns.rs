@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::netns::Netns;
 use crate::process::{Process, run};
@@ -54,18 +54,20 @@ fn config(name: &str) -> String {
     )
 }
 
-/// Asks the server at `address` with dig, once, from `netns`. Returns the answering backend's name.
+/// Asks the server at `address` with dig, from `netns`; up to three times, a second apart, if there is no
+/// answer. Returns the answering backend's name.
 pub fn whoami(netns: &Netns, address: IpAddr, source_port: Option<u16>) -> Result<String> {
     let mut dig = netns.command("dig");
     dig.arg(format!("@{address}"))
-        .args(["+short", "+tries=1", "+time=2", "+nocookie"]);
+        .args(["+short", "+tries=3", "+time=1", "+nocookie"]);
     if let Some(port) = source_port {
         let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
         dig.args(["-b", &format!("{any}#{port}")]);
     }
     let answer =
         run(dig.args(["TXT", WHOAMI])).with_context(|| format!("no answer from {address}"))?;
-    let name = answer.trim().trim_matches('"');
-    ensure!(!name.is_empty(), "{address} has no TXT record {WHOAMI}");
-    Ok(name.to_owned())
+    // Remarks on queries without an answer begin with a semicolon.
+    let name = answer.lines().find_map(|line| line.strip_prefix('"'));
+    let name = name.with_context(|| format!("{address} has no TXT record {WHOAMI}: {answer}"))?;
+    Ok(name.trim_end_matches('"').to_owned())
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use lb_lab::capture::Capture;
 use lb_lab::client::Counts;
 use lb_lab::dns::{self, Dnsmasq};
+use lb_lab::serde_json::Value;
 use lb_lab::service;
 use lb_lab::topology::{VIPS_V4, VIPS_V6};
 use lb_lab::{Forward, Interfaces, Lbd, Plan, ServiceText, Topology, require, shares};
@@ -69,9 +70,6 @@ fn answers_queries(forward: Forward, interfaces: Interfaces) {
         .map(|backend| Dnsmasq::start(&backend.name, &backend.netns).unwrap())
         .collect();
     let lbd = Lbd::start(&net.lb, &services(&net)).unwrap();
-    if forward == Forward::Nat {
-        meet_the_client(&net, &lbd);
-    }
     let captures = start_captures(&net, forward);
 
     for vip in [IpAddr::from(VIPS_V4[0]), VIPS_V6[0].into()] {
@@ -85,6 +83,7 @@ fn answers_queries(forward: Forward, interfaces: Interfaces) {
         shares::take_turns(&counts(&answers), &IN_TURN).unwrap();
         assert_eq!(ask_from_every_port(&net, vip), answers, "a port has moved");
     }
+    nothing_was_dropped(&lbd, forward);
     for capture in captures {
         let checksums = capture.checksums(PORTS.len()).unwrap();
         assert!(checksums.bad.is_empty(), "{checksums:?}");
@@ -103,23 +102,18 @@ fn answers_queries(forward: Forward, interfaces: Interfaces) {
     }
 }
 
-/// With NAT the answers to a client on the balancer's own link go to its Ethernet address, which the
-/// first query makes known: the answer to that may be a counted drop, and the client asks again.
-fn meet_the_client(net: &Topology, lbd: &Lbd) {
-    for (service, vip) in [
-        ("hash-v4", IpAddr::from(VIPS_V4[0])),
-        ("hash-v6", VIPS_V6[0].into()),
-    ] {
-        let first = dns::whoami(net.client.netns(), vip, None);
-        let drops = lbd.ctl_json(&["service", "show", service]).unwrap()["drops"].clone();
-        match first {
-            Ok(_) => assert_eq!(drops.as_array().map(Vec::len), Some(0), "{drops}"),
-            Err(_) => {
-                assert_eq!(drops[0]["reason"], "client_unresolved", "{drops}");
-                assert_eq!(drops[0]["packets"], 1, "{drops}");
-                dns::whoami(net.client.netns(), vip, None).unwrap();
-            }
-        }
+/// dig asks again where no answer comes, so that a busy machine fails no test; but lbd is to be no reason
+/// for that. The one exception: with NAT, the answers to a client on the balancer's own link go to its
+/// Ethernet address, which its first query makes known, so the answer to that may come too early.
+fn nothing_was_dropped(lbd: &Lbd, forward: Forward) {
+    let services = lbd.ctl_json(&["service", "list"]).unwrap();
+    for service in services["services"].as_array().unwrap() {
+        let is_excused = |drop: &Value| {
+            let is_early = drop["reason"] == "client_unresolved" && drop["packets"] == 1;
+            forward == Forward::Nat && is_early
+        };
+        let drops = service["drops"].as_array().unwrap();
+        assert!(drops.iter().all(is_excused), "{drops:?}");
     }
 }
 
