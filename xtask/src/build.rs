@@ -68,6 +68,8 @@ pub(crate) fn bpf_cargo(workspace: &Workspace, subcommand: &str) -> Result<Comma
         .env("RUSTC_BOOTSTRAP", "1")
         // bpf-linker uses the compiler's own LLVM.
         .env("LD_LIBRARY_PATH", Rustc::ask(workspace)?.libraries())
+        // The profile switches thin LTO off to save time, which is not what this program is for.
+        .env("CARGO_PROFILE_RELEASE_LTO", "false")
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             workspace.bpf_linker(),
