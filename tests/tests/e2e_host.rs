@@ -125,7 +125,7 @@ fn outlives_everything(forward: Forward, interfaces: Interfaces) {
     host.is_untouched(&net, "while the next lbd serves");
 
     assert!(lbd.terminate().unwrap().success(), "{}", lbd.log_tail());
-    for file in ["lbd.sock", "lbd.sock.lock", "lbd.state"] {
+    for file in ["lbd.sock", "lbd.sock.lock", "lbd.sock.vips.json"] {
         assert!(!files.join(file).exists(), "{file} is left");
     }
     host.is_as_before(&net);

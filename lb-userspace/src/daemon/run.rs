@@ -1,7 +1,7 @@
 //! The daemon's life: start, signals, stop.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -14,7 +14,7 @@ use super::hints::Caller;
 use super::reload::Origin;
 use super::say;
 use crate::control::{Socket, server};
-use crate::engine::{self, EngineHandle, Options};
+use crate::engine::{self, EngineHandle, Options, StateFile};
 use crate::loader;
 
 /// How long requests under way may take when lbd stops.
@@ -39,11 +39,11 @@ pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
 async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
     // Before anything is attached: a signal during the start is kept, not fatal.
     let mut signals = Signals::catch().context("cannot catch signals")?;
-    let state_dir = state_dir(socket.path());
+    let state_file = StateFile::beside(socket.path());
     let options = Options {
         model: origin.model.clone(),
         config_file: origin.file.clone(),
-        state_dir: state_dir.clone(),
+        state_file: state_file.clone(),
     };
     let (engine, mut engine_task) = engine::start(options).await?;
     let api = Api::start(socket, &engine)?;
@@ -68,22 +68,11 @@ async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
         None => stop_engine(&engine, engine_task).await?,
     };
     ended.context("the engine's task was cut off")??;
-    forget_state(&state_dir);
-    Ok(())
-}
-
-/// Beside the socket, so that two daemons do not take each other's VIPs for their own.
-fn state_dir(socket: &Path) -> PathBuf {
-    socket.with_extension("state")
-}
-
-/// After an orderly stop there is nothing left that a next start would have to clean up.
-fn forget_state(directory: &Path) {
-    match std::fs::remove_dir_all(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => warn!("cannot remove {}: {error}", directory.display()),
+    // After an orderly stop there is nothing left that a next start would have to clean up.
+    if let Err(error) = state_file.remove() {
+        warn!("{error}");
     }
+    Ok(())
 }
 
 fn announce(socket: &Socket, origin: &Origin) {

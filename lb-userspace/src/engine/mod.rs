@@ -10,6 +10,7 @@ mod interfaces;
 mod report;
 mod resolver;
 pub mod snapshot;
+mod state_file;
 mod surroundings;
 mod task;
 mod vips;
@@ -28,6 +29,7 @@ use crate::loader;
 use crate::model::Model;
 
 pub use handle::{EngineError, EngineHandle, Outcome, Request};
+pub use state_file::{StateFile, StateFileError};
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
@@ -36,8 +38,8 @@ pub struct Options {
     pub model: Model,
     /// Where it came from, for the status.
     pub config_file: Option<PathBuf>,
-    /// A directory of this daemon's own, for what must survive it: which VIPs it has added.
-    pub state_dir: PathBuf,
+    /// A file of this daemon's own, for what must survive it: which VIPs it has added.
+    pub state_file: StateFile,
 }
 
 /// Loads the datapath, attaches it, fills the maps, adds the VIPs, and keeps all that in line with
@@ -53,10 +55,10 @@ pub async fn start(
     let Options {
         model,
         config_file,
-        state_dir,
+        state_file,
     } = options;
     let limits = model.limits;
-    let own_vips = OwnVips::load(&state_dir)?;
+    let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;
     let loaded = loader::load(&limits)?;
     let parts = Parts {

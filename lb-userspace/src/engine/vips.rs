@@ -2,23 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::state_file::StateFile;
 use crate::netlink::view::{View, host_prefix_len, is_in_subnet};
-
-/// The file in the state directory that says which addresses are ours.
-const FILE: &str = "vips.json";
 
 /// The addresses that we have added, with the interface of each. Kept in a file, so that after a
 /// `kill -9` the next start knows what to adopt or remove; an address that was there before is not
 /// in it, and is left alone.
 #[derive(Debug)]
 pub(super) struct OwnVips {
-    file: PathBuf,
+    file: StateFile,
     interfaces: BTreeMap<IpAddr, String>,
 }
 
@@ -32,16 +28,12 @@ impl OwnVips {
     /// Reads the list that an earlier run has left.
     ///
     /// # Errors
-    /// If the file is there and cannot be read.
-    pub(super) fn load(state_dir: &Path) -> anyhow::Result<Self> {
-        let file = state_dir.join(FILE);
-        let record = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged: remove it", file.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", file.display()));
-            }
+    /// If the file is there and cannot be read, or is not ours.
+    pub(super) fn load(file: StateFile) -> anyhow::Result<Self> {
+        let record = match file.read()? {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged: remove it", file.path().display()))?,
+            None => Record::default(),
         };
         Ok(Self {
             file,
@@ -82,16 +74,7 @@ impl OwnVips {
         let record = Record {
             vips: self.interfaces.clone(),
         };
-        let write = || {
-            let bytes = serde_json::to_vec_pretty(&record)?;
-            let draft = self.file.with_extension("new");
-            if let Some(directory) = self.file.parent() {
-                fs::create_dir_all(directory)?;
-            }
-            fs::write(&draft, bytes)?;
-            fs::rename(&draft, &self.file)
-        };
-        write().with_context(|| format!("cannot write {}", self.file.display()))
+        Ok(self.file.write(&serde_json::to_vec_pretty(&record)?)?)
     }
 }
 
@@ -183,6 +166,8 @@ fn place(vip: IpAddr, attached: &[(String, u32)], view: &View) -> Option<(String
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::netlink::view::{Link, LocalAddress};
 
@@ -216,7 +201,7 @@ mod tests {
 
     fn own(vips: &[(&str, &str)]) -> OwnVips {
         OwnVips {
-            file: PathBuf::new(),
+            file: StateFile::beside(Path::new("")),
             interfaces: vips
                 .iter()
                 .map(|(vip, interface)| (ip(vip), (*interface).to_owned()))
@@ -288,11 +273,12 @@ mod tests {
     #[test]
     fn the_list_survives_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let mut own = OwnVips::load(directory.path()).unwrap();
+        let file = StateFile::beside(&directory.path().join("lbd.sock"));
+        let mut own = OwnVips::load(file.clone()).unwrap();
         own.note(ip("203.0.113.10"), "eth0").unwrap();
         own.note(ip("2001:db8::10"), "eth1").unwrap();
         own.forget(ip("203.0.113.10")).unwrap();
-        let again = OwnVips::load(directory.path()).unwrap();
+        let again = OwnVips::load(file.clone()).unwrap();
         assert_eq!(again.interface(ip("203.0.113.10")), None);
         assert_eq!(
             again.interface(ip("2001:db8::10")),
@@ -303,8 +289,9 @@ mod tests {
     #[test]
     fn a_damaged_list_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(FILE), "{").unwrap();
-        let error = OwnVips::load(directory.path()).unwrap_err();
+        let file = StateFile::beside(&directory.path().join("lbd.sock"));
+        file.write(b"{").unwrap();
+        let error = OwnVips::load(file).unwrap_err();
         assert!(
             error.to_string().contains("vips.json is damaged"),
             "{error}"
