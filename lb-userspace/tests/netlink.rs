@@ -48,6 +48,19 @@ impl Pair {
         Self { node, _peer: peer }
     }
 
+    /// The source of the node's own packets to `destination`.
+    fn source_of(&self, destination: &str) -> String {
+        let mut command = self.node.command("ip");
+        let output = command
+            .args(["route", "get", destination])
+            .output()
+            .unwrap();
+        let route = String::from_utf8(output.stdout).unwrap();
+        let mut words = route.split_whitespace().skip_while(|word| *word != "src");
+        let source = words.nth(1).map(str::to_owned);
+        source.unwrap_or_else(|| panic!("no source in {route}"))
+    }
+
     /// Runs `work` in the node's namespace, on a thread that stays there.
     fn run<F: Future<Output = ()>>(&self, work: impl FnOnce() -> F + Send) {
         let block_on = || {
@@ -133,10 +146,12 @@ fn tables_are_read_and_routes_looked_up() {
             ),
         ];
         for (destination, answer) in answers {
-            assert_eq!(netlink.look_up(ip(destination)).await, answer);
+            let looked_up = netlink.look_up(ip(destination)).await.unwrap();
+            assert_eq!(looked_up, answer);
         }
         for destination in ["198.51.100.1", "8.8.8.8", "2001:db9::1"] {
-            let reason = netlink.look_up(ip(destination)).await.unwrap_err();
+            let answer = netlink.look_up(ip(destination)).await.unwrap();
+            let reason = answer.unwrap_err();
             assert!(
                 reason.starts_with(&format!("no route to {destination}")),
                 "{reason}"
@@ -200,4 +215,27 @@ fn a_vip_comes_and_goes_and_both_are_heard() {
             netlink.remove_vip(ifindex, vip).await.unwrap();
         }
     });
+}
+
+/// A VIP nearer to the destination than the node's own address would win by the longest matching
+/// prefix (RFC 6724 section 5 rule 8).
+#[test]
+fn a_vip_is_not_the_source_of_the_nodes_own_packets() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let pair = Pair::build();
+    let near = ["10.0.0.8", "2001:db8::8"];
+    let sources = || [PEER, PEER_V6].map(|peer| pair.source_of(peer));
+    let before = sources();
+    pair.run(|| async {
+        let netlink = Netlink::open().unwrap();
+        let mut view = View::default();
+        netlink.read_links(&mut view).await.unwrap();
+        let ifindex = view.ifindex("eth0").unwrap();
+        for vip in near {
+            netlink.add_vip(ifindex, ip(vip)).await.unwrap();
+        }
+    });
+    assert_eq!(sources(), before);
 }

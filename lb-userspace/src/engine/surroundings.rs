@@ -25,6 +25,8 @@ pub(super) struct Surroundings {
     pub(super) monitor: Monitor,
     pub(super) network: Network,
     answers: BTreeMap<IpAddr, RouteAnswer>,
+    /// The topology has changed since all answers were got.
+    answers_are_old: bool,
     resolver: Resolver,
 }
 
@@ -37,6 +39,7 @@ impl Surroundings {
             netlink: Netlink::open()?,
             network: Network::default(),
             answers: BTreeMap::new(),
+            answers_are_old: false,
             resolver: Resolver::default(),
         })
     }
@@ -51,8 +54,8 @@ impl Surroundings {
     pub(super) async fn refresh(&mut self, changes: Changes, model: &Model) -> anyhow::Result<()> {
         let view = &mut self.network.view;
         if changes.topology {
+            self.answers_are_old = true;
             self.netlink.read_links(view).await?;
-            self.answers.clear();
         }
         if changes.topology && has_nat(model) {
             self.netlink.read_routes(view).await?;
@@ -60,17 +63,23 @@ impl Surroundings {
         if changes.neighbours {
             self.netlink.read_neighbours(view).await?;
         }
-        let backends = backend_addresses(model);
-        self.answers.retain(|address, _| backends.contains(address));
-        for address in &backends {
-            if !self.answers.contains_key(address) {
-                let answer = self.netlink.look_up(*address).await;
-                self.answers.insert(*address, answer);
-            }
-        }
+        let looked_up = self.look_up(backend_addresses(model)).await;
         let hosts = self.hosts(model);
         self.network.memory.refresh(&self.network.view, &hosts);
         self.update_hops();
+        looked_up
+    }
+
+    /// Finds the ways to `backends`. Without an answer the former one holds.
+    async fn look_up(&mut self, backends: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        self.answers.retain(|address, _| backends.contains(address));
+        for address in backends {
+            if self.answers_are_old || !self.answers.contains_key(&address) {
+                let answer = self.netlink.look_up(address).await?;
+                self.answers.insert(address, answer);
+            }
+        }
+        self.answers_are_old = false;
         Ok(())
     }
 

@@ -9,7 +9,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as KernelState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
+    RouteType, RouteVia,
 };
 
 use super::next_hop::RouteAnswer;
@@ -118,7 +119,7 @@ pub(super) fn answer(destination: IpAddr, message: &RouteMessage) -> RouteAnswer
 
 fn target(message: &RouteMessage) -> Option<RouteTarget> {
     match message.header.kind {
-        RouteType::Unicast => hop(&message.attributes).or_else(|| first_of_several(message)),
+        RouteType::Unicast => hop(&message.attributes).or_else(|| first_usable(message)),
         RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => {
             Some(RouteTarget::Nowhere)
         }
@@ -126,12 +127,14 @@ fn target(message: &RouteMessage) -> Option<RouteTarget> {
     }
 }
 
-fn first_of_several(message: &RouteMessage) -> Option<RouteTarget> {
+/// Of several next hops the first whose link is there and up.
+fn first_usable(message: &RouteMessage) -> Option<RouteTarget> {
     let hops = message.attributes.iter().find_map(|one| match one {
         RouteAttribute::MultiPath(hops) => Some(hops),
         _ => None,
     })?;
-    let first = hops.first()?;
+    let unusable = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown;
+    let first = hops.iter().find(|hop| !hop.flags.intersects(unusable))?;
     Some(toward(first.interface_index, gateway(&first.attributes)))
 }
 
@@ -243,21 +246,29 @@ mod tests {
         );
     }
 
+    /// Next hops over interfaces 7 and 8.
+    fn two_hops(flags: [RouteNextHopFlags; 2]) -> RouteMessage {
+        let hop = |interface_index: u32, flags| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = interface_index;
+            hop.flags = flags;
+            hop.attributes = vec![RouteAttribute::Gateway(ip("10.0.0.1").into())];
+            hop
+        };
+        let hops = vec![hop(7, flags[0]), hop(8, flags[1])];
+        message(RouteType::Unicast, vec![RouteAttribute::MultiPath(hops)])
+    }
+
     #[test]
-    fn of_several_next_hops_the_first_is_taken() {
-        let mut first = RouteNextHop::default();
-        first.interface_index = 7;
-        first.attributes = vec![RouteAttribute::Gateway(ip("10.0.0.1").into())];
-        let hops = RouteAttribute::MultiPath(vec![first, RouteNextHop::default()]);
-        let entry = route(&message(RouteType::Unicast, vec![hops])).unwrap();
+    fn of_several_next_hops_the_first_that_is_up_is_taken() {
+        let up = RouteNextHopFlags::empty();
+        let (dead, down) = (RouteNextHopFlags::Dead, RouteNextHopFlags::Linkdown);
         let gateway = ip("10.0.0.1");
-        assert_eq!(
-            entry.target,
-            RouteTarget::Gateway {
-                ifindex: 7,
-                gateway
-            }
-        );
+        for (flags, ifindex) in [([up, up], 7), ([dead, up], 8), ([down | dead, up], 8)] {
+            let entry = route(&two_hops(flags)).unwrap();
+            assert_eq!(entry.target, RouteTarget::Gateway { ifindex, gateway });
+        }
+        assert_eq!(route(&two_hops([dead, down])), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::RouteMessage;
@@ -17,6 +17,9 @@ use tokio::task::AbortHandle;
 use super::next_hop::RouteAnswer;
 use super::parse;
 use super::view::{LinkHost, View, host_prefix_len};
+
+/// `INFINITY_LIFE_TIME` (`include/net/addrconf.h`). Unit: seconds.
+const LIFETIME_INFINITE_S: u32 = u32::MAX;
 
 /// A connection to the kernel's routing tables, in the network namespace of the thread that opened
 /// it.
@@ -97,7 +100,10 @@ impl Netlink {
     }
 
     /// Asks the kernel how `destination` is reached.
-    pub async fn look_up(&self, destination: IpAddr) -> RouteAnswer {
+    ///
+    /// # Errors
+    /// If the kernel does not answer the question; "there is no way" is an answer.
+    pub async fn look_up(&self, destination: IpAddr) -> anyhow::Result<RouteAnswer> {
         let request = match destination {
             IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(ip, 32)
@@ -107,10 +113,13 @@ impl Netlink {
                 .build(),
         };
         let mut answers = Box::pin(self.handle.route().get(request).execute());
-        match answers.try_next().await {
-            Ok(Some(message)) => parse::answer(destination, &message),
-            Ok(None) => Err(format!("no route to {destination}")),
-            Err(error) => Err(format!("no route to {destination}: {}", explain(error))),
+        match answers.try_next().await.map_err(explain) {
+            Ok(Some(message)) => Ok(parse::answer(destination, &message)),
+            Ok(None) => Ok(Err(format!("no route to {destination}"))),
+            Err(error) if is_no_route(&error) => {
+                Ok(Err(format!("no route to {destination}: {error}")))
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot look up {destination}")),
         }
     }
 
@@ -134,7 +143,8 @@ impl Netlink {
     }
 
     /// Adds a VIP. IPv6 without duplicate address detection: it would keep the address unusable
-    /// for a second and, with the same VIP on a second balancer, for good.
+    /// for a second and, with the same VIP on a second balancer, for good. And deprecated, so that
+    /// the node's own connections do not take it for their source.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -178,9 +188,20 @@ fn vip_message(ifindex: u32, vip: IpAddr) -> AddressMessage {
             message.header.flags = AddressHeaderFlags::Nodad;
             let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
             message.attributes.push(AddressAttribute::Flags(flags));
+            message.attributes.push(deprecated());
             message
         }
     }
+}
+
+/// Valid for ever and preferred never: RFC 6724 section 5 rule 3 then chooses any other address as
+/// the source of the node's own connections; without it, rule 8 chooses the VIP for all that is near
+/// it.
+fn deprecated() -> AddressAttribute {
+    let mut lifetimes = CacheInfo::default();
+    lifetimes.ifa_valid = LIFETIME_INFINITE_S;
+    lifetimes.ifa_preferred = 0;
+    AddressAttribute::CacheInfo(lifetimes)
 }
 
 /// The error that the kernel gave, where it gave one.
@@ -189,6 +210,14 @@ fn explain(error: rtnetlink::Error) -> io::Error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),
     }
+}
+
+/// What a route of type unreachable, prohibit or blackhole answers with, or a table without a route.
+fn is_no_route(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+    )
 }
 
 fn is_absent(error: &io::Error) -> bool {
