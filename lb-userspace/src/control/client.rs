@@ -11,14 +11,21 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::proto::{ErrorBody, Refusal};
 
 /// Largest answer: 16,383 services and 32,767 backends at ~500 bytes each. Unit: bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long an answer may take: the largest ring is written in tens of milliseconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the whole exchange may take: the server's own bound, and the wait for a place before it.
+const ANSWER_TIMEOUT: Duration = super::REQUEST_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// How long to knock at a socket whose queue is full.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause between two knocks: nothing tells that there is room in the queue of a unix socket.
+const KNOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +66,9 @@ fn way_out(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             "is lbd running? If it has another socket, give it with --socket or LBCTL_SOCKET"
+        }
+        io::ErrorKind::WouldBlock => {
+            "lbd has too many clients: try again, and see with `ss -xp` who they are"
         }
         _ => "check the path given with --socket or LBCTL_SOCKET",
     }
@@ -159,19 +169,32 @@ impl Client {
         }
     }
 
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let deadline = Instant::now() + KNOCK_TIMEOUT;
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(KNOCK_PAUSE).await;
+                }
+                connected => {
+                    return connected.map_err(|source| ClientError::Unreachable {
+                        path: self.socket.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| ClientError::Unreachable {
-                    path: self.socket.clone(),
-                    source,
-                })?;
+        let stream = self.connect().await?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(|error| self.no_answer(error))?;
         // The exchange reports what goes wrong with the connection.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -23,6 +25,15 @@ impl ApiError {
             message: message.into(),
             field: None,
         }
+    }
+
+    /// The request, or its answer, did not come in time.
+    pub(super) fn timed_out(patience: Duration) -> Self {
+        let message = format!(
+            "there was no answer after {} s; a change may be made all the same: look before trying again",
+            patience.as_secs()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message)
     }
 
     /// A field of the request that makes no sense.

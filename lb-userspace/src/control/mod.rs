@@ -2,8 +2,11 @@
 //!
 //! `curl --unix-socket /run/lbd/lbd.sock http://lbd/v1/status` works; `lbctl` uses [`client`].
 
+use std::time::Duration;
+
 mod body;
 pub mod client;
+mod connections;
 mod error;
 mod openapi;
 pub mod proto;
@@ -18,5 +21,8 @@ pub const SOCKET_DEFAULT: &str = "/run/lbd/lbd.sock";
 
 /// Version of the API: the first part of each path. Within a version, keys are only added.
 pub const API_VERSION: &str = "v1";
+
+/// How long a request may take: the largest ring is written in tens of milliseconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub use socket::{Socket, SocketError};

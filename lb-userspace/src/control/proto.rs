@@ -280,7 +280,7 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// For programs: `invalid`, `not_found`, `method_not_allowed`, `conflict`, `body_too_large`,
-    /// `limit_reached`, `map_full`, `failed` or `stopping`.
+    /// `limit_reached`, `map_full`, `failed`, `timed_out` or `stopping`.
     pub code: String,
     /// For people.
     pub message: String,

@@ -9,12 +9,13 @@ use tokio::net::UnixListener;
 use utoipa::OpenApi;
 
 use super::body::BODY_BYTES_MAX;
+use super::connections::{self, Bounds};
 use super::openapi::Document;
 use super::routes;
 use crate::engine::EngineHandle;
 
 /// All paths.
-fn router(engine: EngineHandle) -> Router {
+pub(super) fn router(engine: EngineHandle) -> Router {
     let openapi = get(async || Json(Document::openapi()));
     Router::new()
         .route("/openapi.json", openapi)
@@ -44,16 +45,8 @@ fn router(engine: EngineHandle) -> Router {
         .with_state(engine)
 }
 
-/// Serves the API until `stop` completes and the requests under way are answered.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(
-    listener: UnixListener,
-    engine: EngineHandle,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(engine))
-        .with_graceful_shutdown(stop)
-        .await
+/// Serves the API until `stop` completes and the requests under way are answered. Whoever drops the
+/// future cuts them off.
+pub async fn serve(listener: UnixListener, engine: EngineHandle, stop: impl Future<Output = ()>) {
+    connections::serve(listener, router(engine), Bounds::default(), stop).await;
 }

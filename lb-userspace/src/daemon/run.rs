@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -26,6 +27,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs until a signal or a failure of the engine.
 pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
     loader::check_privilege()?;
+    raise_open_files();
     let socket = Socket::bind(socket)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -34,6 +36,16 @@ pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(serve(&socket, origin))
     // The runtime goes before the socket: its lock is held until everything is down.
+}
+
+/// The engine opens sockets and files while clients hold connections: there shall be descriptors for
+/// both. Without them lbd works with what it has.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        warn!("cannot raise the limit of open files: {errno}");
+    }
 }
 
 async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
@@ -140,7 +152,7 @@ enum Order {
 /// The API's task.
 struct Api {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Api {
@@ -160,13 +172,25 @@ impl Api {
         drop(self.stop);
         let mut task = self.task;
         match tokio::time::timeout(DRAIN_TIMEOUT, &mut task).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!("the API ended with an error: {error}"),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("the API's task was cut off: {error}"),
             Err(_) => {
                 warn!("requests are still under way after {DRAIN_TIMEOUT:?}: cut off");
                 task.abort();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_as_root_has_allowed_may_be_open() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard / 2, hard).unwrap();
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
     }
 }

@@ -44,7 +44,7 @@ impl Daemon {
             let stop = async move {
                 let _dropped_or_sent = stopped.await;
             };
-            server::serve(listener, engine, stop).await.unwrap();
+            server::serve(listener, engine, stop).await;
         });
         Self {
             socket,

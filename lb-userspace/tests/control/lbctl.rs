@@ -1,8 +1,13 @@
 //! The real `lbctl` binary: words in, tables, JSON and exit codes out.
 
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 use serde_json::Value;
 
 use crate::fake::Daemon;
@@ -360,4 +365,24 @@ fn completions_need_no_daemon() {
     let done = lbctl(Path::new("/nonexistent"), "completions bash");
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.stdout.contains("round-robin"));
+}
+
+#[test]
+fn a_daemon_with_too_many_clients_is_told_from_one_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lbd.sock");
+    let listener = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::empty(),
+        None,
+    )
+    .unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    // Nobody accepts, and the queue has room for one more than this.
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let _waiting = UnixStream::connect(&path).unwrap();
+    let done = lbctl(&path, "status");
+    assert_eq!(done.code, 3, "{}", done.stderr);
+    assert!(done.stderr.contains("too many clients"), "{}", done.stderr);
 }
