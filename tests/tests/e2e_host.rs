@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use lb_lab::client::Tally;
 use lb_lab::echo::{EchoConnection, EchoServer};
 use lb_lab::nginx::Nginx;
 use lb_lab::observe::{self, Address};
@@ -20,6 +21,9 @@ const VIPS: [IpAddr; 2] = [VIP_V4, VIP_V6];
 
 /// How long lbd may take to take everything down.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a load may take to see a change: a request in vain takes three seconds.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The balancer's machine as its owner sees it: somebody is logged in over each address family.
 struct Host {
@@ -71,6 +75,16 @@ fn addresses(net: &Topology) -> Vec<Vec<Address>> {
         .collect()
 }
 
+/// The names of the files in a directory.
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 fn xdp_modes(net: &Topology) -> Vec<Option<&'static str>> {
     let interfaces = net.lb_interfaces().iter();
     interfaces
@@ -105,7 +119,6 @@ fn outlives_everything(forward: Forward, interfaces: Interfaces) {
     let _nginx: Vec<Nginx> = web_servers(&net).unwrap();
     let mut host = Host::log_in(&net);
     let mut lbd = Lbd::start(&net.lb, &services(&net)).unwrap();
-    let files = lbd.directory().to_path_buf();
     serves(&net);
     host.is_untouched(&net, "while lbd serves");
     for vip in VIPS {
@@ -125,9 +138,7 @@ fn outlives_everything(forward: Forward, interfaces: Interfaces) {
     host.is_untouched(&net, "while the next lbd serves");
 
     assert!(lbd.terminate().unwrap().success(), "{}", lbd.log_tail());
-    for file in ["lbd.sock", "lbd.sock.lock", "lbd.sock.vips.json"] {
-        assert!(!files.join(file).exists(), "{file} is left");
-    }
+    assert_eq!(files(lbd.directory()), ["lbd.log", "lbd.toml"]);
     host.is_as_before(&net);
 }
 
@@ -183,6 +194,50 @@ fn balancer_itself_can_use_the_backends_that_it_balances_with_nat() {
         }
         serves(&net);
     }
+}
+
+/// While the host has a VIP and no program is attached, it answers a client of the VIP with a reset: so
+/// the VIP comes last and goes first, and clients of a stopped lbd hear nothing, but no reset.
+#[test]
+fn stopping_and_starting_lbd_resets_no_client() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 2)).unwrap();
+    let _nginx = web_servers(&net).unwrap();
+    let mut lbd = Lbd::start(&net.lb, &services(&net)).unwrap();
+    let loads = VIPS.map(|vip| net.client.start_load(SocketAddr::new(vip, 80)));
+    let all_have = |what: &str, has: fn(&Tally) -> bool| {
+        wait_until(what, LOAD_TIMEOUT, || {
+            let all = loads.iter().all(|load| has(&load.tally()));
+            Ok(all.then_some(()))
+        })
+        .unwrap();
+    };
+    all_have("answers", |tally| tally.ok_total() >= 100);
+    assert!(lbd.terminate().unwrap().success());
+    all_have("requests in vain", |tally| tally.failed > 0);
+    loads.iter().for_each(|load| {
+        let before = load.take();
+        assert!(
+            before.reasons.iter().all(|reason| is_silence(reason)),
+            "{before:?}"
+        );
+    });
+    lbd.restart(&net.lb).unwrap();
+    all_have("answers again", |tally| tally.ok_total() >= 100);
+    for load in loads {
+        let after = load.stop().unwrap();
+        assert!(
+            after.reasons.iter().all(|reason| is_silence(reason)),
+            "{after:?}"
+        );
+    }
+}
+
+/// Whether a request failed because nobody answered.
+fn is_silence(reason: &str) -> bool {
+    !reason.contains("reset") && !reason.contains("refused")
 }
 
 #[test]
