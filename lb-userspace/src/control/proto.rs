@@ -30,17 +30,20 @@ pub struct Status {
     pub drops: Vec<Drop>,
 }
 
-/// An interface that the datapath is attached to.
+/// An interface that the datapath is or is to be attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// The kernel's index of it.
-    pub ifindex: u32,
+    /// The kernel's index of it; null while it is not attached.
+    pub ifindex: Option<u32>,
     /// As configured: `auto`, `native` or `generic`.
     pub xdp: String,
-    /// As it is: `native` (in the driver) or `generic` (in the kernel's receive path, slow).
-    pub attached: String,
+    /// As it is: `native` (in the driver) or `generic` (in the kernel's receive path, slow); null while
+    /// it is not attached.
+    pub attached: Option<String>,
+    /// Why it is not attached; null while it is.
+    pub reason: Option<String>,
 }
 
 /// How full a map is.

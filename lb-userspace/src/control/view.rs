@@ -135,7 +135,8 @@ fn interface(state: &InterfaceState) -> Interface {
         name: state.interface.name.clone(),
         ifindex: state.ifindex,
         xdp: state.interface.xdp.to_string(),
-        attached: state.attached.to_owned(),
+        attached: state.attached.map(str::to_owned),
+        reason: state.reason.clone(),
     }
 }
 

@@ -194,15 +194,18 @@ pub(super) fn status(status: &Status) -> String {
     ]);
     let mut interfaces = Grid::new(&[("INTERFACE", Left), ("INDEX", Right), ("XDP", Left)]);
     for interface in &status.interfaces {
-        let xdp = match (interface.attached.as_str(), interface.xdp.as_str()) {
-            ("generic", "auto") => "generic (slow: the driver refused native mode)",
-            (attached, _) => attached,
+        let reason = interface.reason.as_deref().unwrap_or("unknown reason");
+        let xdp = match (interface.attached.as_deref(), interface.xdp.as_str()) {
+            (Some("generic"), "auto") => {
+                "generic (slow: the driver refused native mode)".to_owned()
+            }
+            (Some(attached), _) => attached.to_owned(),
+            (None, _) => format!("not attached: {reason}"),
         };
-        interfaces.row([
-            interface.name.clone(),
-            interface.ifindex.to_string(),
-            xdp.to_owned(),
-        ]);
+        let index = interface
+            .ifindex
+            .map_or("-".to_owned(), |index| index.to_string());
+        interfaces.row([interface.name.clone(), index, xdp]);
     }
     let mut maps = Grid::new(&[
         ("MAP", Left),

@@ -80,6 +80,7 @@ fn network(model: &Model, answer: &RouteAnswer) -> Network {
         name: "eth0".to_owned(),
         address: Some(OURS),
         is_up: true,
+        has_carrier: true,
     };
     let known = NeighbourEntry {
         address: Some(THEIRS),

@@ -1,7 +1,6 @@
 //! The engine's state, and the one function that brings the kernel in line with the model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -10,18 +9,18 @@ use anyhow::Context;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::announcer::Announcer;
 use super::handle::{EngineError, Outcome};
-use super::interfaces::{Interfaces, OnMissing};
+use super::interfaces::{Interfaces, Unattached};
+use super::own_vips::OwnVips;
 use super::surroundings::Surroundings;
-use super::vips::{OwnVips, VipStep, additions, removals};
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
 use crate::desired::{Desired, desired, way_to};
 use crate::loader::{Datapath, readiness};
 use crate::maps::{AyaStore, MapStore};
-use crate::model::{Limits, Model};
+use crate::model::{Interface, Limits, Model};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
 use crate::reconcile::{Actual, Capacities, MapFull, Plan, apply, plan};
@@ -74,7 +73,7 @@ impl Engine {
             surroundings: parts.surroundings,
             interfaces: Interfaces::default(),
             own_vips: parts.own_vips,
-            announcer: Announcer::default(),
+            announcer: Announcer::open(),
             store: parts.store,
             events: readiness::readable(parts.events).context("cannot poll the events map")?,
             started: Instant::now(),
@@ -88,28 +87,35 @@ impl Engine {
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
         let known_before = self.surroundings.hosts(&self.model);
         let old = std::mem::replace(&mut self.model, model);
-        let refusal = match self.enforce(&known_before).await {
+        let refusal = match self.enforce(&old.interfaces, &known_before).await {
             Ok(()) => return Ok(self.warnings(&old)),
             Err(error) => error,
         };
         self.model = old;
-        if let Err(error) = self.enforce(&known_before).await {
+        let interfaces = self.model.interfaces.clone();
+        if let Err(error) = self.enforce(&interfaces, &known_before).await {
             // The periodic pass tries again.
             error!("the former state is not wholly restored: {error}");
         }
         Err(refusal)
     }
 
-    async fn enforce(&mut self, known_before: &BTreeSet<LinkHost>) -> Result<(), EngineError> {
+    /// Puts the model in force; `known_interfaces` and `known_hosts` are from before it. An interface
+    /// among them that is missing now is waited for: it has nothing to do with the change.
+    async fn enforce(
+        &mut self,
+        known_interfaces: &[Interface],
+        known_hosts: &BTreeSet<LinkHost>,
+    ) -> Result<(), EngineError> {
         self.ids
             .assign(&self.model)
             .map_err(|shortage| out_of_ids(shortage, &self.limits))?;
         self.refresh(Changes::ALL).await?;
         // Whether it fits is known before anything is touched.
         self.plan(&self.desired()).map_err(EngineError::from)?;
-        self.attach(OnMissing::Fail)?;
+        self.attach_at_once(known_interfaces)?;
         if !self.takes_over() {
-            let settled = self.surroundings.settle(&self.model, known_before).await;
+            let settled = self.surroundings.settle(&self.model, known_hosts).await;
             settled.map_err(EngineError::Failed)?;
         }
         self.pass().await
@@ -135,10 +141,13 @@ impl Engine {
     }
 
     async fn try_follow(&mut self, changes: Changes) -> Result<(), EngineError> {
-        self.refresh(changes).await?;
-        self.attach(OnMissing::Wait)?;
+        let refreshed = self.refresh(changes).await;
+        let failures = self.attach();
+        self.interfaces.go_on_without(failures);
         self.surroundings.resolve_due(&self.model).await;
-        self.pass().await
+        // Whatever is known by now is put in force.
+        let passed = self.pass().await;
+        refreshed.and(passed)
     }
 
     async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
@@ -152,24 +161,33 @@ impl Engine {
         refreshed.map_err(EngineError::Failed)
     }
 
-    fn attach(&mut self, on_missing: OnMissing) -> Result<(), EngineError> {
+    fn attach(&mut self) -> Vec<Unattached> {
         let program = self.datapath.program.as_fd();
         let (wanted, view) = (&self.model.interfaces, self.surroundings.view());
-        self.interfaces
-            .attach(program, wanted, view, on_missing)
-            .map_err(|error| EngineError::Failed(error.into()))
+        self.interfaces.attach(program, wanted, view)
+    }
+
+    /// Refuses to go on without an interface that was not asked for before.
+    fn attach_at_once(&mut self, known: &[Interface]) -> Result<(), EngineError> {
+        let is_new =
+            |failure: &Unattached| known.iter().all(|known| known.name != failure.interface);
+        let (new, old): (Vec<_>, Vec<_>) = self.attach().into_iter().partition(is_new);
+        self.interfaces.go_on_without(old);
+        let refusal = new.into_iter().next();
+        refusal.map_or(Ok(()), |one| Err(EngineError::Failed(one.error.into())))
     }
 
     /// Brings the kernel in line with the model. What is being removed loses its VIP first; what
-    /// is being added gets its VIP last.
+    /// is being added gets its VIP last. A VIP that cannot be moved holds up nothing else: the first
+    /// failure is reported in the end.
     async fn pass(&mut self) -> Result<(), EngineError> {
         let desired = self.desired();
         let plan = self.plan(&desired).map_err(EngineError::from)?;
-        self.remove_vips().await.map_err(EngineError::Failed)?;
+        let removed = self.remove_vips().await.map_err(EngineError::Failed);
         self.apply(&plan)?;
-        self.add_vips().await.map_err(EngineError::Failed)?;
+        let added = self.add_vips().await.map_err(EngineError::Failed);
         self.interfaces.release_all_but(&self.model.interfaces);
-        Ok(())
+        removed.and(added)
     }
 
     fn desired(&self) -> Desired {
@@ -188,71 +206,6 @@ impl Engine {
     fn apply(&mut self, plan: &Plan) -> Result<(), EngineError> {
         let (actual, store) = (&mut self.actual, &mut self.store);
         blocking(|| apply(plan, actual, store)).map_err(|error| EngineError::Failed(error.into()))
-    }
-
-    fn wanted_vips(&self) -> BTreeSet<IpAddr> {
-        let services = self.model.services.values();
-        services
-            .filter(|_| self.model.manage_vips)
-            .map(|service| service.vip)
-            .collect()
-    }
-
-    async fn remove_vips(&mut self) -> anyhow::Result<()> {
-        let attached = self.staying_interfaces();
-        let wanted = self.wanted_vips();
-        let view = self.surroundings.view();
-        for step in removals(&self.own_vips, &wanted, &attached, view) {
-            self.take(step).await?;
-        }
-        Ok(())
-    }
-
-    async fn add_vips(&mut self) -> anyhow::Result<()> {
-        let attached = self.staying_interfaces();
-        let wanted = self.wanted_vips();
-        for step in additions(&wanted, &attached, self.surroundings.view()) {
-            self.take(step).await?;
-        }
-        Ok(())
-    }
-
-    /// Attached interfaces that the model still has, by name and index.
-    fn staying_interfaces(&self) -> Vec<(String, u32)> {
-        self.interfaces.in_order(&self.model.interfaces)
-    }
-
-    /// Takes one step, and keeps the view of the node's addresses true: the kernel's notification
-    /// comes later.
-    async fn take(&mut self, step: VipStep) -> anyhow::Result<()> {
-        let Surroundings {
-            netlink, network, ..
-        } = &mut self.surroundings;
-        match step {
-            VipStep::Forget(vip) => {
-                warn!(%vip, "the VIP was removed by somebody else");
-                self.own_vips.forget(vip)?;
-            }
-            VipStep::Remove { vip, ifindex } => {
-                self.announcer.stop(vip);
-                netlink.remove_vip(ifindex, vip).await?;
-                network.view.remove_address(ifindex, vip);
-                self.own_vips.forget(vip)?;
-                info!(%vip, "VIP removed");
-            }
-            VipStep::Add {
-                vip,
-                interface,
-                ifindex,
-            } => {
-                self.own_vips.note(vip, &interface)?;
-                netlink.add_vip(ifindex, vip).await?;
-                network.view.add_host_address(ifindex, vip);
-                info!(%vip, interface, "VIP added");
-                self.announcer.start(vip, ifindex, &network.view);
-            }
-        }
-        Ok(())
     }
 
     /// What the operator should know about the change from `old` to the model in force.
@@ -300,8 +253,8 @@ impl Engine {
 
     async fn remove_all_vips(&mut self) -> anyhow::Result<()> {
         let refreshed = self.refresh(Changes::ALL).await;
-        self.remove_vips().await?;
-        Ok(refreshed?)
+        let removed = self.remove_vips().await;
+        refreshed.map_err(anyhow::Error::from).and(removed)
     }
 
     fn clear_maps(&mut self) -> anyhow::Result<()> {

@@ -3,76 +3,100 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::snapshot::InterfaceState;
 use crate::loader::attach::{AttachError, Attachment, attach};
 use crate::model::Interface;
 use crate::netlink::view::View;
 
-/// What to do about an interface that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnMissing {
-    /// Refuse: the operator has just asked for it.
-    Fail,
-    /// Go on without it: it was there and may come back.
-    Wait,
-}
-
 struct Attached {
     interface: Interface,
+    /// Its name now, which may be another than the configured one.
+    name: String,
     attachment: Attachment,
 }
 
-/// The attachments by interface name.
+/// An interface that the program is not attached to, and why.
+pub(super) struct Unattached {
+    /// The configured name.
+    pub(super) interface: String,
+    /// The reason.
+    pub(super) error: AttachError,
+}
+
+/// The attachments by configured name, and what is missing.
 #[derive(Default)]
-pub(super) struct Interfaces(BTreeMap<String, Attached>);
+pub(super) struct Interfaces {
+    attached: BTreeMap<String, Attached>,
+    /// Reasons by configured name.
+    unattached: BTreeMap<String, String>,
+}
 
 impl Interfaces {
     /// Attaches `program` to each of `wanted` that it is not yet attached to; an interface that was
-    /// deleted and made again is a new one.
+    /// deleted and made again is a new one. What fails does not keep the others from being attached.
     pub(super) fn attach(
         &mut self,
         program: BorrowedFd<'_>,
         wanted: &[Interface],
         view: &View,
-        on_missing: OnMissing,
-    ) -> Result<(), AttachError> {
+    ) -> Vec<Unattached> {
         self.forget_vanished(view);
+        let mut failures = Vec::new();
         for interface in wanted {
-            if self.0.contains_key(&interface.name) {
+            if self.attached.contains_key(&interface.name) {
                 continue;
             }
-            match view.ifindex(&interface.name) {
-                Some(ifindex) => {
-                    let attachment = attach(program, &interface.name, ifindex, interface.xdp)?;
-                    let attached = Attached {
-                        interface: interface.clone(),
-                        attachment,
-                    };
-                    self.0.insert(interface.name.clone(), attached);
-                }
-                None if on_missing == OnMissing::Fail => return Err(missing(interface, view)),
-                None => {}
+            match attach_one(program, interface, view) {
+                Ok(attached) => drop(self.attached.insert(interface.name.clone(), attached)),
+                Err(error) => failures.push(Unattached {
+                    interface: interface.name.clone(),
+                    error,
+                }),
             }
         }
-        Ok(())
+        failures
     }
 
-    /// The kernel has detached the program from what is gone.
-    fn forget_vanished(&mut self, view: &View) {
-        self.0.retain(|name, attached| {
-            let is_there = view.ifindex(name) == Some(attached.attachment.ifindex);
-            if !is_there {
-                warn!(interface = name, "the interface has gone; waiting for it");
+    /// Goes on without what could not be attached; each reason is logged when it is new.
+    pub(super) fn go_on_without(&mut self, failures: Vec<Unattached>) {
+        let before = std::mem::take(&mut self.unattached);
+        for Unattached { interface, error } in failures {
+            let reason = error.to_string();
+            if before.get(&interface) != Some(&reason) {
+                error!(interface, "not attached, trying again: {reason}");
             }
-            is_there
+            self.unattached.insert(interface, reason);
+        }
+    }
+
+    /// The kernel has detached the program from what is gone. Under another name it is still there.
+    fn forget_vanished(&mut self, view: &View) {
+        self.attached.retain(|configured, attached| {
+            let Some(link) = view.links.get(&attached.attachment.ifindex) else {
+                warn!(
+                    interface = configured,
+                    "the interface has gone; waiting for it"
+                );
+                return false;
+            };
+            if link.name != attached.name {
+                warn!(
+                    interface = configured,
+                    "the interface was renamed to {}: XDP stays attached; lbd does not find it \
+                     under its configured name at the next start",
+                    link.name
+                );
+                attached.name.clone_from(&link.name);
+            }
+            true
         });
     }
 
     /// Detaches the program from everything that is not in `wanted`.
     pub(super) fn release_all_but(&mut self, wanted: &[Interface]) {
-        self.0.retain(|name, _| {
+        self.attached.retain(|name, _| {
             let stays = wanted.iter().any(|interface| interface.name == *name);
             if !stays {
                 info!(interface = name, "XDP detached");
@@ -85,11 +109,8 @@ impl Interfaces {
     pub(super) fn in_order(&self, wanted: &[Interface]) -> Vec<(String, u32)> {
         wanted
             .iter()
-            .filter_map(|interface| self.0.get(&interface.name))
-            .map(|attached| {
-                let name = attached.interface.name.clone();
-                (name, attached.attachment.ifindex)
-            })
+            .filter_map(|interface| self.attached.get(&interface.name))
+            .map(|attached| (attached.name.clone(), attached.attachment.ifindex))
             .collect()
     }
 
@@ -98,7 +119,7 @@ impl Interfaces {
         wanted
             .iter()
             .filter(|interface| {
-                let attached = self.0.get(&interface.name);
+                let attached = self.attached.get(&interface.name);
                 attached.is_some_and(|attached| attached.interface.xdp != interface.xdp)
             })
             .map(|interface| {
@@ -110,20 +131,36 @@ impl Interfaces {
             .collect()
     }
 
-    /// For the snapshot.
-    pub(super) fn states(&self) -> Vec<InterfaceState> {
-        let state = |attached: &Attached| InterfaceState {
-            interface: attached.interface.clone(),
-            ifindex: attached.attachment.ifindex,
-            attached: attached.attachment.mode.label(),
+    /// For the snapshot: each of `wanted`, attached or not.
+    pub(super) fn states(&self, wanted: &[Interface]) -> Vec<InterfaceState> {
+        let state = |interface: &Interface| {
+            let attached = self.attached.get(&interface.name);
+            InterfaceState {
+                interface: interface.clone(),
+                ifindex: attached.map(|attached| attached.attachment.ifindex),
+                attached: attached.map(|attached| attached.attachment.mode.label()),
+                reason: self.unattached.get(&interface.name).cloned(),
+            }
         };
-        self.0.values().map(state).collect()
+        wanted.iter().map(state).collect()
     }
 }
 
-fn missing(interface: &Interface, view: &View) -> AttachError {
-    AttachError::NoInterface {
-        interface: interface.name.clone(),
-        existing: view.links.values().map(|link| link.name.clone()).collect(),
-    }
+fn attach_one(
+    program: BorrowedFd<'_>,
+    interface: &Interface,
+    view: &View,
+) -> Result<Attached, AttachError> {
+    let Some(ifindex) = view.ifindex(&interface.name) else {
+        return Err(AttachError::NoInterface {
+            interface: interface.name.clone(),
+            existing: view.links.values().map(|link| link.name.clone()).collect(),
+        });
+    };
+    let attachment = attach(program, &interface.name, ifindex, interface.xdp)?;
+    Ok(Attached {
+        interface: interface.clone(),
+        name: interface.name.clone(),
+        attachment,
+    })
 }

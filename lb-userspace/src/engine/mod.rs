@@ -7,12 +7,14 @@ mod announcer;
 mod core;
 mod handle;
 mod interfaces;
+mod own_vips;
 mod report;
 mod resolver;
 pub mod snapshot;
 mod state_file;
 mod surroundings;
 mod task;
+mod vip_work;
 mod vips;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,8 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use self::core::{Engine, Parts};
+use self::own_vips::OwnVips;
 use self::surroundings::Surroundings;
-use self::vips::OwnVips;
 use crate::loader;
 use crate::model::Model;
 

@@ -1,6 +1,6 @@
 //! The snapshot: the model joined with what is in force and with the counters.
 
-use lb_common::abi::{Address, BackendStats, EndpointKey, map_name};
+use lb_common::abi::{Address, Backend as BackendEntry, BackendStats, EndpointKey, map_name};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
@@ -12,7 +12,8 @@ use crate::desired::ring::blocks_for;
 use crate::desired::{protocol_number, way_to};
 use crate::maps::{MapStore, ServiceCounters};
 use crate::model::{Backend, Service};
-use crate::netlink::next_hop::Freshness;
+use crate::netlink::next_hop::{Freshness, ResolvedHop};
+use crate::netlink::view::View;
 use crate::reconcile::InstalledRing;
 
 /// In place of a config key for maps whose capacity is fixed.
@@ -25,7 +26,7 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
         node: engine.model.node.clone(),
         uptime: engine.started.elapsed(),
         config_file: engine.config_file.clone(),
-        interfaces: engine.interfaces.states(),
+        interfaces: engine.interfaces.states(&engine.model.interfaces),
         services: engine
             .model
             .services
@@ -74,29 +75,43 @@ fn backend_state(
     BackendState {
         backend: backend.clone(),
         id,
-        next_hop: next_hop(engine, service, backend),
+        next_hop: next_hop(engine, service, backend, id),
         slots: slots.copied().unwrap_or(0),
         stats: backend_stats(engine, id),
     }
 }
 
-fn next_hop(engine: &Engine, service: &Service, backend: &Backend) -> NextHop {
-    let hop = engine.surroundings.network.hops.get(&backend.address);
-    match way_to(service.forward, hop) {
-        Err(reason) => NextHop::Unresolved(reason.to_owned()),
-        Ok(hop) => {
-            let interface = hop.interface.clone();
-            let link_address = hop.link.destination();
-            match hop.freshness {
-                Freshness::Current => NextHop::Resolved {
-                    interface,
-                    link_address,
-                },
-                Freshness::LastKnown => NextHop::LastKnown {
-                    interface,
-                    link_address,
-                },
-            }
+fn next_hop(engine: &Engine, service: &Service, backend: &Backend, id: u16) -> NextHop {
+    let network = &engine.surroundings.network;
+    let way = way_to(service.forward, network.hops.get(&backend.address));
+    reported_hop(engine.actual.maps.backends.get(&id), way, &network.view)
+}
+
+/// The next hop in the datapath's `entry`, which may lag behind the `way` that is known.
+fn reported_hop(
+    entry: Option<&BackendEntry>,
+    way: Result<&ResolvedHop, &str>,
+    view: &View,
+) -> NextHop {
+    let Some(entry) = entry.filter(|entry| entry.is_resolved == 1) else {
+        let reason = way.err().unwrap_or("found, and not yet in the datapath");
+        return NextHop::Unresolved(reason.to_owned());
+    };
+    let is_current = way.is_ok_and(|hop| {
+        let is_in_force = (hop.link, hop.ifindex) == (entry.link, entry.ifindex);
+        is_in_force && hop.freshness == Freshness::Current
+    });
+    let interface = view.link_name(entry.ifindex);
+    let link_address = entry.link.destination();
+    if is_current {
+        NextHop::Resolved {
+            interface,
+            link_address,
+        }
+    } else {
+        NextHop::LastKnown {
+            interface,
+            link_address,
         }
     }
 }
@@ -106,9 +121,9 @@ fn vip_interface(engine: &Engine, service: &Service) -> Option<String> {
         return None;
     }
     let view = engine.surroundings.view();
-    let own = engine.own_vips.interface(service.vip).cloned();
-    let foreign = || view.holders(service.vip).next();
-    own.or_else(|| foreign().map(|ifindex| view.link_name(ifindex)))
+    let own = engine.own_vips.holder(service.vip, view);
+    let holder = own.or_else(|| view.holders(service.vip).next());
+    holder.map(|ifindex| view.link_name(ifindex))
 }
 
 fn backend_stats(engine: &Engine, id: u16) -> BackendStats {
@@ -191,4 +206,57 @@ fn map_fills(engine: &Engine) -> Vec<MapFill> {
         setting: "limits.flows",
     });
     fills
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+    use lb_common::abi::LinkRewrite;
+
+    use super::*;
+
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn hop(destination: [u8; 6]) -> ResolvedHop {
+        ResolvedHop {
+            ifindex: 4,
+            interface: "eth0".to_owned(),
+            link: LinkRewrite::new(destination, OURS),
+            freshness: Freshness::Current,
+        }
+    }
+
+    fn entry(is_resolved: u8) -> BackendEntry {
+        BackendEntry {
+            link: LinkRewrite::new(THEIRS, OURS),
+            ifindex: 4,
+            is_resolved,
+            ..BackendEntry::zeroed()
+        }
+    }
+
+    #[test]
+    fn what_the_datapath_uses_is_reported_and_not_what_it_should() {
+        let report = |entry, way| reported_hop(entry, way, &View::default());
+        let (interface, link_address) = ("interface 4".to_owned(), THEIRS);
+        let last_known = NextHop::LastKnown {
+            interface: interface.clone(),
+            link_address,
+        };
+        let resolved = NextHop::Resolved {
+            interface,
+            link_address,
+        };
+        let (written, unwritten) = (entry(1), entry(0));
+        let (same, moved) = (hop(THEIRS), hop([2, 0, 0, 0, 0, 8]));
+        assert_eq!(report(Some(&written), Ok(&same)), resolved);
+        assert_eq!(report(Some(&written), Ok(&moved)), last_known);
+        assert_eq!(report(Some(&written), Err("down")), last_known);
+        let unresolved = |reason: &str| NextHop::Unresolved(reason.to_owned());
+        assert_eq!(report(Some(&unwritten), Err("down")), unresolved("down"));
+        let waiting = unresolved("found, and not yet in the datapath");
+        assert_eq!(report(Some(&unwritten), Ok(&same)), waiting);
+        assert_eq!(report(None, Ok(&same)), waiting);
+    }
 }

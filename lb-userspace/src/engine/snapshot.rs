@@ -7,15 +7,17 @@ use lb_common::drop_reason::DropReason;
 
 use crate::model::{Backend, Interface, Service};
 
-/// How an interface is attached.
+/// How an interface is attached, or why it is not.
 #[derive(Clone, Debug)]
 pub struct InterfaceState {
     /// As configured.
     pub interface: Interface,
-    /// The kernel's index of it.
-    pub ifindex: u32,
-    /// `native` or `generic`.
-    pub attached: &'static str,
+    /// The kernel's index of it, while it is attached.
+    pub ifindex: Option<u32>,
+    /// `native` or `generic`; `None` while it is not attached.
+    pub attached: Option<&'static str>,
+    /// Why it is not attached.
+    pub reason: Option<String>,
 }
 
 /// A backend's next hop.

@@ -113,7 +113,7 @@ impl Engine {
 
     async fn keep_house(&mut self) {
         self.surroundings.resolve_due(&self.model).await;
-        self.announcer.repeat(self.surroundings.view());
+        self.announcer.tick(self.surroundings.view());
     }
 }
 

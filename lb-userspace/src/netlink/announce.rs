@@ -26,17 +26,33 @@ const TARGET_LINK_ADDRESS: u8 = 2;
 const HOP_LIMIT_MAX: u8 = 255;
 const ICMPV6_BYTES: usize = 32;
 
-/// Sends the announcements of `vip` on `ifindex`, whose Ethernet address is `source`.
-///
-/// # Errors
-/// If a frame cannot be sent.
-pub fn announce(ifindex: u32, source: LinkAddress, vip: IpAddr) -> anyhow::Result<()> {
-    let socket = open().context("cannot open a packet socket: is CAP_NET_RAW there?")?;
-    for frame in frames(source, vip) {
-        send(&socket, ifindex, &frame)
-            .with_context(|| format!("cannot announce {vip} on interface {ifindex}"))?;
+/// A socket that sends whole frames on any interface, in the network namespace of the thread that
+/// opened it. One for all: closing such a socket waits until every CPU has let go of it, ~10 ms.
+#[derive(Debug)]
+pub struct PacketSocket(OwnedFd);
+
+impl PacketSocket {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// If the kernel gives none.
+    pub fn open() -> anyhow::Result<Self> {
+        let socket = open().context("cannot open a packet socket: is CAP_NET_RAW there?")?;
+        Ok(Self(socket))
     }
-    Ok(())
+
+    /// Sends the announcements of `vip` on `ifindex`, whose Ethernet address is `source`. Does not
+    /// wait.
+    ///
+    /// # Errors
+    /// If a frame cannot be sent at once.
+    pub fn announce(&self, ifindex: u32, source: LinkAddress, vip: IpAddr) -> anyhow::Result<()> {
+        for frame in frames(source, vip) {
+            send(&self.0, ifindex, &frame)
+                .with_context(|| format!("cannot announce {vip} on interface {ifindex}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The frames that announce `vip`. Some hosts learn from gratuitous requests only, some from
@@ -116,7 +132,7 @@ fn send(socket: &OwnedFd, ifindex: u32, frame: &[u8]) -> io::Result<()> {
             socket.as_raw_fd(),
             frame.as_ptr().cast(),
             frame.len(),
-            0,
+            libc::MSG_DONTWAIT,
             (&raw const address).cast(),
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )

@@ -137,6 +137,7 @@ mod tests {
             name: "eth0".to_owned(),
             address: Some(OURS),
             is_up: true,
+            has_carrier: true,
         };
         let state = match address {
             Some(_) => NeighbourState::Confirmed,

@@ -34,6 +34,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<(u32, Link)> {
         name,
         address: address.filter(|_| is_ethernet),
         is_up: message.header.flags.contains(LinkFlags::Up),
+        has_carrier: message.header.flags.contains(LinkFlags::LowerUp),
     };
     Some((message.header.index, link))
 }

@@ -15,6 +15,8 @@ pub struct Link {
     pub address: Option<LinkAddress>,
     /// Whether it is administratively up (`IFF_UP`).
     pub is_up: bool,
+    /// Whether there is something at its other end (`IFF_LOWER_UP`).
+    pub has_carrier: bool,
 }
 
 /// An address of this node.

@@ -88,7 +88,16 @@ fn status_has_its_documented_keys() {
             "api_version": "v1",
             "uptime_s": 61,
             "config_file": null,
-            "interfaces": [{"name": "eth0", "ifindex": 2, "xdp": "auto", "attached": "generic"}],
+            "interfaces": [
+                {
+                    "name": "eth0", "ifindex": 2, "xdp": "auto", "attached": "generic",
+                    "reason": null
+                },
+                {
+                    "name": "eth1", "ifindex": null, "xdp": "native", "attached": null,
+                    "reason": "no interface eth1; there is lo, eth0"
+                }
+            ],
             "service_count": 0,
             "backend_count": 0,
             "maps": [

@@ -117,19 +117,32 @@ fn apply(model: &mut Model, change: Change) -> Result<Vec<String>, EngineError> 
     Ok(warnings.iter().map(ToString::to_string).collect())
 }
 
+fn interface(name: &str, xdp: XdpMode) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        xdp,
+    }
+}
+
 fn snapshot(model: &Model) -> Snapshot {
     Snapshot {
         node: model.node.clone(),
         uptime: Duration::from_millis(61_500),
         config_file: None,
-        interfaces: vec![InterfaceState {
-            interface: Interface {
-                name: "eth0".to_owned(),
-                xdp: XdpMode::Auto,
+        interfaces: vec![
+            InterfaceState {
+                interface: interface("eth0", XdpMode::Auto),
+                ifindex: Some(2),
+                attached: Some("generic"),
+                reason: None,
             },
-            ifindex: 2,
-            attached: "generic",
-        }],
+            InterfaceState {
+                interface: interface("eth1", XdpMode::Native),
+                ifindex: None,
+                attached: None,
+                reason: Some("no interface eth1; there is lo, eth0".to_owned()),
+            },
+        ],
         services: model.services.values().map(service_state).collect(),
         maps: vec![
             MapFill {
