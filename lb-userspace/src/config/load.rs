@@ -1,3 +1,6 @@
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -55,13 +58,24 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Report
 
 fn read_text(path: &Path) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
-    let bytes = std::fs::metadata(path).map_err(text)?.len();
-    if bytes > FILE_BYTES_MAX {
+    // A FIFO that nobody writes to is not waited for.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = opened.map_err(text)?;
+    if !file.metadata().map_err(text)?.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let mut content = Vec::new();
+    // What the file grows by meanwhile is not in its length.
+    let mut limited = file.take(FILE_BYTES_MAX + 1);
+    let bytes = limited.read_to_end(&mut content).map_err(text)?;
+    if bytes as u64 > FILE_BYTES_MAX {
         return Err(format!(
-            "it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read"
+            "it is larger than {FILE_BYTES_MAX} bytes, which is as much as is read"
         ));
     }
-    let content = std::fs::read(path).map_err(text)?;
     String::from_utf8(content).map_err(|error| {
         let byte = error.utf8_error().valid_up_to();
         format!("it is no UTF-8 text: see byte {byte}")

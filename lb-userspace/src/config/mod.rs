@@ -8,6 +8,7 @@ mod load;
 mod reader;
 mod report;
 mod schema;
+mod source;
 mod spans;
 mod validate;
 

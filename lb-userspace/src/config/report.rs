@@ -2,13 +2,21 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+
+use super::source::Source;
 
 /// Columns that a report is wrapped at. Unit: characters.
 const WIDTH: usize = 110;
 
+/// Most diagnostics that are told; whoever has more mends the first ones first.
+const SHOWN_MAX: usize = 100;
+
+/// Longest message and help. They quote what was written, which may be anything. Unit: characters.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
 /// How serious a diagnostic is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
     Error,
     Warning,
@@ -48,6 +56,20 @@ impl Diagnostic {
         self.help = Some(help.into());
         self
     }
+
+    /// Where its place begins; those without one come first.
+    fn start(&self) -> Option<usize> {
+        self.span.as_ref().map(|span| span.start)
+    }
+
+    fn shorten(&mut self) {
+        for text in std::iter::once(&mut self.message).chain(&mut self.help) {
+            if let Some((end, _)) = text.char_indices().nth(MESSAGE_CHARS_MAX) {
+                text.truncate(end);
+                text.push_str(" …");
+            }
+        }
+    }
 }
 
 /// How a report is drawn.
@@ -82,16 +104,28 @@ impl Look {
 
 /// Everything that is to be said about a config file.
 pub struct Report {
-    source: NamedSource<String>,
-    diagnostics: Vec<Diagnostic>,
+    source: Source,
+    /// In the order of the file.
+    shown: Vec<Diagnostic>,
+    omitted_count: usize,
+    error_count: usize,
 }
 
 impl Report {
     pub(super) fn new(file: &str, text: &str, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        let error_count = diagnostics.iter().filter(is_error).count();
+        // No warning takes an error's place.
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.severity, diagnostic.start()));
+        let omitted_count = diagnostics.len().saturating_sub(SHOWN_MAX);
+        diagnostics.truncate(SHOWN_MAX);
+        diagnostics.sort_by_key(Diagnostic::start);
+        diagnostics.iter_mut().for_each(Diagnostic::shorten);
         Self {
-            source: NamedSource::new(file, text.to_owned()),
-            diagnostics,
+            source: Source::new(file, if diagnostics.is_empty() { "" } else { text }),
+            shown: diagnostics,
+            omitted_count,
+            error_count,
         }
     }
 
@@ -102,58 +136,60 @@ impl Report {
 
     /// Errors in it.
     pub fn error_count(&self) -> usize {
-        let errors = self.diagnostics.iter();
-        errors
-            .filter(|diagnostic| diagnostic.severity == Severity::Error)
-            .count()
+        self.error_count
     }
 
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
-        self.diagnostics.is_empty()
+        self.shown.is_empty()
     }
 
-    /// One line for each diagnostic: `file:line:column: error: message (help)`.
+    /// One line for each diagnostic: `file:line:column: error: message (help)`; of very many the
+    /// first, and how many more there are.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.diagnostics.iter().map(|diagnostic| {
-            let help = diagnostic.help.as_ref().map(|help| format!(" ({help})"));
-            format!(
-                "{}: {}: {}{}",
-                self.position(diagnostic),
-                match diagnostic.severity {
-                    Severity::Error => "error",
-                    Severity::Warning => "warning",
-                },
-                diagnostic.message,
-                help.unwrap_or_default()
-            )
-        })
+        self.shown
+            .iter()
+            .map(|diagnostic| self.line(diagnostic))
+            .chain(self.omission())
+    }
+
+    fn line(&self, diagnostic: &Diagnostic) -> String {
+        let help = diagnostic.help.as_ref().map(|help| format!(" ({help})"));
+        format!(
+            "{}: {}: {}{}",
+            self.position(diagnostic),
+            match diagnostic.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            },
+            diagnostic.message,
+            help.unwrap_or_default()
+        )
+    }
+
+    fn omission(&self) -> Option<String> {
+        let count = self.omitted_count;
+        (count > 0).then(|| format!("{}: and {count} more", self.file()))
     }
 
     /// `file:line:column`, from 1; columns are characters.
     fn position(&self, diagnostic: &Diagnostic) -> String {
         let file = self.file();
-        let Some(span) = &diagnostic.span else {
+        let Some(start) = diagnostic.start() else {
             return file.to_owned();
         };
-        let text = self.source.inner();
-        let before = text.get(..span.start).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |line| line.chars().count())
-            + 1;
+        let (line, column) = self.source.place(start);
         format!("{file}:{line}:{column}")
     }
 
-    /// Each diagnostic with its place, the lines around it and a caret.
+    /// Each diagnostic with its place, the lines around it and a caret; where these lines are too wide
+    /// for that, as one line.
     pub fn render(&self, look: Look) -> String {
         let handler = GraphicalReportHandler::new_themed(look.theme())
             .with_links(false)
             .with_width(WIDTH);
         let mut text = String::new();
-        for diagnostic in &self.diagnostics {
+        for diagnostic in &self.shown {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -161,15 +197,13 @@ impl Report {
                 diagnostic,
                 source: &self.source,
             };
-            // Writing to a string fails only if the source cannot be read, as where a span lies
-            // outside it; the plain line is there for that case.
-            if handler.render_report(&mut text, &shown).is_err() {
-                text.push_str(&format!(
-                    "{}: {}\n",
-                    self.position(diagnostic),
-                    diagnostic.message
-                ));
+            if !shown.is_drawable() || handler.render_report(&mut text, &shown).is_err() {
+                text.push_str(&self.line(diagnostic));
+                text.push('\n');
             }
+        }
+        if let Some(omission) = self.omission() {
+            text.push_str(&format!("\n{omission}\n"));
         }
         text
     }
@@ -198,7 +232,16 @@ impl std::error::Error for Report {}
 #[derive(Debug)]
 struct Shown<'r> {
     diagnostic: &'r Diagnostic,
-    source: &'r NamedSource<String>,
+    source: &'r Source,
+}
+
+impl Shown<'_> {
+    /// Whether all places are in lines that can be drawn.
+    fn is_drawable(&self) -> bool {
+        let other = self.diagnostic.other.as_ref().map(|other| &other.span);
+        let mut spans = self.diagnostic.span.iter().chain(other);
+        spans.all(|span| self.source.is_drawable(span.start))
+    }
 }
 
 impl fmt::Display for Shown<'_> {
@@ -229,11 +272,12 @@ impl miette::Diagnostic for Shown<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let main = self.diagnostic.span.clone()?;
+        let main = self.source.first_line_of(self.diagnostic.span.as_ref()?);
         let text = self.diagnostic.other.as_ref().map(|_| "here".to_owned());
         let main = LabeledSpan::new_primary_with_span(text, main);
         let other = self.diagnostic.other.iter().map(|other| {
-            LabeledSpan::new_with_span(Some(other.text.to_owned()), other.span.clone())
+            let span = self.source.first_line_of(&other.span);
+            LabeledSpan::new_with_span(Some(other.text.to_owned()), span)
         });
         Some(Box::new(std::iter::once(main).chain(other)))
     }

@@ -361,8 +361,56 @@ fn a_file_that_cannot_be_read_says_why() {
     };
     let missing = directory.path().join("missing.toml");
     assert!(refusal(&missing).contains("No such file or directory"));
-    assert!(refusal(directory.path()).contains("cannot read"));
+    assert!(refusal(directory.path()).contains("it is no regular file"));
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for special in [&*fifo, std::path::Path::new("/dev/zero")] {
+        assert!(refusal(special).contains("it is no regular file"));
+    }
+    let huge = directory.path().join("huge.toml");
+    let file = std::fs::File::create(&huge).unwrap();
+    file.set_len(64 * 1024 * 1024 + 1).unwrap();
+    assert!(refusal(&huge).contains("it is larger than 67108864 bytes"));
     let binary = directory.path().join("binary.toml");
     std::fs::write(&binary, b"a = \xff").unwrap();
     assert!(refusal(&binary).contains("it is no UTF-8 text: see byte 4"));
+}
+
+#[test]
+fn a_line_too_wide_to_be_drawn_is_named_by_its_place() {
+    let wide = "x".repeat(100_000);
+    let text = format!("[node]\nname = \"{wide}\"\n{wide} = 1\n[nodes]\n");
+    let report = report(&text);
+    let drawing = report.render(Look::Plain);
+    for place in [
+        "lbd.toml:2:8: error: ",
+        "lbd.toml:3:1: error: unknown key `xxx",
+    ] {
+        assert!(drawing.contains(place), "{place}");
+    }
+    assert!(drawing.len() < 10_000, "{} bytes", drawing.len());
+    assert_eq!(report.error_count(), 3);
+}
+
+#[test]
+fn of_a_hundred_thousand_mistakes_the_first_hundred_are_told() {
+    // A warning that comes first takes no error's place.
+    let keys: String = (0..100_000).map(|n| format!("key{n} = 1\n")).collect();
+    let text = format!("{WEB}[limits]\n{keys}");
+    let start = std::time::Instant::now();
+    let report = report(&text);
+    assert_eq!(report.error_count(), 100_000);
+    let lines: Vec<_> = report.lines().collect();
+    assert_eq!(lines.len(), 101);
+    assert_eq!(lines[100], "lbd.toml: and 99901 more");
+    assert!(
+        lines
+            .iter()
+            .take(100)
+            .all(|line| line.contains(": error: "))
+    );
+    let drawing = report.render(Look::Plain);
+    assert!(drawing.ends_with("lbd.toml: and 99901 more\n"));
+    // Quadratic work on this text takes minutes.
+    assert!(start.elapsed() < std::time::Duration::from_secs(30));
 }
