@@ -1,10 +1,13 @@
 //! Taking requests apart, with refusals in the API's own form.
 
+use std::fmt::Display;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use lb_common::limits::NAME_LEN_MAX;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -62,11 +65,32 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let segments = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(unreadable)?;
+        require_short(&segments)?;
         let path = Path::from_request_parts(parts, state).await;
-        let Path(names) = path.map_err(|rejection| {
-            let message = format!("the path cannot be read: {rejection}");
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
-        })?;
+        let Path(names) = path.map_err(unreadable)?;
         Ok(Self(names))
+    }
+}
+
+fn unreadable(rejection: impl Display) -> ApiError {
+    let message = format!("the path cannot be read: {rejection}");
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
+}
+
+/// What is too long for a name is not looked for.
+fn require_short(segments: &RawPathParams) -> Result<(), ApiError> {
+    let too_long = segments.iter().find(|(_, name)| name.len() > NAME_LEN_MAX);
+    match too_long {
+        None => Ok(()),
+        Some((noun, name)) => Err(ApiError::field(
+            noun,
+            format!(
+                "the {noun}'s name in the path has {} bytes, and a name has at most {NAME_LEN_MAX}",
+                name.len()
+            ),
+        )),
     }
 }

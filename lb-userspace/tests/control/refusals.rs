@@ -257,3 +257,22 @@ fn full_maps_limits_and_a_failing_kernel_have_codes_of_their_own() {
         answer.message()
     );
 }
+
+#[test]
+fn a_name_in_the_path_that_no_name_can_be_is_refused_unread() {
+    let daemon = with_web();
+    let (longest, long) = ("a".repeat(63), "a".repeat(60_000));
+    for (method, body) in [("GET", ""), ("DELETE", "")] {
+        let answer = ask(&daemon, method, &format!("/v1/services/{longest}"), body);
+        assert_eq!(answer.refusal(), (404, "not_found", None), "{method}");
+        for (path, field) in [
+            (format!("/v1/services/{longest}a"), "service"),
+            (format!("/v1/services/{long}"), "service"),
+            (format!("/v1/services/web/backends/{long}"), "backend"),
+        ] {
+            let answer = ask(&daemon, method, &path, body);
+            assert_eq!(answer.refusal(), (400, "invalid", Some(field)), "{method}");
+            assert!(answer.message().len() < 200, "{}", answer.message());
+        }
+    }
+}
