@@ -7,6 +7,7 @@ use crate::abi::{
     Address, Backend, EndpointKey, FlowRecord, NatReply, Neighbour, NeighbourKey, NeighbourWanted,
     Route, Service, Slot,
 };
+use crate::datapath::flow;
 use crate::drop_reason::DropReason;
 use crate::limits::HASH_KEY_WORDS;
 
@@ -18,13 +19,14 @@ pub trait FlowSetHandle {
     fn fingerprint(&self, entry: usize) -> u64;
     /// An entry's record.
     fn record(&self, entry: usize) -> FlowRecord;
-    /// Takes an entry that still holds the fingerprint `old`, and marks it as free. `false` if
-    /// another CPU was faster.
+    /// Takes an entry that still holds the fingerprint `old` for writing, by marking it as busy.
+    /// `false` if another CPU was faster.
     fn claim(&self, entry: usize, old: u64) -> bool;
-    /// Writes an entry's record.
-    fn put_record(&self, entry: usize, record: FlowRecord);
-    /// Writes an entry's fingerprint, after its record.
-    fn put_fingerprint(&self, entry: usize, fingerprint: u64);
+    /// Fills a claimed entry: first the record, then the fingerprint, so that whoever finds the
+    /// fingerprint finds its record.
+    fn fill(&self, entry: usize, fingerprint: u64, record: FlowRecord);
+    /// Replaces an entry's record if it is still `old`.
+    fn replace_record(&self, entry: usize, old: FlowRecord, new: FlowRecord);
 }
 
 /// The datapath's surroundings.
@@ -57,6 +59,15 @@ pub trait Kernel {
     fn flow_set_count(&self) -> u32;
     /// A set of the flow table; `None` outside of it.
     fn flow_set(&self, index: u32) -> Option<Self::FlowSet>;
+
+    /// Enters a flow into the table: [`flow::record`]. The XDP program makes a function of its own of
+    /// it, which the verifier walks once and not once for each way that leads there.
+    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32)
+    where
+        Self: Sized,
+    {
+        flow::record(self, fingerprint, record, now_s);
+    }
 
     /// The service that a backend's endpoint answers for.
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply>;

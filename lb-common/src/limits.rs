@@ -90,3 +90,7 @@ pub const IDLE_TIMEOUT_TCP_S: u32 = 900;
 
 /// Idle time-out of a UDP flow in the flow table unless the service says otherwise. Unit: seconds.
 pub const IDLE_TIMEOUT_UDP_S: u32 = 60;
+
+/// How long a TCP flow of which only SYNs were seen stays in the flow table: as long as Linux
+/// repeats a SYN by default (6 times, 63 s). Unit: seconds.
+pub const HALF_OPEN_TIMEOUT_S: u32 = 63;

@@ -4,7 +4,8 @@
 //! Each member walks its own permutation of the slots, given by an offset and a skip taken from
 //! its identity, and takes the next free slot at each of its turns. A member of weight w has w
 //! turns in T rounds, T being the smallest power of two that is no less than any weight; turns of
-//! other members do not depend on it, so that its coming and going disturbs the others little.
+//! other members do not depend on it, so that its coming and going disturbs the others little. The
+//! first turn is in the first round: nobody goes without, as long as there are slots for all.
 
 use crate::abi::Slot;
 use crate::hash::mix;
@@ -33,13 +34,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    fn new(member: &Member, slot_count: u32) -> Self {
+    fn new(member: &Member, slot_count: u32, round_cost: u32) -> Self {
         Self {
             identity: member.identity,
             slot: (mix(member.identity) % u64::from(slot_count)) as u32,
             skip: (mix(!member.identity) % u64::from(slot_count - 1)) as u32 + 1,
             weight: member.weight,
-            credit: 0,
+            credit: round_cost.saturating_sub(member.weight),
             id: member.id,
         }
     }
@@ -79,11 +80,6 @@ pub fn fill(ring: &mut [u32], members: &[Member], scratch: &mut [Cursor]) {
     if members.is_empty() {
         return;
     }
-    let cursors = &mut scratch[..members.len()];
-    for (cursor, member) in cursors.iter_mut().zip(members) {
-        *cursor = Cursor::new(member, slot_count as u32);
-    }
-    cursors.sort_unstable_by_key(|cursor| cursor.identity);
     let heaviest = members
         .iter()
         .map(|member| member.weight)
@@ -91,6 +87,11 @@ pub fn fill(ring: &mut [u32], members: &[Member], scratch: &mut [Cursor]) {
         .unwrap_or(1)
         .max(1);
     let round_cost = heaviest.next_power_of_two();
+    let cursors = &mut scratch[..members.len()];
+    for (cursor, member) in cursors.iter_mut().zip(members) {
+        *cursor = Cursor::new(member, slot_count as u32, round_cost);
+    }
+    cursors.sort_unstable_by_key(|cursor| cursor.identity);
 
     let mut free_count = slot_count;
     loop {

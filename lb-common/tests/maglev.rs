@@ -102,3 +102,10 @@ fn one_backend_has_every_slot() {
         RING_SLOTS_DEFAULT as usize
     );
 }
+
+/// A weight of 1 among many of 1000 is less than a slot's worth, and still gets one.
+#[test]
+fn nobody_goes_without() {
+    let members = members(163, 1, |id| if id == 77 { 1 } else { 1000 });
+    assert_eq!(share(&ring(RING_SLOTS_DEFAULT, &members), 77), 1);
+}

@@ -2,36 +2,47 @@
 //! host core and program against each other on damaged packets.
 
 use lb_common::datapath::{Verdict, process};
-use lb_lab::datapath::fixtures;
-use lb_lab::datapath::kernel::LoadedDatapath;
+use lb_lab::datapath::fixtures::{self, Fixture};
+use lb_lab::datapath::kernel::{Lines, LoadedDatapath};
 use lb_lab::datapath::memory::{MemoryKernel, MemoryPacket};
 use lb_lab::datapath::world::INGRESS_IFINDEX;
 
 #[test]
 fn every_fixture_holds_in_the_kernel() {
     for fixture in fixtures::all() {
-        let mut datapath = LoadedDatapath::load(&fixture.tables).expect("the program loads");
-        for (number, step) in fixture.steps.iter().enumerate() {
-            let (verdict, bytes) = datapath.run(&step.arrives).expect("the program runs");
-            let place = format!("{}, packet {number}", fixture.name);
-            match step.verdict {
-                // The action tells that it was dropped; the counters below, why.
-                Verdict::Drop(_) => {
-                    assert!(matches!(verdict, Verdict::Drop(_)), "{place}: {verdict:?}");
-                }
-                expected => {
-                    assert_eq!(verdict, expected, "{place}");
-                    assert_eq!(bytes, step.leaves, "{place}");
-                }
+        holds(&fixture, Lines::Filled);
+    }
+}
+
+/// A service whose line is empty, being written, or another's is found in the hash table.
+#[test]
+fn services_are_found_without_their_lines() {
+    for fixture in fixtures::all().iter().step_by(3) {
+        for lines in Lines::ALL {
+            holds(fixture, lines);
+        }
+    }
+}
+
+fn holds(fixture: &Fixture, lines: Lines) {
+    let mut datapath =
+        LoadedDatapath::load_with_lines(&fixture.tables, lines).expect("the program loads");
+    for (number, step) in fixture.steps.iter().enumerate() {
+        let (verdict, bytes) = datapath.run(&step.arrives).expect("the program runs");
+        let place = format!("{}, {lines:?}, packet {number}", fixture.name);
+        match step.verdict {
+            // The action tells that it was dropped; the counters below, why.
+            Verdict::Drop(_) => {
+                assert!(matches!(verdict, Verdict::Drop(_)), "{place}: {verdict:?}");
+            }
+            expected => {
+                assert_eq!(verdict, expected, "{place}");
+                assert_eq!(bytes, step.leaves, "{place}");
             }
         }
-        assert_eq!(
-            datapath.traces().expect("readable maps"),
-            fixture.traces,
-            "{}",
-            fixture.name
-        );
     }
+    let traces = datapath.traces().expect("readable maps");
+    assert_eq!(traces, fixture.traces, "{}, {lines:?}", fixture.name);
 }
 
 /// Damaged packets of every fixture: one byte after the other is set to each of a few values, and

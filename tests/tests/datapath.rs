@@ -74,6 +74,62 @@ fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
     );
 }
 
+/// Silence does not break a connection whose record nothing else needed.
+#[test]
+fn a_segment_follows_its_expired_record() {
+    let world = fixtures::FloodWorld::new();
+    let kernel = MemoryKernel::new(world.tables(), NOW_S);
+    let (_, first) = run(&kernel, &world.syn(1));
+    run(&kernel, &world.ack(1));
+    run(&kernel, &world.syn(2));
+    kernel.now_s.set(NOW_S + 100_000);
+    assert_eq!(run(&kernel, &world.ack(1)).1[..6], first[..6]);
+}
+
+/// The table has room for 4,096 flows. Ten times as many SYNs evict each other, and no established
+/// connection, however long it has been silent within its time-out.
+#[test]
+fn a_syn_flood_evicts_no_established_connection() {
+    let world = fixtures::FloodWorld::new();
+    let kernel = MemoryKernel::new(world.tables(), NOW_S);
+    let backends: Vec<Vec<u8>> = (0..1_000)
+        .map(|client| {
+            run(&kernel, &world.syn(client));
+            run(&kernel, &world.ack(client)).1[..6].to_vec()
+        })
+        .collect();
+    kernel.now_s.set(NOW_S + 30);
+    for client in 100_000..140_000 {
+        run(&kernel, &world.syn(client));
+    }
+    let moved = (0_u32..1_000)
+        .filter(|client| run(&kernel, &world.ack(*client)).1[..6] != backends[*client as usize]);
+    assert_eq!(moved.count(), 0);
+}
+
+/// Each record expires by its own service's time-out, whoever looks for room.
+#[test]
+fn a_short_timeout_of_one_service_costs_another_nothing() {
+    let world = fixtures::FloodWorld::new();
+    let kernel = MemoryKernel::new(world.tables(), NOW_S);
+    let backends: Vec<Vec<u8>> = (0..1_000)
+        .map(|client| {
+            run(&kernel, &world.syn(client));
+            run(&kernel, &world.ack(client)).1[..6].to_vec()
+        })
+        .collect();
+    // 200 new UDP flows a second of a service with a time-out of 5 s, for 40 s.
+    for second in 0..40_u32 {
+        kernel.now_s.set(NOW_S + second);
+        for n in 0..200 {
+            run(&kernel, &world.query(second * 200 + n));
+        }
+    }
+    let moved = (0_u32..1_000)
+        .filter(|client| run(&kernel, &world.ack(*client)).1[..6] != backends[*client as usize]);
+    assert_eq!(moved.count(), 0);
+}
+
 /// A packet of some fixture, in its world, with some bytes changed and its end cut or extended.
 fn mutated() -> impl Strategy<Value = (Tables, Vec<u8>)> {
     let all: Vec<(Tables, Step)> = fixtures::all()

@@ -3,37 +3,72 @@ use bytemuck::{Pod, Zeroable};
 /// Entries in a [`FlowSet`].
 pub const FLOW_SET_ENTRIES: usize = 8;
 
-/// Where a flow is in its life.
-#[repr(u8)]
+/// Where a flow is in its life: bits, any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FlowState {
-    /// Packets follow the record.
-    Open = 0,
-    /// A FIN or RST was seen: packets follow the record, a new SYN is scheduled anew.
-    Closing = 1,
+pub struct FlowState(pub u8);
+
+impl FlowState {
+    /// Established TCP, or UDP.
+    pub const OPEN: Self = Self(0);
+    /// TCP of which only SYNs were seen. The first to go when room is needed, so that a SYN flood
+    /// competes with other half-open flows only.
+    pub const HALF_OPEN: Self = Self(1);
+    /// The client has sent a FIN. Packets follow the record; a new SYN is scheduled anew.
+    pub const FIN: Self = Self(2);
+    /// The client, or somebody in its name, has sent a RST. As with FIN, until the client's next
+    /// segment shows that the connection lives.
+    pub const RST: Self = Self(4);
+
+    /// Both.
+    #[inline(always)]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// This without `other`.
+    #[inline(always)]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether a new SYN is scheduled anew.
+    #[inline(always)]
+    pub const fn is_closing(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+    }
+
+    /// Whether only SYNs were seen.
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        self.0 & Self::HALF_OPEN.0 != 0
+    }
 }
 
 /// What is known about a flow, in one 64-bit word that is read and written whole:
-/// `{ backend id: 16, its generation: 16, last seen: 24, state: 8 }` from the least significant
-/// bit up.
+/// `{ backend id: 16, its generation: 16, expiry: 24, state: 8 }` from the least significant bit
+/// up. The expiry is in seconds of [`crate::kernel::Kernel::now_s`], of which 24 bits are kept: times
+/// within ± 97 days compare rightly, and the longest idle time-out is 7 days.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowRecord(pub u64);
 
 const GENERATION_SHIFT: u32 = 16;
-const LAST_SEEN_SHIFT: u32 = 32;
-const LAST_SEEN_MASK: u32 = 0x00ff_ffff;
+const EXPIRY_SHIFT: u32 = 32;
+const EXPIRY_BITS: u32 = 24;
+const EXPIRY_MASK: u64 = (1 << EXPIRY_BITS) - 1;
 const STATE_SHIFT: u32 = 56;
 
 impl FlowRecord {
-    /// An open flow, seen at `now_s`.
+    /// A flow of this backend.
     #[inline(always)]
-    pub const fn new(backend_id: u16, backend_generation: u16, now_s: u32) -> Self {
-        Self(
-            backend_id as u64
-                | (backend_generation as u64) << GENERATION_SHIFT
-                | ((now_s & LAST_SEEN_MASK) as u64) << LAST_SEEN_SHIFT,
-        )
+    pub const fn new(
+        backend_id: u16,
+        backend_generation: u16,
+        expires_s: u32,
+        state: FlowState,
+    ) -> Self {
+        Self(backend_id as u64 | (backend_generation as u64) << GENERATION_SHIFT)
+            .updated(expires_s, state)
     }
 
     /// The flow's backend.
@@ -48,39 +83,43 @@ impl FlowRecord {
         (self.0 >> GENERATION_SHIFT) as u16
     }
 
-    /// Seconds since the flow's last packet; wraps after 194 days.
+    /// Seconds until the record expires; negative when it has.
     #[inline(always)]
-    pub const fn age_s(self, now_s: u32) -> u32 {
-        let last_seen = (self.0 >> LAST_SEEN_SHIFT) as u32;
-        now_s.wrapping_sub(last_seen) & LAST_SEEN_MASK
+    pub const fn remaining_s(self, now_s: u32) -> i32 {
+        let difference = ((self.0 >> EXPIRY_SHIFT) as u32).wrapping_sub(now_s);
+        let unused_bits = u32::BITS - EXPIRY_BITS;
+        (difference << unused_bits) as i32 >> unused_bits
     }
 
-    /// Whether a FIN or RST was seen.
+    /// Where the flow is in its life.
     #[inline(always)]
-    pub const fn is_closing(self) -> bool {
-        self.0 >> STATE_SHIFT == FlowState::Closing as u64
+    pub const fn state(self) -> FlowState {
+        FlowState((self.0 >> STATE_SHIFT) as u8)
     }
 
-    /// The same record, seen at `now_s`.
+    /// The same backend with another expiry and state.
     #[inline(always)]
-    pub const fn seen(self, now_s: u32) -> Self {
-        let cleared = self.0 & !((LAST_SEEN_MASK as u64) << LAST_SEEN_SHIFT);
-        Self(cleared | ((now_s & LAST_SEEN_MASK) as u64) << LAST_SEEN_SHIFT)
-    }
-
-    /// The same record, closing.
-    #[inline(always)]
-    pub const fn closed(self) -> Self {
-        Self(self.0 | (FlowState::Closing as u64) << STATE_SHIFT)
+    pub const fn updated(self, expires_s: u32, state: FlowState) -> Self {
+        let backend = self.0 & ((1 << EXPIRY_SHIFT) - 1);
+        Self(
+            backend
+                | (expires_s as u64 & EXPIRY_MASK) << EXPIRY_SHIFT
+                | (state.0 as u64) << STATE_SHIFT,
+        )
     }
 }
 
-/// An entry of the flow table. A flow is known by its keyed 64-bit fingerprint; two of a million
-/// live flows share one with a probability of 3 · 10⁻⁸, and nobody without the key can aim for it.
+/// The fingerprint of an entry that is being written.
+pub const FINGERPRINT_BUSY: u64 = 1;
+/// The least fingerprint of a flow; 0 marks a free entry.
+pub const FINGERPRINT_MIN: u64 = 2;
+
+/// An entry of the flow table. A flow is known by its keyed 64-bit fingerprint: among a million live
+/// flows, two share one with a probability of 3 · 10⁻⁸.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FlowEntry {
-    /// The flow; 0 = the entry is free.
+    /// The flow; 0 = the entry is free, [`FINGERPRINT_BUSY`] = it is being written.
     pub fingerprint: u64,
     /// What is known about it.
     pub record: FlowRecord,
@@ -103,25 +142,31 @@ mod tests {
 
     #[test]
     fn fields_do_not_touch_each_other() {
-        let record = FlowRecord::new(u16::MAX, 0, u32::MAX).closed();
+        let all = FlowState(u8::MAX);
+        let record = FlowRecord::new(u16::MAX, 0, 0, FlowState::OPEN);
         assert_eq!(
             (record.backend_id(), record.backend_generation()),
             (u16::MAX, 0)
         );
-        assert!(record.is_closing());
-        let record = FlowRecord::new(0, u16::MAX, 0);
+        let record = FlowRecord::new(0, u16::MAX, u32::MAX, FlowState::OPEN);
         assert_eq!(
             (record.backend_id(), record.backend_generation()),
             (0, u16::MAX)
         );
-        assert!(!record.is_closing());
+        assert_eq!(record.state(), FlowState::OPEN);
+        let record = FlowRecord::new(7, 9, 0, all);
+        assert_eq!((record.state(), record.remaining_s(0)), (all, 0));
+        let record = record.updated(5, FlowState::FIN);
+        assert_eq!((record.backend_id(), record.backend_generation()), (7, 9));
+        assert_eq!((record.state(), record.remaining_s(0)), (FlowState::FIN, 5));
     }
 
     #[test]
-    fn age_survives_the_wrap_of_the_clock() {
-        let record = FlowRecord::new(1, 1, 0x01ff_fffe);
-        assert_eq!(record.age_s(0x0200_0003), 5);
-        assert_eq!(record.seen(0x0200_0003).age_s(0x0200_0003), 0);
-        assert!(record.closed().seen(7).is_closing());
+    fn expiry_survives_the_wrap_of_the_clock_and_a_clock_that_is_behind() {
+        let record = FlowRecord::new(1, 1, 0x0200_0003, FlowState::OPEN);
+        assert_eq!(record.remaining_s(0x01ff_fffe), 5);
+        assert_eq!(record.remaining_s(0x0200_0004), -1);
+        let fresh = FlowRecord::new(1, 1, 1_060, FlowState::OPEN);
+        assert_eq!(fresh.remaining_s(999), 61, "another CPU is a second behind");
     }
 }

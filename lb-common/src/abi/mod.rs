@@ -14,7 +14,9 @@ mod value;
 
 pub use address::Address;
 pub use event::NeighbourWanted;
-pub use flow::{FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, FlowState};
+pub use flow::{
+    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, FlowState,
+};
 pub use key::{EndpointKey, NeighbourKey, RouteKey};
 pub use line::{SERVICE_LINES, ServiceLine};
 pub use slot::Slot;

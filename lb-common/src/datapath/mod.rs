@@ -119,7 +119,7 @@ fn parse<F: Family, P: Packet, K: Kernel>(
         return Err(Stop::Pass);
     }
     if transport.fragment != Fragment::Whole {
-        return Err(refuse(kernel, &l3, DropReason::Fragment));
+        return Err(refuse_fragment(packet, kernel, &l3, &transport));
     }
     match l4::parse(packet, &transport) {
         Ok(l4) => Ok(Headers {
@@ -131,6 +131,25 @@ fn parse<F: Family, P: Packet, K: Kernel>(
         }),
         Err(error) => Err(refuse(kernel, &l3, error.into())),
     }
+}
+
+/// A fragment to a VIP cannot be steered, since later ones have no ports; nor can one that a NAT
+/// backend sends to a client be rewritten. Of the latter only the first is known by its port; without
+/// it the others are never put together.
+#[inline(always)]
+fn refuse_fragment<P: Packet, K: Kernel>(
+    packet: &P,
+    kernel: &K,
+    l3: &L3View,
+    transport: &Transport,
+) -> Stop {
+    if transport.fragment == Fragment::First
+        && let Ok(source_be) = packet.load::<u16>(transport.l4_offset)
+        && let Some(reply) = reply::by_source(kernel, l3.source, source_be, transport.protocol)
+    {
+        return Stop::Drop(reply.service_id, DropReason::Fragment);
+    }
+    refuse(kernel, l3, DropReason::Fragment)
 }
 
 #[inline(always)]

@@ -2,19 +2,38 @@
 //! it answers for.
 
 use super::{Headers, Stop, Verdict, forward, nat, truncated};
-use crate::abi::{EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWanted, RouteKind};
+use crate::abi::{
+    Address, EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWanted, RouteKind,
+};
 use crate::drop_reason::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::Packet;
 use crate::wire::l3::Family;
 
-/// Finds the service that the packet's source answers for: the exact port first, then port 0.
+/// Finds the service that the packet's source answers for. A SYN is no answer: the backend opens a
+/// connection of its own.
 #[inline(always)]
-pub(super) fn find<'k, F: Family, K: Kernel>(
-    kernel: &'k K,
-    headers: &Headers<F>,
-) -> Option<&'k NatReply> {
-    let mut key = EndpointKey::new(headers.l3.source, headers.l4.source_be, headers.l4.protocol);
+pub(super) fn find<'k, F, K: Kernel>(kernel: &'k K, headers: &Headers<F>) -> Option<&'k NatReply> {
+    if headers.l4.flags.opens() {
+        return None;
+    }
+    by_source(
+        kernel,
+        headers.l3.source,
+        headers.l4.source_be,
+        headers.l4.protocol,
+    )
+}
+
+/// Finds the service that an endpoint answers for: the exact port first, then port 0.
+#[inline(always)]
+pub(super) fn by_source<K: Kernel>(
+    kernel: &K,
+    address: Address,
+    port_be: u16,
+    protocol: u8,
+) -> Option<&NatReply> {
+    let mut key = EndpointKey::new(address, port_be, protocol);
     if let Some(reply) = kernel.nat_reply(&key) {
         return Some(reply);
     }
@@ -30,12 +49,21 @@ pub(super) fn to_client<F: Family, P: Packet, K: Kernel>(
     headers: &Headers<F>,
     reply: &NatReply,
 ) -> Result<Verdict, Stop> {
+    // One copy, and proof that it is this backend's: the kernel may hand the entry to another key
+    // while the packet is on its way.
+    let reply = *reply;
     let service_id = reply.service_id;
+    let is_its = kernel.backend(reply.backend_id).is_some_and(|backend| {
+        backend.service_id == service_id && backend.address == headers.l3.source
+    });
+    if !is_its {
+        return Err(Stop::Drop(service_id, DropReason::BackendMissing));
+    }
     let (ifindex, link) = next_hop(kernel, headers, service_id)?;
     let verdict = forward::egress(packet, headers, ifindex, service_id)?;
     let bytes = packet.len_bytes() as u64;
     forward::decrement_ttl(packet, headers, service_id)?;
-    nat::to_client(packet, headers, reply).map_err(truncated(service_id))?;
+    nat::to_client(packet, headers, &reply).map_err(truncated(service_id))?;
     forward::rewrite_link(packet, &link).map_err(truncated(service_id))?;
     kernel.count_reply(reply.backend_id, bytes);
     Ok(verdict)

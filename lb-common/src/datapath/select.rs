@@ -5,10 +5,11 @@
 //! recorded, the others follow the record.
 
 use super::{Headers, Stop, flow};
-use crate::abi::{FlowRecord, Scheduler, Service};
+use crate::abi::{FlowRecord, FlowState, Scheduler, Service};
 use crate::drop_reason::DropReason;
 use crate::hash::{self, FlowTuple};
 use crate::kernel::Kernel;
+use crate::limits::HALF_OPEN_TIMEOUT_S;
 use crate::wire::tcp::PROTOCOL_TCP;
 
 /// The backend chosen for a packet. Its id only: a reference beside an error code would share a
@@ -17,6 +18,19 @@ pub(super) struct Chosen {
     pub(super) backend_id: u16,
     /// The packet is its flow's first.
     pub(super) is_new_flow: bool,
+}
+
+impl Chosen {
+    /// The same, whatever way it was found: the verifier then walks what follows once, not once for
+    /// each entry that a flow can be found in and each state that it can be in.
+    #[inline(always)]
+    fn opaque<K: Kernel>(self, kernel: &K) -> Self {
+        let packed = kernel.opaque(u64::from(self.backend_id) | u64::from(self.is_new_flow) << 16);
+        Self {
+            backend_id: packed as u16,
+            is_new_flow: packed >> 16 != 0,
+        }
+    }
 }
 
 /// Chooses the backend.
@@ -37,14 +51,17 @@ pub(super) fn backend<F, K: Kernel>(
     let flow_hash = flow_hash(kernel, headers);
     let fingerprint = flow::fingerprint(service, flow_hash);
     let now_s = kernel.now_s();
-    if let Some(chosen) = recorded(kernel, service, headers, fingerprint, now_s) {
-        return Ok(chosen);
-    }
-    scheduled(kernel, service, headers, flow_hash, fingerprint, now_s)
+    let chosen = match recorded(kernel, service, headers, fingerprint, now_s) {
+        Some(chosen) => chosen,
+        None => scheduled(kernel, service, headers, flow_hash, fingerprint, now_s)?,
+    };
+    Ok(chosen.opaque(kernel))
 }
 
-/// The backend on record for the flow, if the record still stands: its backend is there, it has
-/// not been silent for the idle time-out, and the packet does not reopen a closing connection.
+/// The backend on record for the flow, if the record still stands: its backend is there, and the
+/// packet does not begin a flow on a closing or expired record. A TCP segment follows an expired
+/// record too, as long as nothing else has taken its entry: the connection may just have been
+/// silent.
 #[inline(always)]
 fn recorded<F, K: Kernel>(
     kernel: &K,
@@ -54,9 +71,9 @@ fn recorded<F, K: Kernel>(
     now_s: u32,
 ) -> Option<Chosen> {
     let (place, record) = flow::find(kernel, fingerprint)?;
-    let age_s = record.age_s(now_s);
+    let is_expired = record.remaining_s(now_s) < 0;
     let flags = headers.l4.flags;
-    if flags.opens() && record.is_closing() || age_s > service.idle_timeout_s {
+    if flags.opens() && record.state().is_closing() || may_begin(headers) && is_expired {
         return None;
     }
     let backend_id = record.backend_id();
@@ -64,15 +81,53 @@ fn recorded<F, K: Kernel>(
     if !backend.is_live(record.backend_generation()) || backend.service_id != service.id {
         return None;
     }
-    let closes = flags.closes() && !record.is_closing();
-    // The line is written once a second at the most, so that CPUs do not fight over it.
-    if closes || age_s != 0 {
-        let record = record.seen(now_s);
-        flow::update(kernel, place, if closes { record.closed() } else { record });
+    let state = next_state(record.state(), headers);
+    let updated = record.updated(expiry(service, state, now_s), state);
+    // Written at a change of state and once a second, so that CPUs do not fight over the line.
+    if updated != record {
+        flow::update(kernel, place, record, updated);
     }
     Some(Chosen {
         backend_id,
         is_new_flow: false,
+    })
+}
+
+/// Whether the packet can be a flow's first: a SYN, or any of UDP.
+#[inline(always)]
+fn may_begin<F>(headers: &Headers<F>) -> bool {
+    headers.l4.protocol != PROTOCOL_TCP || headers.l4.flags.opens()
+}
+
+/// What a packet makes of its flow. Any segment but a SYN ends the half-open state, and shows that a
+/// RST before it was not the client's.
+#[inline(always)]
+fn next_state<F>(state: FlowState, headers: &Headers<F>) -> FlowState {
+    let flags = headers.l4.flags;
+    if headers.l4.protocol != PROTOCOL_TCP || flags.opens() {
+        return state;
+    }
+    let state = state.without(FlowState::HALF_OPEN).without(FlowState::RST);
+    let state = if flags.has_fin() {
+        state.with(FlowState::FIN)
+    } else {
+        state
+    };
+    if flags.has_rst() {
+        state.with(FlowState::RST)
+    } else {
+        state
+    }
+}
+
+#[inline(always)]
+fn expiry(service: &Service, state: FlowState, now_s: u32) -> u32 {
+    let timeout_s = service.idle_timeout_s;
+    let is_short = state.is_half_open() && timeout_s > HALF_OPEN_TIMEOUT_S;
+    now_s.wrapping_add(if is_short {
+        HALF_OPEN_TIMEOUT_S
+    } else {
+        timeout_s
     })
 }
 
@@ -88,8 +143,7 @@ fn scheduled<F, K: Kernel>(
     fingerprint: u64,
     now_s: u32,
 ) -> Result<Chosen, Stop> {
-    let opens_flow = headers.l4.protocol != PROTOCOL_TCP || headers.l4.flags.opens();
-    if !opens_flow {
+    if !may_begin(headers) {
         return by_slot(kernel, service, hashed_slot(service, flow_hash), false);
     }
     let slot = match Scheduler::from_byte(service.scheduler) {
@@ -102,8 +156,15 @@ fn scheduled<F, K: Kernel>(
     let generation = kernel
         .backend(chosen.backend_id)
         .map_or(0, |backend| backend.generation);
-    let record = FlowRecord::new(chosen.backend_id, generation, now_s);
-    flow::record(kernel, fingerprint, record, now_s, service.idle_timeout_s);
+    let is_tcp = headers.l4.protocol == PROTOCOL_TCP;
+    let state = if is_tcp {
+        FlowState::HALF_OPEN
+    } else {
+        FlowState::OPEN
+    };
+    let expires_s = expiry(service, state, now_s);
+    let record = FlowRecord::new(chosen.backend_id, generation, expires_s, state);
+    kernel.record_flow(fingerprint, record, now_s);
     Ok(chosen)
 }
 

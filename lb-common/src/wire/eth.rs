@@ -52,14 +52,25 @@ pub struct LinkView {
     pub tag_count: usize,
 }
 
+/// Whether the frame goes to a group: broadcast or multicast (IEEE 802.3 section 3.2.3, the first bit on
+/// the wire). A unicast packet in such a frame is for many hosts or for none.
+#[inline(always)]
+const fn is_to_group(eth: &EthHdr) -> bool {
+    eth.addresses[0].to_ne_bytes()[0] & 1 != 0
+}
+
 /// Parses the Ethernet header and skips up to [`VLAN_DEPTH_MAX`] tags. With more tags than that,
 /// the type is still a tag's, and the frame is none of ours.
 ///
 /// # Errors
-/// [`ParseError::Truncated`].
+/// [`ParseError::Truncated`]; [`ParseError::Malformed`] for a frame to a group of hosts, which no
+/// steered packet comes in.
 #[inline(always)]
 pub fn parse<P: Packet>(packet: &P) -> Result<LinkView, ParseError> {
     let eth: EthHdr = packet.load(0)?;
+    if is_to_group(&eth) {
+        return Err(ParseError::Malformed);
+    }
     let mut ether_type_be = eth.ether_type_be;
     let mut l3_offset = ETH_LEN;
     let mut tag_count = 0;

@@ -42,8 +42,16 @@ struct ExtensionHdr {
     next_header: u8,
     /// Units of 8 bytes beyond the first 8; reserved in a fragment header.
     len: u8,
-    /// Offset and flags in a fragment header.
+    /// Offset and flags in a fragment header; type and segments left in a routing header.
     fragment_be: u16,
+}
+
+impl ExtensionHdr {
+    /// Of a routing header.
+    #[inline(always)]
+    const fn segments_left(&self) -> u8 {
+        self.fragment_be.to_ne_bytes()[1]
+    }
 }
 
 const HOP_LIMIT_OFFSET: usize = 7;
@@ -60,7 +68,10 @@ impl Family for Ipv6 {
     fn load<P: Packet>(packet: &P, offset: usize) -> Result<Ipv6Hdr, ParseError> {
         let header: Ipv6Hdr = packet.load(offset)?;
         let version = u32::from_be(header.version_class_label_be) >> 28;
-        if version == 6 {
+        // Mapped addresses are our form of IPv4 and do not belong on the wire (RFC 4291 section
+        // 2.5.5.2); a packet with one would be taken for IPv4.
+        let is_mapped = address(header.source).is_ipv4() || address(header.destination).is_ipv4();
+        if version == 6 && !is_mapped {
             Ok(header)
         } else {
             Err(ParseError::Malformed)
@@ -152,6 +163,10 @@ fn walk_extensions<P: Packet>(
             fragment = fragment_of(extension.fragment_be);
             walked += 8;
         } else {
+            if protocol == ROUTING && extension.segments_left() != 0 {
+                // On its way to somewhere else yet (RFC 8200 section 4.4).
+                return Err(ParseError::Malformed);
+            }
             walked += 8 + usize::from(extension.len) * 8;
         }
         protocol = extension.next_header;

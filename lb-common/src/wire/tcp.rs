@@ -50,10 +50,16 @@ impl TcpFlags {
         self.0 & (Self::SYN | Self::ACK | Self::FIN | Self::RST) == Self::SYN
     }
 
-    /// Ends a connection, or this direction of it: FIN or RST.
+    /// The sender has no more to send.
     #[inline(always)]
-    pub const fn closes(self) -> bool {
-        self.0 & (Self::FIN | Self::RST) != 0
+    pub const fn has_fin(self) -> bool {
+        self.0 & Self::FIN != 0
+    }
+
+    /// The connection is broken off.
+    #[inline(always)]
+    pub const fn has_rst(self) -> bool {
+        self.0 & Self::RST != 0
     }
 }
 

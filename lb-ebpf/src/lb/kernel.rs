@@ -1,17 +1,20 @@
 //! The only place with map calls.
 //!
-//! Map values are shared with other CPUs and with the control plane. They are copied out field by
-//! field where they are used; an entry that is overwritten at that moment may be read half old,
-//! half new, which costs at most a misdirected packet.
+//! Map values are shared with other CPUs and with the control plane. Memory stays mapped until the
+//! program returns, but an entry may be overwritten, and the kernel hands the memory of a replaced hash
+//! element to the next update, while a packet still looks at it. So the datapath copies values
+//! before it relies on them, and checks that they belong together (ids, generations, addresses); what
+//! is left is a packet at that very moment with half an old and half a new Ethernet address.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, NatReply,
-    Neighbour, NeighbourKey, NeighbourWanted, Route, Service, ServiceLine, Slot,
+    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowEntry, FlowRecord,
+    FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service, ServiceLine, Slot,
 };
+use lb_common::datapath::flow;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::kernel::{FlowSetHandle, Kernel};
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
@@ -88,8 +91,7 @@ impl FlowSetPointer {
     }
 }
 
-// Volatile: other CPUs write these words, and the order of the writes is what readers rely on. The
-// JIT keeps it, and so does the hardware (x86 does; elsewhere `claim` is a full barrier).
+// Volatile: other CPUs write these words. `claim` and the exchange in `fill` are full barriers.
 impl FlowSetHandle for FlowSetPointer {
     #[inline(always)]
     fn fingerprint(&self, entry: usize) -> u64 {
@@ -105,29 +107,55 @@ impl FlowSetHandle for FlowSetPointer {
 
     #[inline(always)]
     fn claim(&self, entry: usize, old: u64) -> bool {
-        let fingerprint = unsafe { &raw mut (*self.entry(entry)).fingerprint };
         // SAFETY: an aligned word of a live map value; the exchange is atomic across CPUs.
-        let (_, is_ours) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                fingerprint,
+        unsafe {
+            exchange_if(
+                &raw mut (*self.entry(entry)).fingerprint,
                 old,
-                0,
+                FINGERPRINT_BUSY,
             )
-        };
-        is_ours
+        }
     }
 
     #[inline(always)]
-    fn put_record(&self, entry: usize, record: FlowRecord) {
-        // SAFETY: as in `fingerprint`.
-        unsafe { (&raw mut (*self.entry(entry)).record).write_volatile(record) };
+    fn fill(&self, entry: usize, fingerprint: u64, record: FlowRecord) {
+        let entry = self.entry(entry);
+        // SAFETY: as in `claim`.
+        unsafe {
+            (&raw mut (*entry).record).write_volatile(record);
+            atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(
+                &raw mut (*entry).fingerprint,
+                fingerprint,
+            );
+        }
     }
 
     #[inline(always)]
-    fn put_fingerprint(&self, entry: usize, fingerprint: u64) {
-        // SAFETY: as in `fingerprint`.
-        unsafe { (&raw mut (*self.entry(entry)).fingerprint).write_volatile(fingerprint) };
+    fn replace_record(&self, entry: usize, old: FlowRecord, new: FlowRecord) {
+        // SAFETY: as in `claim`; a record is one word.
+        unsafe { exchange_if((&raw mut (*self.entry(entry)).record).cast(), old.0, new.0) };
     }
+}
+
+/// Writes `new` if the word is still `old`; tells whether it was.
+///
+/// # Safety
+/// `word` must be an aligned word of a live map value.
+#[inline(always)]
+unsafe fn exchange_if(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let (_, is_ours) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new)
+    };
+    is_ours
+}
+
+/// `flow::record` as a global function in BPF's sense: verified once, for any arguments.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn record_flow(fingerprint: u64, record: u64, now_s: u32) -> u32 {
+    flow::record(&BpfKernel, fingerprint, FlowRecord(record), now_s);
+    0
 }
 
 /// Adds to this CPU's own counter; nothing interrupts XDP on a CPU by XDP, so that no atomic is
@@ -164,7 +192,7 @@ impl Kernel for BpfKernel {
         if let Some(service) = from_line(key) {
             return Some(service);
         }
-        // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
+        // SAFETY: a live map value; see the head of this file for what else may happen to it.
         unsafe { SERVICES.get(key) }.copied()
     }
 
@@ -213,8 +241,13 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
+    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) {
+        record_flow(fingerprint, record.0, now_s);
+    }
+
+    #[inline(always)]
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {
-        // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
+        // SAFETY: a live map value; see the head of this file for what else may happen to it.
         unsafe { NAT_REPLIES.get(key) }
     }
 
@@ -232,7 +265,7 @@ impl Kernel for BpfKernel {
 
     #[inline(always)]
     fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour> {
-        // SAFETY: hash elements are replaced, not overwritten, and live until the program returns.
+        // SAFETY: a live map value; see the head of this file for what else may happen to it.
         unsafe { NEIGHBOURS.get(key) }
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use aya::programs::ProgramFd;
 use lb_common::abi::{FLOW_SET_ENTRIES, ForwardMode, Scheduler};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
-use lb_lab::datapath::kernel::{Capacity, LoadedDatapath};
+use lb_lab::datapath::kernel::{Capacity, Lines, LoadedDatapath};
 use lb_lab::datapath::world::{BackendSpec, INGRESS_IFINDEX, ServiceSpec, World};
 
 use crate::generator::{Generator, Order, Traffic};
@@ -158,7 +158,7 @@ impl Scenario {
         }
         let flow_sets = (2 * flow_count).max(1024) / FLOW_SET_ENTRIES as u32;
         let capacity = Capacity { flow_sets };
-        let mut datapath = LoadedDatapath::load_sized(&tables, capacity)?;
+        let mut datapath = LoadedDatapath::load_sized(&tables, capacity, Lines::Filled)?;
         let program = datapath.program_fd()?;
         let mut frame = Frame::new(family.client(), 1024, family.vip(), 80, mode.transport);
         frame.payload.truncate(6);

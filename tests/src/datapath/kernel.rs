@@ -36,6 +36,29 @@ pub struct LoadedDatapath {
     ebpf: Ebpf,
 }
 
+/// What stands in the lines of services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// Copies of the services.
+    Filled,
+    /// Nothing: services are found in the hash table.
+    Empty,
+    /// Something wrong, under a sequence number that says so.
+    BeingWritten,
+    /// Another service.
+    OfOthers,
+}
+
+impl Lines {
+    /// Every state.
+    pub const ALL: [Self; 4] = [
+        Self::Filled,
+        Self::Empty,
+        Self::BeingWritten,
+        Self::OfOthers,
+    ];
+}
+
 /// Capacities that differ between uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
@@ -56,11 +79,20 @@ impl LoadedDatapath {
     /// # Errors
     /// What the kernel refused, with the verifier's log.
     pub fn load(tables: &Tables) -> Result<Self> {
+        Self::load_with_lines(tables, Lines::Filled)
+    }
+
+    /// As [`LoadedDatapath::load`], with the service lines in some state.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the verifier's log.
+    pub fn load_with_lines(tables: &Tables, lines: Lines) -> Result<Self> {
         Self::load_sized(
             tables,
             Capacity {
                 flow_sets: FLOW_SETS,
             },
+            lines,
         )
     }
 
@@ -68,7 +100,7 @@ impl LoadedDatapath {
     ///
     /// # Errors
     /// What the kernel refused, with the verifier's log.
-    pub fn load_sized(tables: &Tables, capacity: Capacity) -> Result<Self> {
+    pub fn load_sized(tables: &Tables, capacity: Capacity, lines: Lines) -> Result<Self> {
         let path = object_path("lb-ebpf");
         let object = std::fs::read(&path)
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
@@ -83,7 +115,7 @@ impl LoadedDatapath {
             .try_into()?;
         program.load()?;
         let mut loaded = Self { ebpf };
-        loaded.fill(tables)?;
+        loaded.fill(tables, lines)?;
         Ok(loaded)
     }
 
@@ -122,7 +154,7 @@ impl LoadedDatapath {
             .with_context(|| format!("the object has no map {name}"))
     }
 
-    fn fill(&mut self, tables: &Tables) -> Result<()> {
+    fn fill(&mut self, tables: &Tables, lines: Lines) -> Result<()> {
         let mut rings: Array<&mut MapData, Plain<RingBlock>> =
             self.map(map_name::RINGS)?.try_into()?;
         for (block, slots) in &tables.ring_blocks {
@@ -135,7 +167,7 @@ impl LoadedDatapath {
             backends.set(u32::from(*id), Plain(*backend), 0)?;
         }
         self.fill_hash::<EndpointKey, Service>(map_name::SERVICES, &tables.services)?;
-        self.fill_lines(&tables.services)?;
+        self.fill_lines(&tables.services, lines)?;
         let vips = tables.vips.iter().map(|vip| (*vip, 1)).collect();
         self.fill_hash::<Address, u32>(map_name::VIPS, &vips)?;
         self.fill_hash::<EndpointKey, NatReply>(map_name::NAT_REPLIES, &tables.nat_replies)?;
@@ -155,17 +187,46 @@ impl LoadedDatapath {
         Ok(())
     }
 
-    /// Nothing runs yet: lines need no sequence.
-    fn fill_lines(&mut self, services: &BTreeMap<EndpointKey, Service>) -> Result<()> {
-        let mut lines: Array<&mut MapData, Plain<ServiceLine>> =
+    /// Nothing runs yet: lines need no sequence, but for those that pretend to be written.
+    fn fill_lines(
+        &mut self,
+        services: &BTreeMap<EndpointKey, Service>,
+        lines: Lines,
+    ) -> Result<()> {
+        let mut array: Array<&mut MapData, Plain<ServiceLine>> =
             self.map(map_name::SERVICE_LINES)?.try_into()?;
         for (key, service) in services {
-            let line = ServiceLine {
+            let right = ServiceLine {
                 key: *key,
                 service: *service,
                 ..Zeroable::zeroed()
             };
-            lines.set(ServiceLine::index(key), Plain(line), 0)?;
+            let wrong = Service {
+                ring_len: 0,
+                id: 63,
+                ..*service
+            };
+            let line = match lines {
+                Lines::Filled => right,
+                Lines::Empty => continue,
+                Lines::BeingWritten => ServiceLine {
+                    service: wrong,
+                    sequence: 7,
+                    ..right
+                },
+                Lines::OfOthers => {
+                    let key = EndpointKey {
+                        port_be: !key.port_be,
+                        ..*key
+                    };
+                    ServiceLine {
+                        key,
+                        service: wrong,
+                        ..right
+                    }
+                }
+            };
+            array.set(ServiceLine::index(key), Plain(line), 0)?;
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FlowEntry, FlowRecord, FlowSet, LinkRewrite, NatReply,
-    Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FlowEntry, FlowRecord, FlowSet, LinkRewrite,
+    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::kernel::{FlowSetHandle, Kernel};
@@ -133,18 +133,27 @@ impl FlowSetHandle for MemoryFlowSet {
         self.with(entry, |entry| {
             let is_ours = entry.fingerprint == old;
             if is_ours {
-                entry.fingerprint = 0;
+                entry.fingerprint = FINGERPRINT_BUSY;
             }
             is_ours
         })
     }
 
-    fn put_record(&self, entry: usize, record: FlowRecord) {
-        self.with(entry, |entry| entry.record = record);
+    fn fill(&self, entry: usize, fingerprint: u64, record: FlowRecord) {
+        self.with(entry, |entry| {
+            *entry = FlowEntry {
+                fingerprint,
+                record,
+            }
+        });
     }
 
-    fn put_fingerprint(&self, entry: usize, fingerprint: u64) {
-        self.with(entry, |entry| entry.fingerprint = fingerprint);
+    fn replace_record(&self, entry: usize, old: FlowRecord, new: FlowRecord) {
+        self.with(entry, |entry| {
+            if entry.record == old {
+                entry.record = new;
+            }
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
     Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet,
-    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    FlowState, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SLOTS};
@@ -75,8 +75,8 @@ pub struct Traces {
     pub drops: BTreeMap<(u16, DropReason), u64>,
     /// Packets handed to the host.
     pub passed: u64,
-    /// The flow table: backend of each flow, by fingerprint, and whether it is closing.
-    pub flows: BTreeMap<u64, (u16, bool)>,
+    /// The flow table: backend and state of each flow, by fingerprint.
+    pub flows: BTreeMap<u64, (u16, FlowState)>,
     /// What the control plane was asked to resolve.
     pub wanted: Vec<NeighbourKey>,
 }
@@ -85,7 +85,7 @@ impl Traces {
     /// Notes what a set of the flow table holds.
     pub fn push_flows(&mut self, set: &FlowSet) {
         for entry in set.entries.iter().filter(|entry| entry.fingerprint != 0) {
-            let flow = (entry.record.backend_id(), entry.record.is_closing());
+            let flow = (entry.record.backend_id(), entry.record.state());
             self.flows.insert(entry.fingerprint, flow);
         }
     }
