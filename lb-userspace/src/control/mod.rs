@@ -8,6 +8,7 @@ mod body;
 pub mod client;
 mod connections;
 mod error;
+mod journal;
 mod openapi;
 pub mod proto;
 mod read;

@@ -7,11 +7,12 @@ use axum::response::IntoResponse;
 
 use super::body::{JsonBody, Names};
 use super::error::ApiError;
+use super::journal::Told;
 use super::proto::{
     Backend, BackendChange, Backends, Changed, NewBackend, NewService, Refusal, Service, Services,
     Stats, Status,
 };
-use super::{read, view};
+use super::{journal, read, view};
 use crate::engine::EngineHandle;
 use crate::engine::snapshot::{ServiceState, Snapshot};
 use crate::model::draft::{BackendDraft, Field};
@@ -76,7 +77,8 @@ pub(super) async fn add_service(
 ) -> Created {
     let service = service_from(&read::service(new)?)?;
     let name = service.name.clone();
-    let warnings = engine.change(Change::AddService(service)).await?;
+    let told = Told::service_added(&service);
+    let warnings = journal::change(&engine, Change::AddService(service), told).await?;
     Ok(created(format!("/v1/services/{name}"), name, warnings))
 }
 
@@ -91,10 +93,11 @@ pub(super) async fn remove_service(
     State(engine): State<EngineHandle>,
     Names(service): Names<String>,
 ) -> Answer<Changed> {
+    let told = Told::service_removed(&service);
     let change = Change::RemoveService {
         service: service.clone(),
     };
-    let warnings = engine.change(change).await?;
+    let warnings = journal::change(&engine, change, told).await?;
     Ok(changed(service, warnings))
 }
 
@@ -138,9 +141,9 @@ pub(super) async fn add_backend(
     let backend = backend_from(known, read::backend(new)?)?;
     let name = backend.name.clone();
     let path = format!("/v1/services/{service}/backends/{name}");
-    let warnings = engine
-        .change(Change::AddBackend { service, backend })
-        .await?;
+    let told = Told::backend_added(&service, &backend);
+    let change = Change::AddBackend { service, backend };
+    let warnings = journal::change(&engine, change, told).await?;
     Ok(created(path, name, warnings))
 }
 
@@ -189,17 +192,19 @@ pub(super) async fn set_backend(
 ) -> Answer<Changed> {
     let snapshot = engine.snapshot().await?;
     let known = &find(&snapshot, &service)?.service;
+    let before = known.backend(&backend)?;
     let reweighted = BackendDraft {
         weight: Field::Given(change.weight),
-        ..BackendDraft::from(known.backend(&backend)?)
+        ..BackendDraft::from(before)
     };
     let weight = backend_from(known, reweighted)?.weight;
+    let told = Told::backend_weighted(&service, before, weight);
     let change = Change::SetBackendWeight {
         service,
         backend: backend.clone(),
         weight,
     };
-    let warnings = engine.change(change).await?;
+    let warnings = journal::change(&engine, change, told).await?;
     Ok(changed(backend, warnings))
 }
 
@@ -217,11 +222,12 @@ pub(super) async fn remove_backend(
     State(engine): State<EngineHandle>,
     Names((service, backend)): Names<(String, String)>,
 ) -> Answer<Changed> {
+    let told = Told::backend_removed(&service, &backend);
     let change = Change::RemoveBackend {
         service,
         backend: backend.clone(),
     };
-    let warnings = engine.change(change).await?;
+    let warnings = journal::change(&engine, change, told).await?;
     Ok(changed(backend, warnings))
 }
 
