@@ -26,7 +26,7 @@ pub(crate) fn read(datapath: &mut LoadedDatapath) -> Result<ProgramFacts> {
     map_bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     Ok(ProgramFacts {
         verified_instructions: info.verified_instruction_count().unwrap_or_default(),
-        stack_bytes: stack_bytes(&code),
+        deepest_frame_bytes: deepest_frame_bytes(&code),
         instructions: (code.len() / INSTRUCTION_BYTES) as u32,
         jited_bytes: info.size_jitted(),
         map_bytes,
@@ -110,9 +110,9 @@ fn translated(fd: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>> {
     Ok(code)
 }
 
-/// The deepest stack slot that the program names: r10 is the frame pointer, and every access is
-/// relative to it or to a copy with a constant added.
-fn stack_bytes(code: &[u8]) -> u32 {
+/// The deepest stack slot that the program names, in whichever of its functions: r10 is the frame
+/// pointer, and every access is relative to it or to a copy with a constant added.
+fn deepest_frame_bytes(code: &[u8]) -> u32 {
     const FRAME_POINTER: u8 = 10;
     const MOVE_64_REGISTER: u8 = 0xbf;
     const ADD_64_CONSTANT: u8 = 0x07;

@@ -69,8 +69,9 @@ impl Figure {
 pub(crate) struct ProgramFacts {
     /// Instructions that the verifier walked.
     pub(crate) verified_instructions: u32,
-    /// Stack that the program uses. Unit: bytes.
-    pub(crate) stack_bytes: u32,
+    /// Stack of the function that needs most. (The verifier allows 512 bytes for a chain of calls.)
+    /// Unit: bytes.
+    pub(crate) deepest_frame_bytes: u32,
     /// Instructions in the program.
     pub(crate) instructions: u32,
     /// Size after the JIT. Unit: bytes.
@@ -116,8 +117,11 @@ pub(crate) fn print_figures(figures: &[Figure], flow_counts: &[u32]) {
 /// The program's cost besides time.
 pub(crate) fn print_facts(facts: &ProgramFacts) {
     println!(
-        "verified instructions {}, program {} instructions, {} B after the JIT, stack {} B",
-        facts.verified_instructions, facts.instructions, facts.jited_bytes, facts.stack_bytes
+        "verified instructions {}, program {} instructions, {} B after the JIT, deepest stack frame {} B",
+        facts.verified_instructions,
+        facts.instructions,
+        facts.jited_bytes,
+        facts.deepest_frame_bytes
     );
     let total: u64 = facts.map_bytes.iter().map(|(_, bytes)| bytes).sum();
     println!(

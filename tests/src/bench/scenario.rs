@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use lb_common::abi::{FLOW_SET_ENTRIES, ForwardMode, Scheduler};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
@@ -172,7 +172,7 @@ impl Scenario {
     }
 
     /// Sends each flow's first packet, so that what follows finds it in the flow table.
-    pub(crate) fn warm_up(&self, generator: &mut Generator) -> Result<()> {
+    pub(crate) fn warm_up(&mut self, generator: &mut Generator) -> Result<()> {
         let mut first = self.traffic.clone();
         if let Transport::Tcp(_) = first.frame.transport {
             first.frame.transport = Transport::Tcp(Flags::Syn);
@@ -183,6 +183,26 @@ impl Scenario {
             Order::Sequential,
             self.traffic.flow_count,
         )?;
+        self.check_flows()
+    }
+
+    /// A figure of a service with a flow table counts only if its flows are in there. One in a
+    /// thousand may find no place.
+    fn check_flows(&mut self) -> Result<()> {
+        let is_tracked =
+            self.mode.scheduler == Scheduler::RoundRobin || self.mode.transport == Transport::Udp;
+        let recorded = self.datapath.traces()?.flows.len() as u64;
+        let flow_count = u64::from(self.traffic.flow_count);
+        let expected = if is_tracked {
+            flow_count - flow_count / 1_000
+        } else {
+            0
+        };
+        ensure!(
+            recorded >= expected,
+            "{}: {recorded} of {flow_count} flows are on record",
+            self.label()
+        );
         Ok(())
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn load_all(
             transport,
             label,
         };
-        let scenario = Scenario::load_on(balancer_ifindex, mode, family, flow_count)?;
+        let mut scenario = Scenario::load_on(balancer_ifindex, mode, family, flow_count)?;
         // pktgen makes other flows of IPv6 than the wrapper programs do: its first run, which is not
         // measured, brings most of them in.
         if source == Source::LiveFrames || family == Family::V4 {
