@@ -67,9 +67,10 @@ pub const SERVICES_DEFAULT: u32 = 1_024;
 /// Default capacity of `BACKENDS`. Unit: entries (64 B each, and 32 B per CPU for its counters).
 pub const BACKENDS_DEFAULT: u32 = 4_096;
 
-/// Default capacity of `RINGS`. Unit: blocks of 64 KiB. A ring is written into spare blocks before
-/// the old ones are free again, so a few must be left over.
-pub const RING_BLOCKS_DEFAULT: u32 = 256;
+/// Default capacity of `RINGS`. Unit: blocks of 64 KiB. One for each of [`SERVICES_DEFAULT`]; and a
+/// ring is written into spare blocks before the old ones are free again, so a few are left over,
+/// for several rings or for a large one.
+pub const RING_BLOCKS_DEFAULT: u32 = SERVICES_DEFAULT + 16;
 
 /// Default capacity of the flow table. Unit: flows (16 B each), a multiple of 8. A table with room
 /// for twice the live flows loses none of them worth mention; a much larger one costs memory only.

@@ -31,20 +31,48 @@ impl Blocks {
         }
     }
 
-    /// Takes the first gap of `count` adjacent blocks.
+    /// Takes `count` adjacent blocks: single ones from the beginning, more from the end, so that
+    /// single ones do not break up what others need whole.
     pub(super) fn take(&mut self, count: u32) -> Option<u32> {
-        let mut start = 0;
-        for block in self.used.union(&self.draining) {
-            if block - start >= count {
-                break;
-            }
-            start = block + 1;
-        }
-        if start + count > self.block_count {
-            return None;
-        }
+        let fits = |gap: &Range<u32>| gap.len() >= count as usize;
+        let start = match count {
+            1 => self.gaps().find(fits)?.start,
+            _ => self.gaps().filter(fits).last()?.end - count,
+        };
         self.used.extend(start..start + count);
         Some(start)
+    }
+
+    /// As [`Blocks::take`], if that leaves a gap of `reserve` blocks.
+    pub(super) fn take_sparing(&mut self, count: u32, reserve: u32) -> Option<u32> {
+        let mut after = self.clone();
+        let block = after.take(count)?;
+        if after.largest_gap() < reserve {
+            return None;
+        }
+        *self = after;
+        Some(block)
+    }
+
+    /// The most adjacent blocks that are free.
+    pub(super) fn largest_gap(&self) -> u32 {
+        self.gaps()
+            .map(|gap| gap.end - gap.start)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Runs of free blocks, in order.
+    fn gaps(&self) -> impl Iterator<Item = Range<u32>> {
+        let mut start = 0;
+        let taken = self.used.union(&self.draining).copied();
+        let ends = taken.chain(std::iter::once(self.block_count));
+        ends.map(move |end| {
+            let gap = start..end;
+            start = end + 1;
+            gap
+        })
+        .filter(|gap| !gap.is_empty())
     }
 
     /// Takes blocks out of use; [`Blocks::drained`] makes them free.
@@ -73,11 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_gap_that_is_long_enough_is_taken() {
+    fn single_blocks_come_from_the_beginning_and_others_from_the_end() {
         let mut blocks = Blocks::new(10, [1..2, 4..6].into_iter());
-        assert_eq!(blocks.take(2), Some(2));
+        assert_eq!(blocks.take(2), Some(8));
         assert_eq!(blocks.take(1), Some(0));
-        assert_eq!(blocks.take(4), Some(6));
+        assert_eq!(blocks.take(2), Some(6));
+        assert_eq!(blocks.take(2), Some(2));
         assert_eq!(blocks.take(1), None);
         assert_eq!(blocks.used_count(), 10);
     }
@@ -90,6 +119,15 @@ mod tests {
         assert!(blocks.drained());
         assert_eq!(blocks.take(1), Some(0));
         assert!(!blocks.drained());
+    }
+
+    #[test]
+    fn what_larger_rings_need_is_spared() {
+        let mut blocks = Blocks::new(6, std::iter::once(0..1));
+        assert_eq!(blocks.largest_gap(), 5);
+        assert_eq!(blocks.take_sparing(1, 4), Some(1));
+        assert_eq!(blocks.take_sparing(1, 4), None);
+        assert_eq!(blocks.largest_gap(), 4, "nothing was taken");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What to write, in which order. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use lb_common::abi::{EndpointKey, Service, map_name};
@@ -10,6 +11,7 @@ use super::{Actual, Capacities, InstalledRing, MapFull};
 use crate::desired::ring::{blocks_for, shares};
 use crate::desired::{Desired, DesiredService};
 use crate::maps::{Entry, Key, Write};
+use crate::model::Scheduler;
 
 /// An ordered list of writes.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +30,9 @@ pub struct Plan {
 /// ring. Routes and neighbours stand alone; what the node no longer has goes first.
 ///
 /// # Errors
-/// [`MapFull`] if a map cannot hold it, with old and new side by side.
+/// [`MapFull`] if a map cannot hold it, with old and new side by side; or if it takes more ring
+/// storage than before and leaves no room for the successor of its largest ring: nothing could be
+/// changed any more.
 pub fn plan(desired: &Desired, actual: &Actual, capacities: &Capacities) -> Result<Plan, MapFull> {
     check_capacities(desired, actual, capacities)?;
     let mut planner = Planner::new(desired, actual, capacities);
@@ -39,6 +43,7 @@ pub fn plan(desired: &Desired, actual: &Actual, capacities: &Capacities) -> Resu
     planner.delete_services();
     planner.wait_for_readers();
     planner.delete_backends();
+    planner.check_reserve()?;
     Ok(planner.plan)
 }
 
@@ -127,11 +132,32 @@ fn surplus<'a, K: Ord + Copy, A, D>(
         .copied()
 }
 
+/// Blocks of the largest ring, if it takes several. The length of a round-robin ring is not known
+/// before it is built: the former one's has to do.
+fn spared(desired: &Desired, actual: &Actual) -> u32 {
+    let wanted = desired.services.iter().map(|(key, service)| {
+        let ring = &service.ring;
+        match (ring.members.is_empty(), ring.scheduler) {
+            (true, _) => 0,
+            (false, Scheduler::Maglev) => blocks_for(ring.maglev_slots),
+            (false, Scheduler::RoundRobin) => {
+                let old = actual.maps.services.get(key);
+                old.map_or(0, |old| blocks_for(old.ring_len))
+            }
+        }
+    });
+    wanted.max().filter(|largest| *largest > 1).unwrap_or(0)
+}
+
 struct Planner<'a> {
     desired: &'a Desired,
     actual: &'a Actual,
     capacities: &'a Capacities,
     blocks: Blocks,
+    /// Adjacent blocks that single ones are kept out of, if possible.
+    spared: u32,
+    /// Where all rings are in the end.
+    rings: Vec<Range<u32>>,
     has_readers: bool,
     plan: Plan,
 }
@@ -144,6 +170,8 @@ impl<'a> Planner<'a> {
             actual,
             capacities,
             blocks: Blocks::new(capacities.ring_blocks, used),
+            spared: spared(desired, actual),
+            rings: Vec::with_capacity(desired.services.len()),
             has_readers: false,
             plan: Plan::default(),
         }
@@ -204,6 +232,7 @@ impl<'a> Planner<'a> {
             _ => self.write_ring(key, wanted)?,
         };
         let service = wanted.entry(ring_block, ring_len);
+        self.rings.push(blocks_of(&service));
         if old == Some(service) {
             return Ok(());
         }
@@ -247,17 +276,40 @@ impl<'a> Planner<'a> {
     }
 
     fn take_blocks(&mut self, count: u32) -> Result<u32, MapFull> {
-        if let Some(block) = self.blocks.take(count) {
+        if let Some(block) = self.blocks.take_sparing(count, self.spared) {
             return Ok(block);
         }
         self.wait_for_readers();
-        self.blocks.take(count).ok_or(MapFull {
+        let sparing = self.blocks.take_sparing(count, self.spared);
+        sparing
+            .or_else(|| self.blocks.take(count))
+            .ok_or_else(|| self.rings_full(count))
+    }
+
+    fn rings_full(&self, needed: u32) -> MapFull {
+        let used = self.actual.maps.services.values().map(blocks_of);
+        MapFull {
             map: map_name::RINGS,
-            used: self.blocks.used_count(),
+            used: used.map(|ring| ring.len() as u32).sum(),
             max: self.capacities.ring_blocks,
-            needed: count,
+            needed,
             setting: "limits.ring_blocks",
-        })
+        }
+    }
+
+    /// Whether the largest ring can still be replaced in the end. Not asked of what takes no more
+    /// than before: that may be the way out.
+    fn check_reserve(&self) -> Result<(), MapFull> {
+        let used_before = self.actual.maps.services.values().map(blocks_of);
+        let before = Blocks::new(self.capacities.ring_blocks, used_before).used_count();
+        let after = Blocks::new(self.capacities.ring_blocks, self.rings.iter().cloned());
+        let largest = self.rings.iter().map(|ring| ring.len() as u32).max();
+        let reserve = largest.unwrap_or(0);
+        let growth = after.used_count().saturating_sub(before);
+        if growth == 0 || after.largest_gap() >= reserve {
+            return Ok(());
+        }
+        Err(self.rings_full(growth + reserve))
     }
 
     /// Takes the old ring out of use if the service's new entry refers to another, or to none.

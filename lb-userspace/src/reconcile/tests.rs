@@ -275,18 +275,59 @@ fn a_full_map_is_named_before_anything_is_written() {
     assert_eq!((full.map, full.used, full.needed), ("SERVICES", 1, 8));
 }
 
+/// Services with a ring of one block each.
+fn services(numbers: std::ops::RangeInclusive<u8>) -> impl Iterator<Item = Service> {
+    numbers.map(|number| service(number, Scheduler::Maglev, ForwardMode::Dsr, &[(1, 1)]))
+}
+
 #[test]
-fn ring_storage_without_a_gap_is_named() {
+fn the_last_block_is_kept_for_changes() {
     let mut node = Node::new(Capacities {
-        ring_blocks: 1,
+        ring_blocks: 3,
         ..CAPACITIES
     });
-    node.reconcile(&model([web(&[(1, 1)])])).unwrap();
-    let full = node.plan(&model([web(&[(1, 1), (2, 1)])])).unwrap_err();
+    node.reconcile(&model(services(1..=2))).unwrap();
+    let full = node.plan(&model(services(1..=3))).unwrap_err();
     assert_eq!(
         full.to_string(),
-        "map RINGS: 1 of 1 entries used, need 1 more; raise `limits.ring_blocks`"
+        "map RINGS: 2 of 3 entries used, need 2 more; raise `limits.ring_blocks`"
     );
+    // Everything else goes on.
+    node.reconcile(&model([web(&[(1, 1), (2, 1)])])).unwrap();
+    node.reconcile(&model(services(1..=2))).unwrap();
+    node.reconcile(&model(services(2..=2))).unwrap();
+}
+
+#[test]
+fn a_storage_that_is_full_already_is_no_dead_end() {
+    let mut node = Node::new(CAPACITIES);
+    node.reconcile(&model(services(1..=2))).unwrap();
+    node.capacities.ring_blocks = 2;
+    node.reconcile(&model(services(1..=1))).unwrap();
+    node.reconcile(&model([web(&[(1, 1), (2, 1)])])).unwrap();
+}
+
+#[test]
+fn small_rings_leave_room_for_the_large_one_however_often_all_change() {
+    let all = |weight| {
+        let mut large = service(
+            7,
+            Scheduler::Maglev,
+            ForwardMode::Dsr,
+            &[(1, 1), (2, weight)],
+        );
+        large.ring_slots = RING_SLOTS_TWO_BLOCKS;
+        let small = (1..=3).map(move |number| {
+            let hosts = [(1, 1), (2, weight)];
+            service(number, Scheduler::Maglev, ForwardMode::Dsr, &hosts)
+        });
+        model(small.chain([large]))
+    };
+    // Five blocks in use, two for the large ring's successor, one for those of the small ones.
+    let mut node = Node::new(CAPACITIES);
+    for weight in 1..20 {
+        node.reconcile(&all(weight)).unwrap();
+    }
 }
 
 fn any_service(number: u8) -> impl Strategy<Value = Option<Service>> {
