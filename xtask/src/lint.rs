@@ -24,7 +24,7 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
         "lb-lab",
         "--all-targets",
         "--features",
-        "bpf,e2e",
+        "bpf,e2e,bench",
     ]);
     lab.args(["--", "-D", "warnings"]);
     check(lab, "linting the tests of all layers")?;

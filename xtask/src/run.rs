@@ -53,4 +53,4 @@ pub(crate) fn as_root(program: &std::ffi::OsStr) -> Command {
 
 /// What of the environment means something to our programs.
 pub(crate) const PRESERVED_ENV: &str =
-    "--preserve-env=RUST_LOG,RUST_BACKTRACE,NO_COLOR,LBCTL_SOCKET,LB_SKIP_LOG,CI";
+    "--preserve-env=RUST_LOG,RUST_BACKTRACE,NO_COLOR,LBD_LOG,LBCTL_SOCKET,LB_SKIP_LOG,CI";

@@ -121,15 +121,18 @@ fn run_layer(
     progress::step(&format!("running the {} tests", layer.word()));
     let skip_log = fresh_skip_log(workspace)?;
     let (targets, name_filter) = choose_targets(workspace, layer, selection.filter.as_deref())?;
-    let mut command = test_command(workspace, layer, &targets)?;
-    command.env(SKIP_LOG_VARIABLE, &skip_log);
-    command.arg("--").args(name_filter);
-    if layer == Layer::E2e {
-        command.args(["--test-threads", E2E_THREADS]);
+    let mut summary = Summary::default();
+    for mut command in test_commands(workspace, layer, &targets)? {
+        command.env(SKIP_LOG_VARIABLE, &skip_log);
+        command.arg("--").args(name_filter);
+        if layer == Layer::E2e {
+            command.args(["--test-threads", E2E_THREADS]);
+        }
+        let (mut part, status) = stream(command)?;
+        part.check(layer.word(), status, selection.filter.as_deref());
+        summary.add(part);
     }
-    let (mut summary, status) = stream(command)?;
     summary.take_skip_log(&fs::read_to_string(&skip_log).unwrap_or_default());
-    summary.check(layer.word(), status, selection.filter.as_deref());
     Ok(summary)
 }
 
@@ -176,20 +179,35 @@ fn target_named(targets: &[String], layer: Layer, name: &str) -> Option<String> 
         .cloned()
 }
 
-fn test_command(workspace: &Workspace, layer: Layer, targets: &[String]) -> Result<Command> {
-    let mut command = cargo::command(workspace, "test");
-    command.arg("--no-fail-fast");
+/// What to run for a layer, one after the other.
+fn test_commands(workspace: &Workspace, layer: Layer, targets: &[String]) -> Result<Vec<Command>> {
     if layer == Layer::Unit {
-        command.arg("--workspace");
-        return Ok(command);
+        return Ok(unit_commands(workspace));
     }
+    let mut command = cargo_test(workspace);
     command.args(["--package", "lb-lab", "--features", layer.word()]);
     command.args(targets.iter().flat_map(|target| ["--test", target]));
     if !lb_lab::is_root() {
         let runner = Rustc::ask(workspace)?.runner_variable();
         command.env(runner, format!("sudo {PRESERVED_ENV} --"));
     }
-    Ok(command)
+    Ok(vec![command])
+}
+
+/// The workspace, and lb-bench, which plain cargo does not build: its own tests need no root either.
+fn unit_commands(workspace: &Workspace) -> Vec<Command> {
+    let mut plain = cargo_test(workspace);
+    plain.arg("--workspace");
+    let mut bench = cargo_test(workspace);
+    bench.args(["--package", "lb-lab", "--features", "bench"]);
+    bench.args(["--bin", "lb-bench"]);
+    vec![plain, bench]
+}
+
+fn cargo_test(workspace: &Workspace) -> Command {
+    let mut command = cargo::command(workspace, "test");
+    command.arg("--no-fail-fast");
+    command
 }
 
 /// The names of the layer's test files: `bpf_*.rs`, or `e2e_*.rs`.
