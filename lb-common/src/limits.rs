@@ -77,8 +77,9 @@ pub const RING_BLOCKS_DEFAULT: u32 = SERVICES_DEFAULT + 16;
 pub const FLOWS_DEFAULT: u32 = 262_144;
 
 /// Capacity of `ROUTES`. The control plane mirrors the node's own routes, not a full BGP table:
-/// a trie of 100,000 prefixes would cost ~470 ns a look-up. Unit: entries.
-pub const ROUTES_MAX: u32 = 1_024;
+/// a trie of 100,000 prefixes would cost ~470 ns a look-up. Room for as many VIPs as there may be
+/// services, and thousands of routes. Unit: entries.
+pub const ROUTES_MAX: u32 = 4_096;
 
 /// Capacity of `NEIGHBOURS`: on-link hosts to which NAT replies go. Unit: entries.
 pub const NEIGHBOURS_MAX: u32 = 16_384;

@@ -62,6 +62,8 @@ pub struct Desired {
     pub routes: BTreeMap<RouteKey, Route>,
     /// `NEIGHBOURS`: while there is a NAT service.
     pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// Routes and neighbours that there is no room for.
+    pub left_out: usize,
 }
 
 /// What is known of the network.
@@ -91,8 +93,11 @@ pub fn desired(model: &Model, ids: &Ids, network: &Network) -> Desired {
         add_service(&mut desired, service, ids, network);
     }
     if has_nat(model) {
-        desired.routes = network::routes(&network.view, &network.memory);
-        desired.neighbours = network::neighbours(&network.view);
+        let (routes, routes_left_out) = network::routes(&network.view, &network.memory);
+        let (neighbours, neighbours_left_out) = network::neighbours(&network.view);
+        desired.routes = routes;
+        desired.neighbours = neighbours;
+        desired.left_out = routes_left_out + neighbours_left_out;
     }
     desired
 }

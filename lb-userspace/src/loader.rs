@@ -15,7 +15,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use lb_common::abi::{FLOW_SET_ENTRIES, FLOW_SETS_GLOBAL, HASH_KEY_GLOBAL, PROGRAM_NAME, map_name};
-use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS};
+use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS, ROUTES_MAX};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tokio::task::AbortHandle;
 use tracing::{Level, debug, info};
@@ -212,6 +212,7 @@ fn load_object(limits: &Limits) -> Result<Ebpf, LoadError> {
         (map_name::BACKEND_STATS, limits.backends + 1),
         (map_name::NAT_REPLIES, limits.backends),
         (map_name::RINGS, limits.ring_blocks),
+        (map_name::ROUTES, ROUTES_MAX),
         (map_name::FLOWS, flow_sets),
     ];
     let log_level = log_level() as u8;

@@ -21,26 +21,66 @@ const IPV4_DEFAULT: RouteKey =
     route_key_of_octets(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(), 96);
 
 /// The node's own addresses, and the main table: one route for each destination, the one with the
-/// lowest metric. Where there are too many, the shortest prefixes are kept, the default routes
-/// among them.
-pub(super) fn routes(view: &View, memory: &Memory) -> BTreeMap<RouteKey, Route> {
-    let mut routes: BTreeMap<RouteKey, Route> = view.addresses.iter().map(local).collect();
-    for (key, entry) in best_routes(view) {
-        if routes.len() >= ROUTES_MIRRORED_MAX {
-            break;
-        }
-        routes
-            .entry(key)
-            .or_insert_with(|| route(entry, view, memory));
+/// lowest metric. With how many there is no room for: first come the default routes and the
+/// addresses that the node speaks from, then the shorter prefixes, and last the single addresses, VIPs
+/// mostly.
+pub(super) fn routes(view: &View, memory: &Memory) -> (BTreeMap<RouteKey, Route>, usize) {
+    let mut mirror = Mirror::default();
+    let (defaults, others): (Vec<_>, Vec<_>) =
+        best_routes(view).partition(|(_, entry)| entry.prefix_len == 0);
+    let (singles, own): (Vec<_>, Vec<_>) =
+        view.addresses.iter().partition(|local| local.is_single());
+    for (key, entry) in defaults {
+        mirror.add(key, route(entry, view, memory));
     }
-    if !routes.contains_key(&IPV4_DEFAULT) && has_route_over_mapped(view) {
-        routes.insert(IPV4_DEFAULT, NOWHERE);
+    if !mirror.routes.contains_key(&IPV4_DEFAULT) && has_route_over_mapped(view) {
+        mirror.add(IPV4_DEFAULT, NOWHERE);
     }
-    routes
+    for address in own {
+        mirror.own(address);
+    }
+    for (key, entry) in others {
+        mirror.add(key, route(entry, view, memory));
+    }
+    for address in singles {
+        mirror.own(address);
+    }
+    (mirror.routes, mirror.left_out)
 }
 
-/// The neighbours that replies can be sent to, on every interface that is up.
-pub(super) fn neighbours(view: &View) -> BTreeMap<NeighbourKey, Neighbour> {
+/// Routes up to what the map holds.
+#[derive(Default)]
+struct Mirror {
+    routes: BTreeMap<RouteKey, Route>,
+    left_out: usize,
+}
+
+impl Mirror {
+    /// Adds a route, unless there is one already.
+    fn add(&mut self, key: RouteKey, route: Route) {
+        if self.routes.contains_key(&key) {
+            return;
+        }
+        if self.routes.len() == ROUTES_MIRRORED_MAX {
+            self.left_out += 1;
+            return;
+        }
+        self.routes.insert(key, route);
+    }
+
+    /// Adds an address of the node, which wins over any route.
+    fn own(&mut self, address: &LocalAddress) {
+        let (key, route) = local(address);
+        match self.routes.get_mut(&key) {
+            Some(other) => *other = route,
+            None => self.add(key, route),
+        }
+    }
+}
+
+/// The neighbours that replies can be sent to, on every interface that is up; and how many there
+/// is no room for.
+pub(super) fn neighbours(view: &View) -> (BTreeMap<NeighbourKey, Neighbour>, usize) {
     let known = view.neighbours.keys().filter_map(|(ifindex, address)| {
         let target = RouteTarget::OnLink { ifindex: *ifindex };
         let hop = resolve(*address, &target, view, &Memory::default()).ok()?;
@@ -50,7 +90,10 @@ pub(super) fn neighbours(view: &View) -> BTreeMap<NeighbourKey, Neighbour> {
         };
         Some((key, Neighbour { link: hop.link }))
     });
-    known.take(NEIGHBOURS_MAX as usize).collect()
+    let mut known: Vec<_> = known.collect();
+    let left_out = known.len().saturating_sub(NEIGHBOURS_MAX as usize);
+    known.truncate(NEIGHBOURS_MAX as usize);
+    (known.into_iter().collect(), left_out)
 }
 
 /// The mirrored routes by prefix length, without those that a lower metric beats.

@@ -308,4 +308,40 @@ fn of_too_many_routes_the_shortest_prefixes_are_kept() {
     let desired = nat_view(routes);
     assert_eq!(desired.routes.len(), ROUTES_MAX as usize - 1);
     assert_eq!(lookup(&desired, "0.0.0.0", 96).is_resolved, 1);
+    assert_eq!(
+        desired.left_out, 3,
+        "beside the default route and the own address"
+    );
+}
+
+#[test]
+fn a_node_with_more_addresses_than_the_map_holds_keeps_its_default_route() {
+    let web = with_backends(
+        service("web", "203.0.113.10", 80, ForwardMode::Nat),
+        &[backend("web1", "10.0.0.11", 80)],
+    );
+    let model = model(&[web]);
+    let mut network = network(&model, &on_link());
+    network.view.routes = vec![entry("0.0.0.0", 0, 0, via_gateway().unwrap())];
+    let single = |n: u32| LocalAddress {
+        ifindex: 4,
+        address: IpAddr::V4(std::net::Ipv4Addr::from_bits(0xcb00_7100 + n)),
+        prefix_len: 32,
+    };
+    network.view.addresses = (0..ROUTES_MAX + 10).map(single).collect();
+    network.view.addresses.push(LocalAddress {
+        ifindex: 4,
+        address: ip("10.0.0.1"),
+        prefix_len: 24,
+    });
+    let mut ids = Ids::new(16, 16);
+    ids.assign(&model).unwrap();
+    let desired = desired(&model, &ids, &network);
+    assert_eq!(desired.routes.len(), ROUTES_MAX as usize - 1);
+    assert_eq!(desired.left_out, 13);
+    assert_eq!(lookup(&desired, "0.0.0.0", 96).is_resolved, 1);
+    assert_eq!(
+        lookup(&desired, "10.0.0.1", 128).kind,
+        RouteKind::Local as u8
+    );
 }

@@ -30,6 +30,13 @@ pub struct LocalAddress {
     pub prefix_len: u8,
 }
 
+impl LocalAddress {
+    /// Whether it is an address without a subnet.
+    pub fn is_single(&self) -> bool {
+        self.prefix_len == host_prefix_len(self.address)
+    }
+}
+
 /// Where a route leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteTarget {
