@@ -272,3 +272,32 @@ fn a_renamed_interface_keeps_the_program_and_its_vips() {
         assert_eq!(vip_holders().await, [] as [String; 0]);
     });
 }
+
+#[test]
+fn every_port_of_the_nodes_own_address_is_refused() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let lab = &Lab::build();
+    lab.run(|| async {
+        let Some(running) = Running::start(model(&["eth0"], &[])).await else {
+            return;
+        };
+        let on_the_node = |port| Service {
+            vip: ip("10.0.0.1"),
+            port,
+            backends: BTreeMap::new(),
+            ..web()
+        };
+        let add = |port| running.engine.change(Change::AddService(on_the_node(port)));
+        let refusal = add(0).await.unwrap_err().to_string();
+        assert!(
+            refusal.starts_with("service `web`: VIP 10.0.0.1 is the node's own address on eth0"),
+            "{refusal}"
+        );
+        assert!(running.snapshot().await.services.is_empty());
+        let warnings = add(80).await.unwrap().join("\n");
+        assert!(warnings.contains("is the node's own address"), "{warnings}");
+        running.stop().await;
+    });
+}

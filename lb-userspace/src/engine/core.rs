@@ -9,7 +9,7 @@ use anyhow::Context;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
 use super::handle::{EngineError, Outcome};
@@ -17,7 +17,7 @@ use super::interfaces::{Interfaces, Unattached};
 use super::own_vips::OwnVips;
 use super::surroundings::Surroundings;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
-use crate::desired::{Desired, desired, way_to};
+use crate::desired::{Desired, desired};
 use crate::loader::{Datapath, readiness};
 use crate::maps::{AyaStore, MapStore};
 use crate::model::{Interface, Limits, Model};
@@ -42,6 +42,8 @@ pub(super) struct Engine {
     pub(super) datapath: Datapath,
     /// What went wrong last, so that it is logged once and not every period.
     trouble: Option<String>,
+    /// Routes and neighbours that the maps have no room for.
+    left_out: usize,
 }
 
 /// The parts that an engine is put together from.
@@ -80,6 +82,7 @@ impl Engine {
             config_file: parts.config_file,
             datapath: parts.datapath,
             trouble: None,
+            left_out: 0,
         })
     }
 
@@ -87,33 +90,35 @@ impl Engine {
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
         let known_before = self.surroundings.hosts(&self.model);
         let old = std::mem::replace(&mut self.model, model);
-        let refusal = match self.enforce(&old.interfaces, &known_before).await {
+        let refusal = match self.enforce(&old, &known_before).await {
             Ok(()) => return Ok(self.warnings(&old)),
             Err(error) => error,
         };
         self.model = old;
-        let interfaces = self.model.interfaces.clone();
-        if let Err(error) = self.enforce(&interfaces, &known_before).await {
+        let in_force = self.model.clone();
+        if let Err(error) = self.enforce(&in_force, &known_before).await {
             // The periodic pass tries again.
             error!("the former state is not wholly restored: {error}");
         }
         Err(refusal)
     }
 
-    /// Puts the model in force; `known_interfaces` and `known_hosts` are from before it. An interface
-    /// among them that is missing now is waited for: it has nothing to do with the change.
+    /// Puts the model in force in the place of `old`; `known_hosts` are from before it. An interface
+    /// of `old` that is missing now is waited for: it has nothing to do with the change.
     async fn enforce(
         &mut self,
-        known_interfaces: &[Interface],
+        old: &Model,
         known_hosts: &BTreeSet<LinkHost>,
     ) -> Result<(), EngineError> {
         self.ids
             .assign(&self.model)
             .map_err(|shortage| out_of_ids(shortage, &self.limits))?;
-        self.refresh(Changes::ALL).await?;
+        let read = self.surroundings.read_for(&self.model).await;
+        self.or_reopen(read)?;
+        self.refuse_taking_the_node(old)?;
         // Whether it fits is known before anything is touched.
         self.plan(&self.desired()).map_err(EngineError::from)?;
-        self.attach_at_once(known_interfaces)?;
+        self.attach_at_once(&old.interfaces)?;
         if !self.takes_over() {
             let settled = self.surroundings.settle(&self.model, known_hosts).await;
             settled.map_err(EngineError::Failed)?;
@@ -152,13 +157,17 @@ impl Engine {
 
     async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
         let refreshed = self.surroundings.refresh(changes, &self.model).await;
-        if refreshed.is_err() {
+        self.or_reopen(refreshed)
+    }
+
+    fn or_reopen(&mut self, read: anyhow::Result<()>) -> Result<(), EngineError> {
+        if read.is_err() {
             // The next one gets a new connection: this one may be what is broken.
             self.surroundings
                 .reopen_netlink()
                 .map_err(EngineError::Failed)?;
         }
-        refreshed.map_err(EngineError::Failed)
+        read.map_err(EngineError::Failed)
     }
 
     fn attach(&mut self) -> Vec<Unattached> {
@@ -182,12 +191,23 @@ impl Engine {
     /// failure is reported in the end.
     async fn pass(&mut self) -> Result<(), EngineError> {
         let desired = self.desired();
+        self.note_left_out(desired.left_out);
         let plan = self.plan(&desired).map_err(EngineError::from)?;
         let removed = self.remove_vips().await.map_err(EngineError::Failed);
         self.apply(&plan)?;
         let added = self.add_vips().await.map_err(EngineError::Failed);
         self.interfaces.release_all_but(&self.model.interfaces);
         removed.and(added)
+    }
+
+    fn note_left_out(&mut self, left_out: usize) {
+        if left_out > 0 && left_out != self.left_out {
+            warn!(
+                "{left_out} routes and neighbours of this node are more than the datapath has room \
+                 for: NAT replies that need them are dropped"
+            );
+        }
+        self.left_out = left_out;
     }
 
     fn desired(&self) -> Desired {
@@ -200,44 +220,12 @@ impl Engine {
             backends: self.limits.backends,
             ring_blocks: self.limits.ring_blocks,
         };
-        plan(desired, &self.actual, &capacities)
+        blocking(|| plan(desired, &self.actual, &capacities))
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<(), EngineError> {
         let (actual, store) = (&mut self.actual, &mut self.store);
         blocking(|| apply(plan, actual, store)).map_err(|error| EngineError::Failed(error.into()))
-    }
-
-    /// What the operator should know about the change from `old` to the model in force.
-    fn warnings(&self, old: &Model) -> Vec<String> {
-        let mut warnings = self.interfaces.differences(&self.model.interfaces);
-        if self.model.limits != self.limits {
-            warnings.push("`limits` take effect at the next start".to_owned());
-        }
-        warnings.extend(self.unresolved_newcomers(old));
-        warnings
-    }
-
-    fn unresolved_newcomers(&self, old: &Model) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for service in self.model.services.values() {
-            let before = old.services.get(&service.name);
-            for backend in service.backends.values() {
-                let is_new = before.is_none_or(|old| {
-                    old.backends
-                        .values()
-                        .all(|other| other.address != backend.address)
-                });
-                let hop = self.surroundings.network.hops.get(&backend.address);
-                if let (true, Err(reason)) = (is_new, way_to(service.forward, hop)) {
-                    warnings.push(format!(
-                        "service `{}`, backend `{}`: no next hop: {reason}",
-                        service.name, backend.name
-                    ));
-                }
-            }
-        }
-        warnings
     }
 
     /// Takes everything down: VIPs, services, and last the program. Goes on after a failure and

@@ -16,6 +16,7 @@ mod surroundings;
 mod task;
 mod vip_work;
 mod vips;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout_at;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::resolver::Resolver;
@@ -18,6 +18,14 @@ use crate::netlink::view::{LinkHost, NeighbourState, View};
 /// How long a change waits for new backends to answer, so that no flow is sent to one whose
 /// address is not known yet. One that does not answer in this time is taken in nevertheless.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+
+/// While a change waits for new backends, the neighbours are read this often.
+const SETTLE_PERIOD: Duration = Duration::from_millis(20);
+
+const NEIGHBOURS: Changes = Changes {
+    topology: false,
+    neighbours: true,
+};
 
 /// Links, routes, neighbours, and the ways to the backends.
 pub(super) struct Surroundings {
@@ -49,12 +57,22 @@ impl Surroundings {
         &self.network.view
     }
 
-    /// Reads again what has changed, and finds the ways to the backends of `model`. The routing table
-    /// is needed for NAT only, and may be long.
+    /// Reads all for another model: only ways to backends that are new are asked for, since the
+    /// topology's changes are followed by themselves.
+    pub(super) async fn read_for(&mut self, model: &Model) -> anyhow::Result<()> {
+        self.read(Changes::ALL, model).await
+    }
+
+    /// Reads again what has changed, and finds the ways to the backends of `model`.
     pub(super) async fn refresh(&mut self, changes: Changes, model: &Model) -> anyhow::Result<()> {
+        self.answers_are_old |= changes.topology;
+        self.read(changes, model).await
+    }
+
+    /// The routing table is needed for NAT only, and may be long.
+    async fn read(&mut self, changes: Changes, model: &Model) -> anyhow::Result<()> {
         let view = &mut self.network.view;
         if changes.topology {
-            self.answers_are_old = true;
             self.netlink.read_links(view).await?;
         }
         if changes.topology && has_nat(model) {
@@ -146,13 +164,12 @@ impl Surroundings {
         model: &Model,
         known_before: &BTreeSet<LinkHost>,
     ) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + SETTLE_TIME;
+        let deadline = Instant::now() + SETTLE_TIME;
         self.resolve_due(model).await;
-        while self.awaits_any(model, known_before) {
-            let Ok(changes) = timeout_at(deadline, self.monitor.changed()).await else {
-                return Ok(());
-            };
-            self.refresh(changes?, model).await?;
+        while Instant::now() < deadline && self.awaits_any(model, known_before) {
+            // Not woken by the kernel: on a busy network, that would be all the time.
+            sleep(SETTLE_PERIOD).await;
+            self.refresh(NEIGHBOURS, model).await?;
         }
         Ok(())
     }
