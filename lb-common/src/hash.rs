@@ -37,7 +37,7 @@ pub fn flow(tuple: &FlowTuple, key: &[u64; HASH_KEY_WORDS]) -> u64 {
         state = round(state ^ join(destination[1], destination[2]), key[0]);
     }
     state = round(state ^ u64::from(destination[3]) ^ key[2], key[3]);
-    state.wrapping_mul(GOLDEN)
+    fold(state).wrapping_mul(GOLDEN)
 }
 
 /// The upper half of a flow's hash.
@@ -51,14 +51,18 @@ const fn join(high: u32, low: u32) -> u64 {
     (high as u64) << 32 | low as u64
 }
 
-/// One keyed round: fold, multiply by an odd key word, fold. A difference in the upper half alone
-/// would leave the product's lower half as it was, and the top bit alone would pass through a
-/// product unchanged whatever the key: the first fold brings both down.
+/// One keyed round: fold, multiply by an odd key word. A difference in the upper half alone would
+/// leave the product's lower half as it was, and the top bit alone would pass through a product
+/// unchanged whatever the key: the fold brings both down.
 #[inline(always)]
 const fn round(state: u64, key: u64) -> u64 {
-    let folded = state ^ (state >> 32);
-    let product = folded.wrapping_mul(key | 1);
-    (product ^ (product >> 32)).wrapping_add(key)
+    fold(state).wrapping_mul(key | 1).wrapping_add(key)
+}
+
+/// Brings the upper half down, without losing anything.
+#[inline(always)]
+const fn fold(state: u64) -> u64 {
+    state ^ (state >> 32)
 }
 
 /// Maps a hash evenly onto `0..len` without a division (Lemire's multiply-shift).

@@ -75,8 +75,9 @@ pub(super) fn rewrite_link<P: Packet>(
     packet: &mut P,
     link: &LinkRewrite,
 ) -> Result<(), OutOfBounds> {
-    // Word by word: of 12 bytes as a whole the BPF backend makes a call to a copy loop.
-    packet.store(0, link.0[0])?;
-    packet.store(4, link.0[1])?;
-    packet.store(8, link.0[2])
+    // Two words: of 12 bytes as a whole the BPF backend makes a call to a copy loop.
+    let [first, second, last] = link.0;
+    let head: u64 = bytemuck::cast([first, second]);
+    packet.store(0, head)?;
+    packet.store(8, last)
 }

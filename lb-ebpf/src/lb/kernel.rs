@@ -40,38 +40,41 @@ struct HostRouteKey {
     address: Address,
 }
 
-/// Words in the key and in the value of a service line.
-const LINE_WORDS: usize = size_of::<EndpointKey>() / 4;
-const _: () = assert!(size_of::<Service>() / 4 == LINE_WORDS);
+/// 64-bit words that a line's key and value fill together. The third holds the key's end and the
+/// value's beginning.
+const LINE_WORDS: usize = (size_of::<EndpointKey>() + size_of::<Service>()) / 8;
+const _: () = assert!(size_of::<EndpointKey>() == 20 && size_of::<Service>() == 20);
 
 /// The copy of a service in its line, if it stands there and was not written meanwhile.
 #[inline(always)]
 fn from_line(key: &EndpointKey) -> Option<Service> {
     let line = SERVICE_LINES.get_ptr(ServiceLine::index(key))?;
-    // SAFETY: aligned words of a live map value, each read whole.
-    let (sequence, line_key, service) = unsafe {
-        (
-            (&raw const (*line).sequence),
-            (&raw const (*line).key).cast::<u32>(),
-            (&raw const (*line).service).cast::<u32>(),
-        )
-    };
-    let words: [u32; LINE_WORDS] = bytemuck::cast(*key);
-    let mut copy = [0_u32; LINE_WORDS];
-    // SAFETY: as above; both are `LINE_WORDS` words long.
-    let (before, difference, after) = unsafe {
+    let mut words = [0_u64; LINE_WORDS];
+    // SAFETY: aligned words of a live map value, each read whole; key and value come first in it.
+    let (before, after) = unsafe {
+        let sequence = &raw const (*line).sequence;
         let before = sequence.read_volatile();
-        let mut difference = 0;
-        for (number, word) in words.iter().enumerate() {
-            difference |= line_key.add(number).read_volatile() ^ word;
+        for (number, word) in words.iter_mut().enumerate() {
+            *word = line.cast::<u64>().add(number).read_volatile();
         }
-        for (number, word) in copy.iter_mut().enumerate() {
-            *word = service.add(number).read_volatile();
-        }
-        (before, difference, sequence.read_volatile())
+        (before, sequence.read_volatile())
     };
+    let [k0, k1, k2, k3, k4]: [u32; 5] = bytemuck::cast(*key);
+    let [first, second, third, fourth, fifth] = words;
+    let difference = first ^ join(k0, k1) | second ^ join(k2, k3) | u64::from(third as u32 ^ k4);
     let is_steady = before == after && before & 1 == 0;
-    (difference == 0 && is_steady).then(|| bytemuck::cast(copy))
+    if difference != 0 || !is_steady {
+        return None;
+    }
+    let halves = |word: u64| (word as u32, (word >> 32) as u32);
+    let ((_, v0), (v1, v2), (v3, v4)) = (halves(third), halves(fourth), halves(fifth));
+    Some(bytemuck::cast([v0, v1, v2, v3, v4]))
+}
+
+/// Two words of memory as one, on this little-endian target.
+#[inline(always)]
+const fn join(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
 }
 
 /// A set of the flow table, in place.
