@@ -10,7 +10,6 @@ use lb_lab::link::veth_pair;
 use lb_lab::{Netns, require};
 use lb_userspace::engine::snapshot::{InterfaceState, NextHop, Snapshot};
 use lb_userspace::engine::{self, EngineHandle, Options, StateFile};
-use lb_userspace::loader::LoadError;
 use lb_userspace::model::{
     Backend, Change, ForwardMode, Interface, Limits, Model, Protocol, Scheduler, Service, XdpMode,
 };
@@ -111,25 +110,20 @@ struct Running {
 }
 
 impl Running {
-    /// `None` if this was built without the program.
-    async fn start(model: Model) -> Option<Self> {
+    async fn start(model: Model) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = Options {
             model,
             config_file: None,
             state_file: StateFile::beside(&directory.path().join("lbd.sock")),
         };
-        match engine::start(options).await {
-            Ok((engine, task)) => Some(Self {
-                engine,
-                task,
-                _directory: directory,
-            }),
-            Err(error) if matches!(error.downcast_ref(), Some(LoadError::NotBuilt)) => {
-                eprintln!("skipped: {error}");
-                None
-            }
-            Err(error) => panic!("{error:#}"),
+        let (engine, task) = engine::start(options)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        Self {
+            engine,
+            task,
+            _directory: directory,
         }
     }
 
@@ -193,9 +187,7 @@ fn a_missing_interface_does_not_keep_the_others_from_changing() {
     }
     let lab = &Lab::build();
     lab.run(|| async {
-        let Some(running) = Running::start(model(&["eth0", "eth1"], &[web()])).await else {
-            return;
-        };
+        let running = Running::start(model(&["eth0", "eth1"], &[web()])).await;
         lab.node.ip("link del eth1").unwrap();
         running.engine.change(set_weight(7)).await.unwrap();
         let missing = running.interface("eth1").await;
@@ -235,9 +227,7 @@ fn an_interface_that_was_never_there_is_refused() {
     }
     let lab = &Lab::build();
     lab.run(|| async {
-        let Some(running) = Running::start(model(&["eth0"], &[web()])).await else {
-            return;
-        };
+        let running = Running::start(model(&["eth0"], &[web()])).await;
         let with_another = model(&["eth0", "eth9"], &[web()]);
         let refusal = running.engine.replace(with_another).await.unwrap_err();
         assert!(
@@ -256,9 +246,7 @@ fn a_renamed_interface_keeps_the_program_and_its_vips() {
     }
     let lab = &Lab::build();
     lab.run(|| async {
-        let Some(running) = Running::start(model(&["eth0"], &[web()])).await else {
-            return;
-        };
+        let running = Running::start(model(&["eth0"], &[web()])).await;
         let before = running.interface("eth0").await;
         lab.node.ip("link set eth0 name wan0").unwrap();
         running.engine.change(set_weight(7)).await.unwrap();
@@ -280,9 +268,7 @@ fn every_port_of_the_nodes_own_address_is_refused() {
     }
     let lab = &Lab::build();
     lab.run(|| async {
-        let Some(running) = Running::start(model(&["eth0"], &[])).await else {
-            return;
-        };
+        let running = Running::start(model(&["eth0"], &[])).await;
         let on_the_node = |port| Service {
             vip: ip("10.0.0.1"),
             port,

@@ -15,7 +15,9 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
     check(format, "checking the format")?;
 
     let mut host = cargo::command(workspace, "clippy");
-    host.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    host.args(["--workspace", "--all-targets"]);
+    host.args(["--features", "lb-userspace/bpf"]);
+    host.args(["--", "-D", "warnings"]);
     check(host, "linting the workspace")?;
 
     let mut lab = cargo::command(workspace, "clippy");

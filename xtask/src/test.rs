@@ -187,11 +187,17 @@ fn test_commands(workspace: &Workspace, layer: Layer, targets: &[String]) -> Res
     let mut command = cargo_test(workspace);
     command.args(["--package", "lb-lab", "--features", layer.word()]);
     command.args(targets.iter().flat_map(|target| ["--test", target]));
+    let mut commands = vec![command];
+    if layer == Layer::Bpf {
+        commands.push(engine_command(workspace));
+    }
     if !lb_lab::is_root() {
         let runner = Rustc::ask(workspace)?.runner_variable();
-        command.env(runner, format!("sudo {PRESERVED_ENV} --"));
+        for command in &mut commands {
+            command.env(&runner, format!("sudo {PRESERVED_ENV} --"));
+        }
     }
-    Ok(vec![command])
+    Ok(commands)
 }
 
 /// The workspace, and lb-bench, which plain cargo does not build: its own tests need no root either.
@@ -202,6 +208,14 @@ fn unit_commands(workspace: &Workspace) -> Vec<Command> {
     bench.args(["--package", "lb-lab", "--features", "bench"]);
     bench.args(["--bin", "lb-bench"]);
     vec![plain, bench]
+}
+
+/// The engine with the XDP program in it.
+fn engine_command(workspace: &Workspace) -> Command {
+    let mut engine = cargo_test(workspace);
+    engine.args(["--package", "lb-userspace", "--features", "bpf"]);
+    engine.args(["--test", "engine"]);
+    engine
 }
 
 fn cargo_test(workspace: &Workspace) -> Command {
