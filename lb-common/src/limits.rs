@@ -64,7 +64,7 @@ pub const HASH_KEY_WORDS: usize = 4;
 /// Default capacity of `SERVICES` and of everything indexed by a service id. Unit: entries.
 pub const SERVICES_DEFAULT: u32 = 1_024;
 
-/// Default capacity of `BACKENDS`. Unit: entries (64 B each, and 32 B per CPU for its counters).
+/// Default capacity of `BACKENDS`. Unit: entries (64 B each, and 40 B per CPU for its counters).
 pub const BACKENDS_DEFAULT: u32 = 4_096;
 
 /// Default capacity of `RINGS`. Unit: blocks of 64 KiB. One for each of [`SERVICES_DEFAULT`]; and a

@@ -163,7 +163,6 @@ fn check_features() -> Result<(), LoadError> {
     let xdp = is_program_supported(ProgramType::Xdp).map_err(anyhow::Error::from);
     demand("XDP", "CONFIG_BPF_SYSCALL and CONFIG_NET", xdp)?;
     let maps = [
-        ("BPF LRU hash maps", MapType::LruHash),
         ("BPF longest-prefix-match tries", MapType::LpmTrie),
         ("BPF ring buffers", MapType::RingBuf),
     ];

@@ -74,6 +74,24 @@ fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
     );
 }
 
+/// Opens a thousand connections; returns where each went.
+fn establish(kernel: &MemoryKernel, world: &fixtures::FloodWorld) -> Vec<Vec<u8>> {
+    (0..1_000)
+        .map(|client| {
+            run(kernel, &world.syn(client));
+            run(kernel, &world.ack(client)).1[..6].to_vec()
+        })
+        .collect()
+}
+
+/// How many of those connections go elsewhere now.
+fn moved(kernel: &MemoryKernel, world: &fixtures::FloodWorld, backends: &[Vec<u8>]) -> usize {
+    (0..)
+        .zip(backends)
+        .filter(|(client, backend)| run(kernel, &world.ack(*client)).1[..6] != backend[..])
+        .count()
+}
+
 /// Silence does not break a connection whose record nothing else needed.
 #[test]
 fn a_segment_follows_its_expired_record() {
@@ -92,19 +110,12 @@ fn a_segment_follows_its_expired_record() {
 fn a_syn_flood_evicts_no_established_connection() {
     let world = fixtures::FloodWorld::new();
     let kernel = MemoryKernel::new(world.tables(), NOW_S);
-    let backends: Vec<Vec<u8>> = (0..1_000)
-        .map(|client| {
-            run(&kernel, &world.syn(client));
-            run(&kernel, &world.ack(client)).1[..6].to_vec()
-        })
-        .collect();
+    let backends = establish(&kernel, &world);
     kernel.now_s.set(NOW_S + 30);
     for client in 100_000..140_000 {
         run(&kernel, &world.syn(client));
     }
-    let moved = (0_u32..1_000)
-        .filter(|client| run(&kernel, &world.ack(*client)).1[..6] != backends[*client as usize]);
-    assert_eq!(moved.count(), 0);
+    assert_eq!(moved(&kernel, &world, &backends), 0);
 }
 
 /// Each record expires by its own service's time-out, whoever looks for room.
@@ -112,12 +123,7 @@ fn a_syn_flood_evicts_no_established_connection() {
 fn a_short_timeout_of_one_service_costs_another_nothing() {
     let world = fixtures::FloodWorld::new();
     let kernel = MemoryKernel::new(world.tables(), NOW_S);
-    let backends: Vec<Vec<u8>> = (0..1_000)
-        .map(|client| {
-            run(&kernel, &world.syn(client));
-            run(&kernel, &world.ack(client)).1[..6].to_vec()
-        })
-        .collect();
+    let backends = establish(&kernel, &world);
     // 200 new UDP flows a second of a service with a time-out of 5 s, for 40 s.
     for second in 0..40_u32 {
         kernel.now_s.set(NOW_S + second);
@@ -125,9 +131,7 @@ fn a_short_timeout_of_one_service_costs_another_nothing() {
             run(&kernel, &world.query(second * 200 + n));
         }
     }
-    let moved = (0_u32..1_000)
-        .filter(|client| run(&kernel, &world.ack(*client)).1[..6] != backends[*client as usize]);
-    assert_eq!(moved.count(), 0);
+    assert_eq!(moved(&kernel, &world, &backends), 0);
 }
 
 /// A packet of some fixture, in its world, with some bytes changed and its end cut or extended.
