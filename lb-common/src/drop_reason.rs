@@ -33,11 +33,18 @@ pub enum DropReason {
     /// The ring names a backend that the backend table does not have: a bug or a map written by
     /// somebody else.
     BackendMissing = 11,
+    /// Answered with RST: the flow's backend is down, in maintenance or removed, or no backend is up,
+    /// and the service's policy says `reset`.
+    Reset = 12,
+    /// The flow's backend is in maintenance or removed, and the service's policy says `drop`.
+    BackendRemoved = 13,
+    /// No backend is up, and the service's policy says `drop`.
+    AllDown = 14,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number, which starts at 1.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::NoBackend,
         Self::BackendUnresolved,
         Self::NoRoute,
@@ -49,6 +56,9 @@ impl DropReason {
         Self::TtlExceeded,
         Self::VlanEgress,
         Self::BackendMissing,
+        Self::Reset,
+        Self::BackendRemoved,
+        Self::AllDown,
     ];
 
     /// The label in the API, in `lbctl` and in metrics: snake case, stable.
@@ -65,6 +75,9 @@ impl DropReason {
             Self::TtlExceeded => "ttl_exceeded",
             Self::VlanEgress => "vlan_egress",
             Self::BackendMissing => "backend_missing",
+            Self::Reset => "reset",
+            Self::BackendRemoved => "backend_removed",
+            Self::AllDown => "all_down",
         }
     }
 
@@ -84,6 +97,11 @@ impl DropReason {
             Self::TtlExceeded => "the time to live ran out: is there a loop?",
             Self::VlanEgress => "a tagged packet whose backend is behind another interface",
             Self::BackendMissing => "the ring names an unknown backend: please report this",
+            Self::Reset => "answered with RST, as `on_down`, `on_remove` or `on_all_down` say",
+            Self::BackendRemoved => {
+                "a flow of a backend that was taken away with `on_remove = \"drop\"`"
+            }
+            Self::AllDown => "no backend is up, and `on_all_down = \"drop\"`",
         }
     }
 

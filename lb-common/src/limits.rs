@@ -93,6 +93,38 @@ pub const IDLE_TIMEOUT_TCP_S: u32 = 900;
 /// Idle time-out of a UDP flow in the flow table unless the service says otherwise. Unit: seconds.
 pub const IDLE_TIMEOUT_UDP_S: u32 = 60;
 
-/// How long a TCP flow of which only SYNs were seen stays in the flow table: as long as Linux
-/// repeats a SYN by default (6 times, 63 s). Unit: seconds.
+/// How long a flow stays in probation: as long as Linux repeats a SYN by default (6 times, 63 s).
+/// Unit: seconds.
 pub const HALF_OPEN_TIMEOUT_S: u32 = 63;
+
+/// No SYN can take the place of a half-open flow younger than this: a client that lives answers
+/// sooner, and repeats its SYN after 1 s (RFC 6298, section 2.1). Unit: seconds.
+pub const HALF_OPEN_PROTECTED_S: u32 = 3;
+
+/// Entries of a flow set that flows in probation may take. The other half is out of a SYN flood's
+/// reach. Unit: entries.
+pub const PROBATION_PER_SET: u32 = 4;
+
+/// Entries of a flow set that learned flows may take before a second packet has confirmed them.
+/// Unit: entries.
+pub const LEARNED_PER_SET: u32 = 4;
+
+/// A flow is learned only if its set then has no more live entries than this: ¾ of them. What is left
+/// is for new flows. Unit: entries.
+pub const LEARNING_FILL_MAX: u32 = 6;
+
+/// How long a flow is kept after its client's FIN, from its last packet on: the other half of an
+/// orderly end takes no longer (Linux waits as long in FIN-WAIT-2). Unit: seconds.
+pub const FIN_LINGER_S: u32 = 60;
+
+/// How long a flow is kept after a RST. The client's next segment, should the RST not have been its
+/// own, brings it back. Unit: seconds.
+pub const RST_LINGER_S: u32 = 10;
+
+/// A packet that is no SYN matches a half-open flow only if its sequence number is this close behind
+/// the SYN's: more than a first flight of data (RFC 6928: 10 segments). Unit: bytes.
+pub const HANDSHAKE_WINDOW_BYTES: u32 = 1 << 16;
+
+/// How long slots are armed before a planned change takes effect, so that a handshake that began
+/// before completes where it began: its SYN is repeated after 1 s. Unit: milliseconds.
+pub const PREPARE_MS: u64 = 1_500;

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend as BackendEntry, EndpointKey, LinkRewrite, NatReply, Neighbour, NeighbourKey,
-    Route, RouteKey, Service as ServiceEntry,
+    Address, Backend as BackendEntry, Delivery, EndpointKey, LinkRewrite, NatReply, Neighbour,
+    NeighbourKey, NewFlows, Route, RouteKey, Service as ServiceEntry,
 };
 use lb_common::hash;
 use lb_common::maglev::Member;
@@ -42,7 +42,8 @@ impl DesiredService {
             generation: self.id.generation,
             scheduler: self.ring.scheduler as u8,
             tracks_flows: self.tracks_flows as u8,
-            pad: [0; 2],
+            new_flows: NewFlows::Schedule as u8,
+            pad: 0,
         }
     }
 }
@@ -169,6 +170,8 @@ fn backend_entry(
         generation: backend_id.generation,
         port_be: rewritten_port_be(service, backend.port),
         forward: service.forward as u8,
+        delivery: Delivery::Forward as u8,
+        is_up: 1,
         ..BackendEntry::zeroed()
     };
     if let Ok(hop) = way_to(service.forward, network.hops.get(&backend.address)) {

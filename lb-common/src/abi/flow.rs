@@ -1,5 +1,7 @@
 use bytemuck::{Pod, Zeroable};
 
+use super::Address;
+
 /// Entries in a [`FlowSet`].
 pub const FLOW_SET_ENTRIES: usize = 8;
 
@@ -8,16 +10,23 @@ pub const FLOW_SET_ENTRIES: usize = 8;
 pub struct FlowState(pub u8);
 
 impl FlowState {
-    /// Established TCP, or UDP.
+    /// Established: the flow's second packet was seen.
     pub const OPEN: Self = Self(0);
-    /// TCP of which only SYNs were seen. The first to go when room is needed, so that a SYN flood
-    /// competes with other half-open flows only.
+    /// In probation: TCP of which only SYNs were seen, or UDP of which one packet was. A SYN flood
+    /// competes with these and no others.
     pub const HALF_OPEN: Self = Self(1);
     /// The client has sent a FIN. Packets follow the record; a new SYN is scheduled anew.
     pub const FIN: Self = Self(2);
     /// The client, or somebody in its name, has sent a RST. As with FIN, until the client's next
     /// segment shows that the connection lives.
     pub const RST: Self = Self(4);
+    /// Recorded in the middle of its life, because its slot was moving; one packet was seen since.
+    pub const LEARNED: Self = Self(8);
+    /// After the FIN, one more segment was seen: an orderly end has that many.
+    pub const FIN_ACKED: Self = Self(16);
+    /// After the FIN, more segments were seen than an orderly end has: the client still receives, or
+    /// the FIN was not the client's. As long-lived as an open flow.
+    pub const HALF_CLOSED: Self = Self(32);
 
     /// Both.
     #[inline(always)]
@@ -31,10 +40,16 @@ impl FlowState {
         Self(self.0 & !other.0)
     }
 
+    /// Whether all of `other`'s bits are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// Whether a new SYN is scheduled anew.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
-        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+        self.has(Self::RST) || self.has(Self::FIN) && !self.has(Self::HALF_CLOSED)
     }
 
     /// Whether only SYNs were seen.
@@ -133,7 +148,38 @@ pub struct FlowSet {
     pub entries: [FlowEntry; FLOW_SET_ENTRIES],
 }
 
+/// What is known of a flow beyond its entry, written when it is recorded and read while it is half
+/// open; and what an operator's list of flows shows. At the entry's place in `FLOW_ORIGINS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowOrigin {
+    /// The client's address.
+    pub client: Address,
+    /// The client's port, network byte order.
+    pub client_port_be: u16,
+    /// The destination's port, network byte order (a service may have every port).
+    pub port_be: u16,
+    /// The sequence number of the SYN; of a flow recorded later, that of the packet. Host byte
+    /// order; 0 for UDP.
+    pub sequence: u32,
+    /// The backend of the flow that the SYN found in its place; 0 = none. If a packet shows that that
+    /// flow lives, it gets its place back.
+    pub displaced_id: u16,
+    /// That backend's generation.
+    pub displaced_generation: u16,
+}
+
+/// An element of `FLOW_ORIGINS`, by the number of the flow set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowOriginSet {
+    /// By the number of the entry.
+    pub origins: [FlowOrigin; FLOW_SET_ENTRIES],
+}
+
 const _: () = assert!(size_of::<FlowEntry>() == 16);
+const _: () = assert!(size_of::<FlowOrigin>() == 28);
+const _: () = assert!(size_of::<FlowOriginSet>() == 224);
 const _: () = assert!(size_of::<FlowSet>() == 128);
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod address;
 mod event;
 mod flow;
+mod instance;
 mod key;
 mod line;
 mod slot;
@@ -15,18 +16,21 @@ mod value;
 pub use address::Address;
 pub use event::NeighbourWanted;
 pub use flow::{
-    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet, FlowState,
+    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
+    FlowRecord, FlowSet, FlowState,
 };
+pub use instance::Instance;
 pub use key::{EndpointKey, NeighbourKey, RouteKey};
 pub use line::{SERVICE_LINES, ServiceLine};
 pub use slot::Slot;
 pub use stats::BackendStats;
 pub use value::{
-    Backend, ForwardMode, LinkRewrite, NatReply, Neighbour, Route, RouteKind, Scheduler, Service,
+    Backend, Delivery, ForwardMode, LinkRewrite, NatReply, Neighbour, NewFlows, Route, RouteKind,
+    Scheduler, Service,
 };
 
 /// Version of the layouts in this module. Maps of another version are never opened as these.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One block of ring storage: an element of `RINGS`.
 pub type RingBlock = [u32; crate::limits::RING_BLOCK_SLOTS];
@@ -49,8 +53,16 @@ pub mod map_name {
     pub const COUNTERS: &str = "COUNTERS";
     /// Array: service id → u64, flows scheduled by round robin so far.
     pub const ROUNDS: &str = "ROUNDS";
-    /// Array of [`super::FlowSet`].
+    /// Array of [`super::FlowSet`], memory-mapped by the control plane.
     pub const FLOWS: &str = "FLOWS";
+    /// Array of [`super::FlowOriginSet`], as many as `FLOWS` has sets, memory-mapped by the control
+    /// plane.
+    pub const FLOW_ORIGINS: &str = "FLOW_ORIGINS";
+    /// Array: service id → u64, the last second ([`crate::kernel::Kernel::now_s`]) in which a flow that
+    /// should have been recorded was not; memory-mapped by the control plane.
+    pub const SUPPRESSED: &str = "SUPPRESSED";
+    /// Array of one [`super::Instance`].
+    pub const INSTANCE: &str = "INSTANCE";
     /// Hash: [`super::EndpointKey`] of a backend → [`super::NatReply`].
     pub const NAT_REPLIES: &str = "NAT_REPLIES";
     /// LPM trie: [`super::RouteKey`] → [`super::Route`].

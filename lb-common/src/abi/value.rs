@@ -52,10 +52,41 @@ pub struct Service {
     pub generation: u16,
     /// A [`Scheduler`].
     pub scheduler: u8,
-    /// 1: flows are looked up and recorded in the flow table. Round robin and UDP.
+    /// 1: every flow is looked up and recorded in the flow table: round robin, and UDP with
+    /// `flow = "pinned"`. 0: flows follow their slot, and the table is consulted where that is in
+    /// transition.
     pub tracks_flows: u8,
+    /// A [`NewFlows`].
+    pub new_flows: u8,
     /// Always 0.
-    pub pad: [u8; 2],
+    pub pad: u8,
+}
+
+/// What happens to packets that open a flow.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NewFlows {
+    /// They are scheduled.
+    #[default]
+    Schedule = 0,
+    /// No backend is up, and the service answers with RST (UDP: drops).
+    Reset = 1,
+    /// No backend is up, and the service drops them.
+    Drop = 2,
+}
+
+/// What happens to the packets of a backend's flows.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// They are forwarded.
+    #[default]
+    Forward = 0,
+    /// They are answered with RST (UDP: dropped): the backend is down and `on_down = "reset"`, or in
+    /// maintenance or removed and `on_remove = "reset"`.
+    Reset = 1,
+    /// They are dropped: in maintenance or removed, and `on_remove = "drop"`.
+    Drop = 2,
 }
 
 /// The first 12 bytes of a frame, as three words in memory order: the destination's and the
@@ -110,8 +141,14 @@ pub struct Backend {
     pub forward: u8,
     /// 1: the next hop is known.
     pub is_resolved: u8,
+    /// A [`Delivery`].
+    pub delivery: u8,
+    /// 1: new flows may go there, if the ring or an older record says so. 0: down, or in maintenance.
+    pub is_up: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
     /// Always 0; fills the cache line.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 5],
 }
 
 impl Backend {

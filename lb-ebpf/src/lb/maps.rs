@@ -4,8 +4,8 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    self, Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowSet, NatReply,
-    Neighbour, NeighbourKey, RingBlock, Route, Service, ServiceLine,
+    self, Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowOriginSet, FlowSet,
+    Instance, NatReply, Neighbour, NeighbourKey, RingBlock, Route, Service, ServiceLine,
 };
 use lb_common::limits::{
     BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
@@ -42,7 +42,15 @@ pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map]
 pub(super) static ROUNDS: Array<u64, SERVICES_MAX> = Array::new();
 #[btf_map]
-pub(super) static FLOWS: Array<FlowSet, FLOW_SETS> = Array::new();
+pub(super) static FLOWS: Array<FlowSet, FLOW_SETS, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+pub(super) static FLOW_ORIGINS: Array<FlowOriginSet, FLOW_SETS, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+#[btf_map]
+pub(super) static SUPPRESSED: Array<u64, SERVICES_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Not read here: it is for daemons to come.
+#[btf_map]
+static INSTANCE: Array<Instance, 1> = Array::new();
 /// A word for `opaque`.
 #[btf_map]
 pub(super) static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();

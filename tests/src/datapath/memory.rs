@@ -65,7 +65,10 @@ static FREE: Backend = Backend {
     port_be: 0,
     forward: 0,
     is_resolved: 0,
-    reserved: [0; 6],
+    delivery: 0,
+    is_up: 0,
+    pad: [0; 2],
+    reserved: [0; 5],
 };
 
 type FlowTable = Rc<RefCell<Vec<FlowSet>>>;

@@ -108,7 +108,8 @@ impl World {
             generation: 1,
             scheduler: spec.scheduler as u8,
             tracks_flows: u8::from(is_tracked),
-            pad: [0; 2],
+            new_flows: 0,
+            pad: 0,
         };
         self.tables.put_ring(self.next_block, &ring);
         self.next_block += ring.len().div_ceil(RING_BLOCK_SLOTS) as u32;
@@ -133,7 +134,10 @@ impl World {
             port_be,
             forward: service.forward as u8,
             is_resolved: u8::from(spec.ifindex.is_some()),
-            reserved: [0; 6],
+            delivery: 0,
+            is_up: 1,
+            pad: [0; 2],
+            reserved: [0; 5],
         };
         assert!(spec.id <= BACKEND_ID_MAX);
         self.tables.backends.insert(spec.id, backend);
