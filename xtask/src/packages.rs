@@ -9,11 +9,12 @@ use crate::progress;
 use crate::run::as_root;
 
 /// (program, Debian package that brings it)
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("ping", "iputils-ping"),
@@ -24,6 +25,9 @@ const PACKAGES: [(&str, &str); 8] = [
 pub(crate) const FOR_TESTS: [&str; 8] = [
     "curl", "dig", "dnsmasq", "ethtool", "ip", "nginx", "ping", "tshark",
 ];
+
+/// What the disruption proof uses; haproxy is what the figures are compared with.
+pub(crate) const FOR_DISRUPTION: [&str; 3] = ["haproxy", "ip", "nginx"];
 
 /// What the demo can use.
 pub(crate) const FOR_DEMO: [&str; 2] = ["ip", "nginx"];
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_program_in_use_has_a_package() {
-        for program in FOR_TESTS.iter().chain(&FOR_DEMO) {
+        for program in FOR_TESTS.iter().chain(&FOR_DISRUPTION).chain(&FOR_DEMO) {
             assert!(
                 PACKAGES.iter().any(|(known, _)| known == program),
                 "{program}"

@@ -35,8 +35,19 @@ pub(crate) fn become_root_program(
     name: &str,
     args: &[OsString],
 ) -> Result<ExitCode> {
-    let program = workspace.release(name);
-    let mut command = as_root(program.as_os_str());
+    become_command(as_root(workspace.release(name).as_os_str()), args)
+}
+
+/// As [`become_root_program`], as whoever runs xtask.
+pub(crate) fn become_program(
+    workspace: &Workspace,
+    name: &str,
+    args: &[OsString],
+) -> Result<ExitCode> {
+    become_command(Command::new(workspace.release(name)), args)
+}
+
+fn become_command(mut command: Command, args: &[OsString]) -> Result<ExitCode> {
     let error = command.args(args).exec();
     Err(error).with_context(|| format!("cannot start {:?}", command.get_program()))
 }

@@ -1,5 +1,8 @@
 //! `cargo xtask test [unit|bpf|e2e] [FILTER]`: runs the layers, streams their output, and counts.
+//! `cargo xtask test disruption` and `cargo xtask test sim`: the proofs, each a program of its own
+//! ([`proof`]).
 
+mod proof;
 mod summary;
 
 use std::fs;
@@ -23,7 +26,10 @@ const E2E_THREADS: &str = "2";
 
 /// What may follow `cargo xtask test`.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TestArgs {
+    #[command(subcommand)]
+    proof: Option<proof::Proof>,
     /// The layer (unit, bpf or e2e; all by default), then a part of the names of the tests to run,
     /// or the name of one of the layer's test files (`lab` for e2e_lab.rs)
     #[arg(value_name = "LAYER | FILTER", num_args = 0..=2)]
@@ -86,6 +92,9 @@ impl Selection {
 
 /// `cargo xtask test`
 pub(crate) fn task(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    if let Some(proof) = &args.proof {
+        return proof::run(workspace, proof);
+    }
     let selection = Selection::parse(&args.words)?;
     let mut total = Summary::default();
     let policy = if args.no_install {

@@ -1,0 +1,68 @@
+//! The proofs: programs of the laboratory that take longer than a test, in their full form.
+//!
+//! Their short forms are tests like others: `e2e_disruption.rs`, and the simulator's own.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::workspace::Workspace;
+use crate::{build, cargo, packages, progress, run};
+
+/// What may follow `cargo xtask test` in place of a layer.
+#[derive(Subcommand)]
+pub(super) enum Proof {
+    /// Real connections under every event: what breaks, what is lost (a table, and JSON)
+    Disruption(ProgramArgs),
+    /// The datapath's core and the control plane's machines in a simulated network, many histories
+    Sim(ProgramArgs),
+}
+
+/// What a proof's program gets.
+#[derive(Args)]
+pub(super) struct ProgramArgs {
+    /// Options of the program; `--help` lists them
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    args: Vec<OsString>,
+}
+
+/// What a proof runs: a program of lb-lab.
+struct Program {
+    name: &'static str,
+    features: &'static str,
+}
+
+const DISRUPTION: Program = Program {
+    name: "lb-disruption",
+    features: "e2e,bpf",
+};
+const SIM: Program = Program {
+    name: "lb-sim",
+    features: "sim",
+};
+
+/// Builds what the proof needs and becomes its program.
+pub(super) fn run(workspace: &Workspace, proof: &Proof) -> Result<ExitCode> {
+    let (program, args) = match proof {
+        Proof::Disruption(args) => {
+            build::everything(workspace)?;
+            packages::ensure(&packages::FOR_DISRUPTION, "real servers, and a rival")?;
+            (DISRUPTION, args)
+        }
+        Proof::Sim(args) => (SIM, args),
+    };
+    let mut build = cargo::command(workspace, "build");
+    build.args(["--release", "--package", "lb-lab"]);
+    build.args(["--features", program.features, "--bin", program.name]);
+    progress::run_cargo(&mut build, &format!("building {}", program.name))?;
+    match proof {
+        Proof::Disruption(_) => run::become_root_program(workspace, program.name, &args.args),
+        Proof::Sim(_) => run::become_program(workspace, program.name, &args.args),
+    }
+}
