@@ -9,13 +9,20 @@ use lb_common::limits::{BACKENDS_DEFAULT, FLOWS_DEFAULT, RING_BLOCKS_DEFAULT, SE
 mod change;
 pub mod diff;
 pub mod draft;
+pub mod eligible;
 mod keyword;
+mod policy;
 mod problem;
 pub mod rules;
+mod runtime;
+pub mod slow_start;
 pub mod text;
 
-pub use change::{ModelError, backend_from, service_from};
+pub use change::{Change, ModelError, backend_from, service_from};
 pub use keyword::{Keyword, UnknownWord};
+pub use policy::{
+    AdminState, Health, OnAllDown, OnDown, OnRemove, OnStop, Policies, UdpFlow, Urgency,
+};
 pub use problem::{Kind, Place, Problem, Section};
 
 /// How an XDP program is attached.
@@ -83,6 +90,13 @@ pub struct Backend {
     pub port: u16,
     /// Its share, [`lb_common::limits::WEIGHT_MIN`] to [`lb_common::limits::WEIGHT_MAX`].
     pub weight: u32,
+    /// Its group: 0 = it is no backup; 1 to 9 = it gets new flows only while nobody of a lower group
+    /// can.
+    pub backup: u8,
+    /// What the operator has decided.
+    pub admin: AdminState,
+    /// Whether it answers.
+    pub health: Health,
 }
 
 /// A VIP endpoint and the backends behind it.
@@ -104,6 +118,8 @@ pub struct Service {
     pub idle_timeout_s: u32,
     /// Slots of a Maglev ring: `RING_SLOTS_DEFAULT` or `RING_SLOTS_LARGE`.
     pub ring_slots: u32,
+    /// What becomes of its flows when backends change.
+    pub policies: Policies,
     /// The backends by name.
     pub backends: BTreeMap<String, Backend>,
 }
@@ -117,43 +133,27 @@ pub struct Model {
     pub interfaces: Vec<Interface>,
     /// Whether VIPs are added to and removed from the interfaces.
     pub manage_vips: bool,
+    /// What an orderly stop does to the datapath.
+    pub on_stop: OnStop,
     /// Capacities of the maps.
     pub limits: Limits,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
 }
 
-/// A change at run time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Adds a service (with the backends it holds, usually none).
-    AddService(Service),
-    /// Removes a service and its backends.
-    RemoveService {
-        /// Its name.
-        service: String,
-    },
-    /// Adds a backend.
-    AddBackend {
-        /// The service's name.
-        service: String,
-        /// The new backend.
-        backend: Backend,
-    },
-    /// Changes a backend's weight.
-    SetBackendWeight {
-        /// The service's name.
-        service: String,
-        /// The backend's name.
-        backend: String,
-        /// The new weight.
-        weight: u32,
-    },
-    /// Removes a backend.
-    RemoveBackend {
-        /// The service's name.
-        service: String,
-        /// The backend's name.
-        backend: String,
-    },
+impl Service {
+    /// Whether every one of its flows is in the flow table. Round robin cannot tell from a packet
+    /// where its flow went, and UDP has no SYN that would tell a new flow from an old one when the ring
+    /// changes.
+    pub fn tracks_flows(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => self.scheduler == Scheduler::RoundRobin,
+            Protocol::Udp => self.policies.flow == UdpFlow::Pinned,
+        }
+    }
+
+    /// Whether a change of its ring is a transition, slot by slot: of maglev services over TCP.
+    pub fn has_transitions(&self) -> bool {
+        self.scheduler == Scheduler::Maglev && self.protocol == Protocol::Tcp
+    }
 }

@@ -11,7 +11,8 @@ use lb_lab::{Netns, require};
 use lb_userspace::engine::snapshot::{InterfaceState, NextHop, Snapshot};
 use lb_userspace::engine::{self, EngineHandle, Options, StateFile};
 use lb_userspace::model::{
-    Backend, Change, ForwardMode, Interface, Limits, Model, Protocol, Scheduler, Service, XdpMode,
+    AdminState, Backend, Change, ForwardMode, Health, Interface, Limits, Model, OnStop, Policies,
+    Protocol, Scheduler, Service, XdpMode,
 };
 use lb_userspace::netlink::Netlink;
 use lb_userspace::netlink::view::View;
@@ -33,6 +34,9 @@ fn web() -> Service {
         address: ip("10.0.0.9"),
         port: 80,
         weight: 1,
+        backup: 0,
+        admin: AdminState::Ready,
+        health: Health::Unknown,
     };
     Service {
         name: "web".to_owned(),
@@ -43,6 +47,7 @@ fn web() -> Service {
         forward: ForwardMode::Dsr,
         idle_timeout_s: 60,
         ring_slots: RING_SLOTS_DEFAULT,
+        policies: Policies::default(),
         backends: BTreeMap::from([("web1".to_owned(), web1)]),
     }
 }
@@ -56,6 +61,7 @@ fn model(interfaces: &[&str], services: &[Service]) -> Model {
         node: "lb1".to_owned(),
         interfaces: interfaces.iter().map(interface).collect(),
         manage_vips: true,
+        on_stop: OnStop::Keep,
         limits: Limits {
             services: 8,
             backends: 8,

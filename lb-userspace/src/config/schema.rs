@@ -6,10 +6,12 @@ use toml::de::DeTable;
 
 use super::reader::Reader;
 use crate::model::Section;
-use crate::model::draft::{BackendDraft, Draft, InterfaceDraft, LimitsDraft, ServiceDraft};
+use crate::model::draft::{
+    BackendDraft, Draft, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft,
+};
 
 const ROOT: &[&str] = &["node", "interface", "limits", "service"];
-const NODE: &[&str] = &["name", "manage_vips"];
+const NODE: &[&str] = &["name", "manage_vips", "on_stop"];
 const INTERFACE: &[&str] = &["name", "xdp"];
 const LIMITS: &[&str] = &["services", "backends", "ring_blocks", "flows"];
 const SERVICE: &[&str] = &[
@@ -21,9 +23,14 @@ const SERVICE: &[&str] = &[
     "forward",
     "idle_timeout",
     "ring_slots",
+    "flow",
+    "slow_start",
+    "on_down",
+    "on_remove",
+    "on_all_down",
     "backend",
 ];
-const BACKEND: &[&str] = &["name", "address", "port", "weight"];
+const BACKEND: &[&str] = &["name", "address", "port", "weight", "backup"];
 
 /// Reads the whole file.
 pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
@@ -33,6 +40,7 @@ pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
         let node = reader.open(Section::Node, table, NODE);
         draft.node = reader.string(node, "name");
         draft.manage_vips = reader.boolean(node, "manage_vips");
+        draft.on_stop = reader.keyword(node);
     }
     for (index, table) in numbered(reader.tables(root, "interface", "[[interface]]")) {
         let interface = reader.open(Section::Interface(index), table, INTERFACE);
@@ -77,6 +85,7 @@ fn read_service<'t>(index: usize, service: &'t DeTable<'t>, reader: &mut Reader)
         forward: reader.keyword(service),
         idle_timeout_s: reader.duration_s(service, "idle_timeout"),
         ring_slots: reader.integer(service, "ring_slots"),
+        policies: read_policies(service, reader),
         backends: Vec::new(),
     };
     let tables = reader.tables(service, "backend", "[[service.backend]]");
@@ -87,11 +96,23 @@ fn read_service<'t>(index: usize, service: &'t DeTable<'t>, reader: &mut Reader)
     draft
 }
 
+fn read_policies(service: &DeTable<'_>, reader: &mut Reader) -> PoliciesDraft {
+    PoliciesDraft {
+        flow: reader.keyword(service),
+        slow_start_s: reader.duration_s(service, "slow_start"),
+        on_down: reader.keyword(service),
+        on_remove: reader.keyword(service),
+        on_all_down: reader.keyword(service),
+    }
+}
+
 fn read_backend(backend: &DeTable<'_>, reader: &mut Reader) -> BackendDraft {
     BackendDraft {
         name: reader.string(backend, "name"),
         address: reader.address(backend, "address"),
         port: reader.integer(backend, "port"),
         weight: reader.integer(backend, "weight"),
+        backup: reader.integer(backend, "backup"),
+        ..BackendDraft::default()
     }
 }

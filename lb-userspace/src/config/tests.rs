@@ -1,7 +1,10 @@
 //! Mistakes in a file, each with its place. The rules themselves are tested with the model.
 
 use super::*;
-use crate::model::{ForwardMode, Limits, Model, Protocol, Scheduler, XdpMode};
+use crate::model::{
+    ForwardMode, Limits, Model, OnAllDown, OnDown, OnRemove, OnStop, Policies, Protocol, Scheduler,
+    UdpFlow, XdpMode,
+};
 
 fn overrides() -> Overrides {
     Overrides {
@@ -39,6 +42,7 @@ pub(super) const FULL: &str = r#"
 [node]
 name = "lb1"
 manage_vips = false
+on_stop = "detach"
 
 [[interface]]
 name = "eth0"
@@ -58,12 +62,17 @@ protocol = "tcp"
 scheduler = "round-robin"
 forward = "nat"
 idle_timeout = "15m"
+slow_start = "30s"
+on_down = "reset"
+on_remove = "drop"
+on_all_down = "reset"
 
 [[service.backend]]
 name = "web1"
 address = "10.0.0.11"
 port = 8080
 weight = 7
+backup = 9
 
 [[service]]
 name = "dns"
@@ -71,6 +80,7 @@ vip = "2001:db8::10"
 port = 53
 protocol = "udp"
 ring_slots = 65521
+flow = "hash"
 
 [[service.backend]]
 address = "2001:db8::11"
@@ -83,6 +93,7 @@ const WEB: &str = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 8
 fn every_key_reaches_the_model() {
     let model = model(FULL);
     assert_eq!((model.node.as_str(), model.manage_vips), ("lb1", false));
+    assert_eq!(model.on_stop, OnStop::Detach);
     assert_eq!(model.interfaces[0].name, "eth0");
     assert_eq!(model.interfaces[0].xdp, XdpMode::Native);
     let limits = Limits {
@@ -103,7 +114,16 @@ fn every_key_reaches_the_model() {
         (web.backends["web1"].port, web.backends["web1"].weight),
         (8080, 7)
     );
+    let policies = Policies {
+        flow: UdpFlow::Pinned,
+        slow_start_s: 30,
+        on_down: OnDown::Reset,
+        on_remove: OnRemove::Drop,
+        on_all_down: OnAllDown::Reset,
+    };
+    assert_eq!((web.policies, web.backends["web1"].backup), (policies, 9));
     let dns = &model.services["dns"];
+    assert_eq!(dns.policies.flow, UdpFlow::Hash);
     assert_eq!(
         (dns.protocol, dns.ring_slots, dns.idle_timeout_s),
         (Protocol::Udp, 65_521, 60)
@@ -169,7 +189,7 @@ fn unknown_keys_get_a_suggestion_at_every_level() {
     let backend = "[[service.backend]]\naddress = \"10.0.0.11\"\ncolour = \"red\"\n";
     assert_eq!(
         mistake(&format!("{WEB}{backend}")),
-        "7:1: error: unknown key `colour` (the keys here are `name`, `address`, `port`, `weight`)"
+        "7:1: error: unknown key `colour` (the keys here are `name`, `address`, `port`, `weight`, `backup`)"
     );
 }
 
@@ -233,6 +253,15 @@ fn wrong_words_addresses_and_time_spans_are_found_at_their_value() {
     assert_eq!(
         mistake(&web("scheduler = \"maglv\"")),
         "5:13: error: unknown scheduler `maglv` (did you mean `maglev`? It is one of `maglev`, `round-robin`)"
+    );
+    assert_eq!(
+        mistake(&web("on_all_down = \"last-good\"")),
+        "5:15: error: unknown on_all_down `last-good` (did you mean `last_good`? It is one of `last_good`, `reset`, `drop`)"
+    );
+    assert_eq!(
+        mistake(&web("flow = \"hash\"")),
+        "5:8: error: service `web`: `flow` is for UDP services; TCP connections are never moved \
+         (leave it out, or set protocol = \"udp\")"
     );
     assert_eq!(
         mistake(&web("idle_timeout = \"1 day\"")),

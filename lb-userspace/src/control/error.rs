@@ -89,6 +89,7 @@ impl ApiError {
 fn field_of(key: &str) -> String {
     match key {
         "idle_timeout" => "idle_timeout_s".to_owned(),
+        "slow_start" => "slow_start_s".to_owned(),
         key => key.to_owned(),
     }
 }

@@ -231,6 +231,24 @@ pub struct NewService {
     /// Slots of a Maglev ring: 16381 (default) or 65521.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_slots: Option<i64>,
+    /// Where UDP flows go when the ring changes: `pinned` (default) or `hash`; UDP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<String>,
+    /// Seconds that the weight of a backend takes to grow to its full size when it becomes eligible
+    /// again, 0 (default, off) to 3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_s: Option<i64>,
+    /// What becomes of the flows of a backend that is down: `keep` (default) or `reset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<String>,
+    /// What becomes of the flows of a backend that is removed or in maintenance: `keep` (default),
+    /// `reset` or `drop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_remove: Option<String>,
+    /// What becomes of new flows while no backend is eligible: `last_good` (default), `reset` or
+    /// `drop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_all_down: Option<String>,
     /// Its first backends, none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<NewBackend>,
@@ -252,6 +270,10 @@ pub struct NewBackend {
     /// Its weight, 1 to 1000, default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
+    /// Its group: 0 (default) = no backup; 1 to 9 = it gets new flows only while nobody of a lower
+    /// group can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<i64>,
 }
 
 /// What to change of a backend.

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use super::proto::{NewBackend, NewService};
-use crate::model::draft::{BackendDraft, Field, ServiceDraft};
+use crate::model::draft::{BackendDraft, Field, PoliciesDraft, ServiceDraft};
 use crate::model::{Keyword, text};
 
 /// A service as it was asked for. Whether it makes sense is for the rules to say.
@@ -17,6 +17,13 @@ pub(super) fn service(new: NewService) -> Result<ServiceDraft, ApiError> {
         forward: keyword(new.forward)?,
         idle_timeout_s: new.idle_timeout_s.into(),
         ring_slots: new.ring_slots.into(),
+        policies: PoliciesDraft {
+            flow: keyword(new.flow)?,
+            slow_start_s: new.slow_start_s.into(),
+            on_down: keyword(new.on_down)?,
+            on_remove: keyword(new.on_remove)?,
+            on_all_down: keyword(new.on_all_down)?,
+        },
         backends: backends.collect::<Result<_, _>>()?,
     })
 }
@@ -28,6 +35,8 @@ pub(super) fn backend(new: NewBackend) -> Result<BackendDraft, ApiError> {
         address: Field::Given(address("address", &new.address)?),
         port: new.port.into(),
         weight: new.weight.into(),
+        backup: new.backup.into(),
+        ..BackendDraft::default()
     })
 }
 

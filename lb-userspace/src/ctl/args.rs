@@ -8,7 +8,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::control::SOCKET_DEFAULT;
-use crate::model::{ForwardMode, Keyword, Protocol, Scheduler, text};
+use crate::model::{
+    ForwardMode, Keyword, OnAllDown, OnDown, OnRemove, Protocol, Scheduler, UdpFlow, text,
+};
 
 /// Controls lbd, the load balancer's daemon.
 #[derive(Debug, Parser)]
@@ -67,7 +69,7 @@ pub(super) enum Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
     /// Adds a service
-    Add(ServiceAdd),
+    Add(Box<ServiceAdd>),
     /// Lists the services
     List,
     /// Shows a service and its backends
@@ -107,6 +109,22 @@ pub(super) struct ServiceAdd {
     /// Slots of a Maglev ring: 16381 or 65521 [default: 16381]
     #[arg(long, value_name = "SLOTS")]
     pub(super) ring_slots: Option<u32>,
+    /// Where UDP flows go when the ring changes; udp only [default: pinned]
+    #[arg(long, value_parser = words::<UdpFlow>())]
+    pub(super) flow: Option<String>,
+    /// How long a backend's weight takes to grow to its full size when it comes back, such as 30s
+    /// [default: 0s, off]
+    #[arg(long, value_name = "TIME", value_parser = text::duration_s)]
+    pub(super) slow_start: Option<i64>,
+    /// What becomes of the flows of a backend that is down [default: keep]
+    #[arg(long, value_parser = words::<OnDown>())]
+    pub(super) on_down: Option<String>,
+    /// What becomes of the flows of a backend that is removed or in maintenance [default: keep]
+    #[arg(long, value_parser = words::<OnRemove>())]
+    pub(super) on_remove: Option<String>,
+    /// What becomes of new flows while no backend can take any [default: last_good]
+    #[arg(long, value_parser = words::<OnAllDown>())]
+    pub(super) on_all_down: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +163,9 @@ pub(super) struct BackendAdd {
     /// Its weight, 1 to 1000 [default: 100]
     #[arg(long)]
     pub(super) weight: Option<u32>,
+    /// Its group: 1 to 9 = it gets new flows only while nobody of a lower group can [default: 0]
+    #[arg(long, value_name = "GROUP")]
+    pub(super) backup: Option<u32>,
     /// Its name [default: its address, and its port if it is not the service's]
     #[arg(long)]
     pub(super) name: Option<String>,

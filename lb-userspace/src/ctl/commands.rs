@@ -84,7 +84,7 @@ async fn service<W: Write>(
 ) -> Result<(), Failure> {
     match command {
         ServiceCommand::Add(add) => {
-            let changed: Changed = client.post("/v1/services", &new_service(add)).await?;
+            let changed: Changed = client.post("/v1/services", &new_service(*add)).await?;
             sink.put_changed(&changed, &format!("service {} added", changed.name))
         }
         ServiceCommand::List => {
@@ -182,6 +182,11 @@ fn new_service(add: ServiceAdd) -> NewService {
         forward: Some(add.forward),
         idle_timeout_s: add.idle_timeout,
         ring_slots: add.ring_slots.map(i64::from),
+        flow: add.flow,
+        slow_start_s: add.slow_start,
+        on_down: add.on_down,
+        on_remove: add.on_remove,
+        on_all_down: add.on_all_down,
         backends: Vec::new(),
     }
 }
@@ -192,6 +197,7 @@ fn new_backend(add: BackendAdd) -> (String, NewBackend) {
         name: add.name,
         port: add.port.map(i64::from),
         weight: add.weight.map(i64::from),
+        backup: add.backup.map(i64::from),
     };
     (add.service, new)
 }

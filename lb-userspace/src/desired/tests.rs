@@ -4,7 +4,7 @@ use lb_common::abi::RouteKind;
 use lb_common::limits::{RING_SLOTS_DEFAULT, ROUTES_MAX};
 
 use super::*;
-use crate::model::{Interface, Limits, XdpMode};
+use crate::model::{AdminState, Health, Interface, Limits, OnStop, Policies, XdpMode};
 use crate::netlink::next_hop::{self, RouteAnswer};
 use crate::netlink::view::{
     Link, LocalAddress, NeighbourEntry, NeighbourState, RouteEntry, RouteTarget,
@@ -27,6 +27,9 @@ fn backend(name: &str, address: &str, port: u16) -> Backend {
         address: ip(address),
         port,
         weight: 100,
+        backup: 0,
+        admin: AdminState::Ready,
+        health: Health::Unknown,
     }
 }
 
@@ -40,6 +43,7 @@ fn service(name: &str, vip: &str, port: u16, forward: ForwardMode) -> Service {
         forward,
         idle_timeout_s: 900,
         ring_slots: RING_SLOTS_DEFAULT,
+        policies: Policies::default(),
         backends: BTreeMap::new(),
     }
 }
@@ -61,6 +65,7 @@ fn model(services: &[Service]) -> Model {
             xdp: XdpMode::Auto,
         }],
         manage_vips: true,
+        on_stop: OnStop::Keep,
         limits: Limits {
             services: 16,
             backends: 16,

@@ -96,7 +96,10 @@ impl Engine {
         // Whoever asked may have gone: then nobody wants the answer.
         match request {
             Request::Change(change, reply) => drop(reply.send(self.change(*change).await)),
-            Request::Replace(model, reply) => drop(reply.send(self.adopt(*model).await)),
+            Request::Replace(model, reply) => {
+                let model = model.keeping_state_of(&self.model);
+                drop(reply.send(self.adopt(model).await));
+            }
             Request::Snapshot(reply) => {
                 drop(reply.send(blocking(|| report::snapshot(self))));
             }

@@ -128,7 +128,7 @@ mod tests {
 
     use super::super::own_vips::tests::{ip, own, view};
     use super::*;
-    use crate::model::{Protocol, Scheduler};
+    use crate::model::{Policies, Protocol, Scheduler};
     use crate::netlink::next_hop::Freshness;
 
     fn through_eth1() -> Hop {
@@ -183,6 +183,7 @@ mod tests {
             forward: ForwardMode::Dsr,
             idle_timeout_s: 60,
             ring_slots: RING_SLOTS_DEFAULT,
+            policies: Policies::default(),
             backends: BTreeMap::new(),
         };
         let view = view(&[

@@ -1,8 +1,77 @@
 use super::draft::{BackendDraft, Draft, Field, ServiceDraft};
 use super::problem::{Kind, Problem};
 use super::rules::{self, Checked};
-use super::{Backend, Change, Model, Service};
+use super::{AdminState, Backend, Health, Model, Service, Urgency};
 use crate::suggest::closest;
+
+/// A change at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a service (with the backends it holds, usually none).
+    AddService(Service),
+    /// Removes a service and its backends.
+    RemoveService {
+        /// Its name.
+        service: String,
+    },
+    /// Adds a backend.
+    AddBackend {
+        /// The service's name.
+        service: String,
+        /// The new backend.
+        backend: Backend,
+    },
+    /// Changes a backend's weight.
+    SetBackendWeight {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+        /// The new weight.
+        weight: u32,
+    },
+    /// Takes a backend out of service, or puts it back.
+    SetBackendAdmin {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+        /// The new state.
+        admin: AdminState,
+        /// Whether handshakes under way are waited for.
+        urgency: Urgency,
+    },
+    /// Says whether a backend answers.
+    SetBackendHealth {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+        /// What is known now.
+        health: Health,
+    },
+    /// Removes a backend.
+    RemoveBackend {
+        /// The service's name.
+        service: String,
+        /// The backend's name.
+        backend: String,
+    },
+}
+
+impl Change {
+    /// How soon it takes effect: a death waits for nobody.
+    pub const fn urgency(&self) -> Urgency {
+        match self {
+            Self::SetBackendAdmin { urgency, .. } => *urgency,
+            Self::SetBackendHealth {
+                health: Health::Down,
+                ..
+            } => Urgency::Immediate,
+            _ => Urgency::Planned,
+        }
+    }
+}
 
 /// Why a change was refused; the model stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +158,15 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Positions of a service and of one of its backends, in the order of names.
+    fn backend_place(&self, service: &str, backend: &str) -> Result<(usize, usize), ModelError> {
+        let index = self.service_position(service)?;
+        let position = self.service(service)?.backend_position(backend)?;
+        Ok((index, position))
+    }
+}
+
 impl Service {
     /// A backend by name.
     ///
@@ -138,14 +216,31 @@ fn edit(model: &Model, draft: &mut Draft, change: Change) -> Result<Option<usize
             backend,
             weight,
         } => {
-            let index = model.service_position(&service)?;
-            let position = model.service(&service)?.backend_position(&backend)?;
+            let (index, position) = model.backend_place(&service, &backend)?;
             draft.services[index].backends[position].weight = Field::Given(i64::from(weight));
             Ok(Some(index))
         }
+        Change::SetBackendAdmin {
+            service,
+            backend,
+            admin,
+            ..
+        } => {
+            let (index, position) = model.backend_place(&service, &backend)?;
+            draft.services[index].backends[position].admin = admin;
+            Ok(Some(index))
+        }
+        Change::SetBackendHealth {
+            service,
+            backend,
+            health,
+        } => {
+            let (index, position) = model.backend_place(&service, &backend)?;
+            draft.services[index].backends[position].health = health;
+            Ok(Some(index))
+        }
         Change::RemoveBackend { service, backend } => {
-            let index = model.service_position(&service)?;
-            let position = model.service(&service)?.backend_position(&backend)?;
+            let (index, position) = model.backend_place(&service, &backend)?;
             draft.services[index].backends.remove(position);
             Ok(Some(index))
         }
@@ -187,4 +282,4 @@ impl Problem {
 
 #[cfg(test)]
 #[path = "change_tests.rs"]
-mod tests;
+pub(super) mod tests;

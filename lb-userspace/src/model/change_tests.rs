@@ -1,18 +1,21 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{ForwardMode, Limits, Protocol, Scheduler};
+use crate::model::{ForwardMode, Limits, OnAllDown, OnStop, Policies, Protocol, Scheduler};
 
-fn backend(name: &str, address: &str) -> Backend {
+pub(in crate::model) fn backend(name: &str, address: &str) -> Backend {
     Backend {
         name: name.to_owned(),
         address: address.parse().unwrap(),
         port: 80,
         weight: 100,
+        backup: 0,
+        admin: AdminState::Ready,
+        health: Health::Unknown,
     }
 }
 
-fn service(name: &str, vip: &str) -> Service {
+pub(in crate::model) fn service(name: &str, vip: &str) -> Service {
     Service {
         name: name.to_owned(),
         vip: vip.parse().unwrap(),
@@ -22,16 +25,18 @@ fn service(name: &str, vip: &str) -> Service {
         forward: ForwardMode::Dsr,
         idle_timeout_s: 900,
         ring_slots: 16_381,
+        policies: Policies::default(),
         backends: BTreeMap::new(),
     }
 }
 
 /// Services `api` (no backends) and `web` (web1, web2).
-fn model() -> Model {
+pub(in crate::model) fn model() -> Model {
     let empty = Model {
         node: "lb1".to_owned(),
         interfaces: vec![],
         manage_vips: true,
+        on_stop: OnStop::Keep,
         limits: Limits::default(),
         services: BTreeMap::new(),
     };
@@ -171,4 +176,109 @@ fn a_written_backend_takes_port_and_name_from_service_and_address() {
     };
     let error = backend_from(&model().services["web"], overweight).unwrap_err();
     assert!(error.to_string().contains("is not in 1 to 1000"), "{error}");
+}
+
+fn set_admin(backend: &str, admin: AdminState) -> Change {
+    Change::SetBackendAdmin {
+        service: web(),
+        backend: backend.to_owned(),
+        admin,
+        urgency: Urgency::Planned,
+    }
+}
+
+fn set_health(backend: &str, health: Health) -> Change {
+    Change::SetBackendHealth {
+        service: web(),
+        backend: backend.to_owned(),
+        health,
+    }
+}
+
+#[test]
+fn admin_state_and_health_are_set_and_survive_other_changes() {
+    let weight = Change::SetBackendWeight {
+        service: web(),
+        backend: "web1".to_owned(),
+        weight: 7,
+    };
+    let changes = [
+        set_admin("web1", AdminState::Drain),
+        set_health("web1", Health::Up),
+        weight,
+        Change::RemoveService {
+            service: "api".to_owned(),
+        },
+    ];
+    let changed = changes.into_iter().fold(model(), |model, change| {
+        let (model, warnings) = model.apply(change).unwrap();
+        assert_eq!(warnings, []);
+        model
+    });
+    let web1 = &changed.services["web"].backends["web1"];
+    assert_eq!(
+        (web1.admin, web1.health, web1.weight),
+        (AdminState::Drain, Health::Up, 7)
+    );
+    let web2 = &changed.services["web"].backends["web2"];
+    assert_eq!(
+        (web2.admin, web2.health),
+        (AdminState::Ready, Health::Unknown)
+    );
+}
+
+#[test]
+fn taking_the_last_one_out_tells_what_becomes_of_new_flows() {
+    let warning = |policy, changes: [Change; 2]| {
+        let mut model = model();
+        let web = model.services.get_mut("web").unwrap();
+        web.policies.on_all_down = policy;
+        let [first, last] = changes;
+        let (model, warnings) = model.apply(first).unwrap();
+        assert_eq!(warnings, []);
+        let (_, warnings) = model.apply(last).unwrap();
+        assert_eq!(warnings.len(), 1);
+        warnings[0].to_string()
+    };
+    let drain_all = || {
+        [
+            set_admin("web1", AdminState::Drain),
+            set_admin("web2", AdminState::Maint),
+        ]
+    };
+    assert_eq!(
+        warning(OnAllDown::LastGood, drain_all()),
+        "service `web`: no backend can take new flows (web1 drain, web2 maint): they go on to the \
+         backends that had them last (on_all_down = \"last_good\") (to put one back: lbctl backend \
+         ready web web1)"
+    );
+    assert!(warning(OnAllDown::Drop, drain_all()).contains("they are dropped"));
+    let all_down = [
+        set_health("web1", Health::Down),
+        set_health("web2", Health::Down),
+    ];
+    assert_eq!(
+        warning(OnAllDown::Reset, all_down),
+        "service `web`: no backend can take new flows (web1 down, web2 down): they are answered with \
+         RST (on_all_down = \"reset\")"
+    );
+}
+
+#[test]
+fn a_death_and_a_strict_drain_wait_for_nobody() {
+    let strict = Change::SetBackendAdmin {
+        service: web(),
+        backend: "web1".to_owned(),
+        admin: AdminState::Drain,
+        urgency: Urgency::Immediate,
+    };
+    for change in [strict, set_health("web1", Health::Down)] {
+        assert_eq!(change.urgency(), Urgency::Immediate);
+    }
+    for change in [
+        set_admin("web1", AdminState::Drain),
+        set_health("web1", Health::Up),
+    ] {
+        assert_eq!(change.urgency(), Urgency::Planned);
+    }
 }

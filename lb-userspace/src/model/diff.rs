@@ -1,9 +1,11 @@
-//! What differs between two sets of services, in words: for the log of a reload.
+//! What differs between two sets of services, in words: for the log of a reload. What is not in a file
+//! (admin state, health) is no difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Backend, Service};
+use super::{AdminState, Backend, Health, Keyword, Service};
+use crate::model::text::write_duration;
 
 /// Services by name, as in [`super::Model`].
 type Services = BTreeMap<String, Service>;
@@ -67,10 +69,70 @@ fn items(services: &Services) -> BTreeMap<Key, Item> {
         };
         items.insert(key(None), Item::Service(Box::new(bare)));
         for backend in service.backends.values() {
-            items.insert(key(Some(backend)), Item::Backend(backend.clone()));
+            items.insert(key(Some(backend)), Item::Backend(as_written(backend)));
         }
     }
     items
+}
+
+/// A backend as the file would have it.
+fn as_written(backend: &Backend) -> Backend {
+    Backend {
+        admin: AdminState::default(),
+        health: Health::default(),
+        ..backend.clone()
+    }
+}
+
+/// A key of the config file with its value before and after.
+type Setting = (&'static str, String, String);
+
+fn settings_of_service(before: &Service, after: &Service) -> Vec<Setting> {
+    let word = |key, pick: fn(&Service) -> String| (key, pick(before), pick(after));
+    vec![
+        word("vip", |one| one.vip.to_string()),
+        word("port", |one| one.port.to_string()),
+        word("protocol", |one| one.protocol.word().to_owned()),
+        word("scheduler", |one| one.scheduler.word().to_owned()),
+        word("forward", |one| one.forward.word().to_owned()),
+        word("idle_timeout", |one| write_duration(one.idle_timeout_s)),
+        word("ring_slots", |one| one.ring_slots.to_string()),
+        word("flow", |one| one.policies.flow.word().to_owned()),
+        word("slow_start", |one| {
+            write_duration(one.policies.slow_start_s)
+        }),
+        word("on_down", |one| one.policies.on_down.word().to_owned()),
+        word("on_remove", |one| one.policies.on_remove.word().to_owned()),
+        word("on_all_down", |one| {
+            one.policies.on_all_down.word().to_owned()
+        }),
+    ]
+}
+
+fn settings_of_backend(before: &Backend, after: &Backend) -> Vec<Setting> {
+    let word = |key, pick: fn(&Backend) -> String| (key, pick(before), pick(after));
+    vec![
+        word("address", |one| one.address.to_string()),
+        word("port", |one| one.port.to_string()),
+        word("weight", |one| one.weight.to_string()),
+        word("backup", |one| one.backup.to_string()),
+    ]
+}
+
+/// `weight 100 -> 7, backup 0 -> 1`.
+fn changed(settings: Vec<Setting>) -> String {
+    let different = settings
+        .into_iter()
+        .filter(|(_, before, after)| before != after);
+    let words = different.map(|(key, before, after)| format!("{key} {before} -> {after}"));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+impl Difference {
+    /// The service that it is in.
+    pub fn service(&self) -> &str {
+        &self.key.service
+    }
 }
 
 impl fmt::Display for Difference {
@@ -83,11 +145,13 @@ impl fmt::Display for Difference {
         match (&self.before, &self.after) {
             (None, _) => f.write_str("added"),
             (Some(_), None) => f.write_str("removed"),
-            (Some(Item::Backend(before)), Some(Item::Backend(after)))
-                if before.weight != after.weight =>
-            {
-                write!(f, "weight {} -> {}", before.weight, after.weight)
+            (Some(Item::Service(before)), Some(Item::Service(after))) => {
+                f.write_str(&changed(settings_of_service(before, after)))
             }
+            (Some(Item::Backend(before)), Some(Item::Backend(after))) => {
+                f.write_str(&changed(settings_of_backend(before, after)))
+            }
+            // A service and a backend have keys of their own.
             (Some(_), Some(_)) => f.write_str("changed"),
         }
     }
@@ -128,7 +192,7 @@ mod tests {
         assert_eq!(
             texts(&differences(&before, &after)),
             [
-                "service `web` changed",
+                "service `web` vip 203.0.113.10 -> 203.0.113.11",
                 "service `web`, backend `web1` removed",
                 "service `web`, backend `web2` weight 100 -> 3",
                 "service `web`, backend `web3` added",
@@ -138,6 +202,28 @@ mod tests {
         let removed = texts(&differences(&before, &Services::new()));
         assert_eq!(removed[0], "service `web` removed");
         assert_eq!(removed.len(), 3);
+    }
+
+    #[test]
+    fn every_key_of_a_file_has_its_words_and_what_is_in_no_file_has_none() {
+        let before = services(&web("203.0.113.10", &[("web1", 100)]));
+        let mut after = before.clone();
+        let service = after.get_mut("web").unwrap();
+        service.idle_timeout_s = 30;
+        service.policies.on_remove = crate::model::OnRemove::Reset;
+        service.backends.get_mut("web1").unwrap().backup = 1;
+        assert_eq!(
+            texts(&differences(&before, &after)),
+            [
+                "service `web` idle_timeout 15m -> 30s, on_remove keep -> reset",
+                "service `web`, backend `web1` backup 0 -> 1",
+            ]
+        );
+        let mut drained = before.clone();
+        let web1 = drained.get_mut("web").unwrap().backends.get_mut("web1");
+        web1.unwrap().admin = AdminState::Drain;
+        assert_eq!(differences(&before, &drained), []);
+        assert_eq!(dropped(&before, &drained, &before), []);
     }
 
     #[test]

@@ -9,8 +9,11 @@ use lb_common::limits::{
 };
 
 use super::{
-    Backend, ForwardMode, Interface, Limits, Model, Protocol, Scheduler, Service, XdpMode,
+    AdminState, ForwardMode, Health, OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler,
+    UdpFlow, XdpMode,
 };
+
+mod convert;
 
 /// A value as it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Draft {
     pub node: Field<String>,
     /// `node.manage_vips`.
     pub manage_vips: Field<bool>,
+    /// `node.on_stop`.
+    pub on_stop: Field<OnStop>,
     /// `[[interface]]`.
     pub interfaces: Vec<InterfaceDraft>,
     /// `[limits]`.
@@ -111,8 +116,25 @@ pub struct ServiceDraft {
     pub idle_timeout_s: Field<i64>,
     /// Default [`RING_SLOTS_DEFAULT`].
     pub ring_slots: Field<i64>,
+    /// What becomes of its flows.
+    pub policies: PoliciesDraft,
     /// `[[service.backend]]`.
     pub backends: Vec<BackendDraft>,
+}
+
+/// A service's policies as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoliciesDraft {
+    /// UDP only. Default `pinned`.
+    pub flow: Field<UdpFlow>,
+    /// Unit: seconds. Default 0.
+    pub slow_start_s: Field<i64>,
+    /// Default `keep`.
+    pub on_down: Field<OnDown>,
+    /// Default `keep`.
+    pub on_remove: Field<OnRemove>,
+    /// Default `last_good`.
+    pub on_all_down: Field<OnAllDown>,
 }
 
 /// A backend as written.
@@ -126,6 +148,12 @@ pub struct BackendDraft {
     pub port: Field<i64>,
     /// Default [`WEIGHT_DEFAULT`].
     pub weight: Field<i64>,
+    /// Default 0.
+    pub backup: Field<i64>,
+    /// Never written in a file: a change at run time, or kept from before.
+    pub admin: AdminState,
+    /// As `admin`.
+    pub health: Health,
 }
 
 /// Values with their defaults; `None` = missing or unreadable, which is reported elsewhere.
@@ -190,7 +218,29 @@ fn default_name(address: IpAddr, port: Option<i64>) -> String {
     name
 }
 
+impl PoliciesDraft {
+    /// Where UDP flows go.
+    pub fn flow(&self) -> Option<UdpFlow> {
+        self.flow.or(UdpFlow::default())
+    }
+
+    /// How long slow start takes. Unit: seconds.
+    pub fn slow_start_s(&self) -> Option<i64> {
+        self.slow_start_s.or(0)
+    }
+
+    /// What becomes of new flows while nobody is eligible.
+    pub fn on_all_down(&self) -> Option<OnAllDown> {
+        self.on_all_down.or(OnAllDown::default())
+    }
+}
+
 impl BackendDraft {
+    /// The backup group.
+    pub fn backup(&self) -> Option<i64> {
+        self.backup.or(0)
+    }
+
     /// The weight.
     pub fn weight(&self) -> Option<i64> {
         self.weight.or(i64::from(WEIGHT_DEFAULT))
@@ -223,133 +273,5 @@ impl LimitsDraft {
     /// Flows.
     pub fn flows(&self) -> Option<i64> {
         self.flows.or(i64::from(FLOWS_DEFAULT))
-    }
-}
-
-/// Draft → model: `None` if anything is missing, unreadable or does not fit its type. Whether it
-/// makes sense is for [`super::rules::check`] to say.
-impl Draft {
-    pub(super) fn build(&self) -> Option<Model> {
-        let interfaces = self.interfaces.iter().map(InterfaceDraft::build);
-        let services = self.services.iter().map(|service| {
-            let service = service.build()?;
-            Some((service.name.clone(), service))
-        });
-        Some(Model {
-            node: self.node.given()?.clone(),
-            interfaces: interfaces.collect::<Option<_>>()?,
-            manage_vips: self.manage_vips.or(true)?,
-            limits: self.limits.build()?,
-            services: services.collect::<Option<_>>()?,
-        })
-    }
-}
-
-impl InterfaceDraft {
-    fn build(&self) -> Option<Interface> {
-        Some(Interface {
-            name: self.name.given()?.clone(),
-            xdp: self.xdp()?,
-        })
-    }
-}
-
-impl LimitsDraft {
-    fn build(&self) -> Option<Limits> {
-        Some(Limits {
-            services: u32::try_from(self.services()?).ok()?,
-            backends: u32::try_from(self.backends()?).ok()?,
-            ring_blocks: u32::try_from(self.ring_blocks()?).ok()?,
-            flows: u32::try_from(self.flows()?).ok()?,
-        })
-    }
-}
-
-impl ServiceDraft {
-    /// The service alone; `None` if anything is missing, unreadable or does not fit its type.
-    pub fn build(&self) -> Option<Service> {
-        let backends = self.backends.iter().map(|backend| {
-            let backend = self.build_backend(backend)?;
-            Some((backend.name.clone(), backend))
-        });
-        Some(Service {
-            name: self.name.given()?.clone(),
-            vip: *self.vip.given()?,
-            port: u16::try_from(*self.port.given()?).ok()?,
-            protocol: self.protocol()?,
-            scheduler: self.scheduler()?,
-            forward: self.forward()?,
-            idle_timeout_s: u32::try_from(self.idle_timeout_s()?).ok()?,
-            ring_slots: u32::try_from(self.ring_slots()?).ok()?,
-            backends: backends.collect::<Option<_>>()?,
-        })
-    }
-
-    fn build_backend(&self, backend: &BackendDraft) -> Option<Backend> {
-        Some(Backend {
-            name: self.backend_name(backend)?,
-            address: *backend.address.given()?,
-            port: u16::try_from(self.backend_port(backend)?).ok()?,
-            weight: u32::try_from(backend.weight()?).ok()?,
-        })
-    }
-}
-
-impl From<&Model> for Draft {
-    fn from(model: &Model) -> Self {
-        Self {
-            node: Field::Given(model.node.clone()),
-            manage_vips: Field::Given(model.manage_vips),
-            interfaces: model.interfaces.iter().map(InterfaceDraft::from).collect(),
-            limits: LimitsDraft::from(&model.limits),
-            services: model.services.values().map(ServiceDraft::from).collect(),
-        }
-    }
-}
-
-impl From<&Interface> for InterfaceDraft {
-    fn from(interface: &Interface) -> Self {
-        Self {
-            name: Field::Given(interface.name.clone()),
-            xdp: Field::Given(interface.xdp),
-        }
-    }
-}
-
-impl From<&Limits> for LimitsDraft {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            services: Field::Given(i64::from(limits.services)),
-            backends: Field::Given(i64::from(limits.backends)),
-            ring_blocks: Field::Given(i64::from(limits.ring_blocks)),
-            flows: Field::Given(i64::from(limits.flows)),
-        }
-    }
-}
-
-impl From<&Service> for ServiceDraft {
-    fn from(service: &Service) -> Self {
-        Self {
-            name: Field::Given(service.name.clone()),
-            vip: Field::Given(service.vip),
-            port: Field::Given(i64::from(service.port)),
-            protocol: Field::Given(service.protocol),
-            scheduler: Field::Given(service.scheduler),
-            forward: Field::Given(service.forward),
-            idle_timeout_s: Field::Given(i64::from(service.idle_timeout_s)),
-            ring_slots: Field::Given(i64::from(service.ring_slots)),
-            backends: service.backends.values().map(BackendDraft::from).collect(),
-        }
-    }
-}
-
-impl From<&Backend> for BackendDraft {
-    fn from(backend: &Backend) -> Self {
-        Self {
-            name: Field::Given(backend.name.clone()),
-            address: Field::Given(backend.address),
-            port: Field::Given(i64::from(backend.port)),
-            weight: Field::Given(i64::from(backend.weight)),
-        }
     }
 }

@@ -1,4 +1,7 @@
-use super::{ForwardMode, Protocol, Scheduler, XdpMode};
+use super::{
+    AdminState, ForwardMode, Health, OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler,
+    UdpFlow, XdpMode,
+};
 use crate::suggest::closest;
 
 /// A closed set of words with one spelling everywhere: config file, API and command line.
@@ -73,6 +76,57 @@ impl Keyword for XdpMode {
     ];
 }
 
+impl Keyword for UdpFlow {
+    const KEY: &'static str = "flow";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Pinned, "pinned"), (Self::Hash, "hash")];
+}
+
+impl Keyword for OnDown {
+    const KEY: &'static str = "on_down";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Keep, "keep"), (Self::Reset, "reset")];
+}
+
+impl Keyword for OnRemove {
+    const KEY: &'static str = "on_remove";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Keep, "keep"),
+        (Self::Reset, "reset"),
+        (Self::Drop, "drop"),
+    ];
+}
+
+impl Keyword for OnAllDown {
+    const KEY: &'static str = "on_all_down";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::LastGood, "last_good"),
+        (Self::Reset, "reset"),
+        (Self::Drop, "drop"),
+    ];
+}
+
+impl Keyword for OnStop {
+    const KEY: &'static str = "on_stop";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Keep, "keep"), (Self::Detach, "detach")];
+}
+
+impl Keyword for AdminState {
+    const KEY: &'static str = "admin";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Ready, "ready"),
+        (Self::Drain, "drain"),
+        (Self::Maint, "maint"),
+    ];
+}
+
+impl Keyword for Health {
+    const KEY: &'static str = "health";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Unknown, "unknown"),
+        (Self::Up, "up"),
+        (Self::Down, "down"),
+    ];
+}
+
 impl std::fmt::Display for Protocol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.word())
@@ -102,6 +156,13 @@ mod tests {
         round_trip::<Scheduler>();
         round_trip::<ForwardMode>();
         round_trip::<XdpMode>();
+        round_trip::<UdpFlow>();
+        round_trip::<OnDown>();
+        round_trip::<OnRemove>();
+        round_trip::<OnAllDown>();
+        round_trip::<OnStop>();
+        round_trip::<AdminState>();
+        round_trip::<Health>();
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::desired::{Desired, Network, desired};
 use crate::maps::fake::FakeStore;
 use crate::maps::{Entry, Key, MapStore, StoreError, Write};
 use crate::model::{
-    Backend, ForwardMode, Interface, Limits, Model, Protocol, Scheduler, Service, XdpMode,
+    AdminState, Backend, ForwardMode, Health, Interface, Limits, Model, OnStop, Policies, Protocol,
+    Scheduler, Service, XdpMode,
 };
 
 /// A prime, small enough to check every slot after every write.
@@ -31,6 +32,9 @@ fn service(number: u8, scheduler: Scheduler, forward: ForwardMode, hosts: &[(u8,
         address: IpAddr::V4(Ipv4Addr::new(10, 0, number, *host)),
         port: 80,
         weight: *weight,
+        backup: 0,
+        admin: AdminState::Ready,
+        health: Health::Unknown,
     };
     Service {
         name: format!("s{number}"),
@@ -41,6 +45,7 @@ fn service(number: u8, scheduler: Scheduler, forward: ForwardMode, hosts: &[(u8,
         forward,
         idle_timeout_s: 60,
         ring_slots: RING_SLOTS,
+        policies: Policies::default(),
         backends: hosts
             .iter()
             .map(backend)
@@ -61,6 +66,7 @@ fn model(services: impl IntoIterator<Item = Service>) -> Model {
             xdp: XdpMode::Auto,
         }],
         manage_vips: false,
+        on_stop: OnStop::Keep,
         limits: Limits {
             services: CAPACITIES.services,
             backends: CAPACITIES.backends,

@@ -11,7 +11,7 @@ use lb_userspace::engine::snapshot::{
     BackendState, InterfaceState, MapFill, NextHop, ServiceState, Snapshot,
 };
 use lb_userspace::engine::{EngineError, EngineHandle, Request};
-use lb_userspace::model::{Backend, Change, Interface, Limits, Model, Service, XdpMode};
+use lb_userspace::model::{Backend, Change, Interface, Limits, Model, OnStop, Service, XdpMode};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -74,6 +74,7 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
         node: "lb1".to_owned(),
         interfaces: vec![],
         manage_vips: true,
+        on_stop: OnStop::Keep,
         limits: Limits {
             services: 3,
             ..Limits::default()

@@ -7,6 +7,9 @@ use crate::model::draft::{BackendDraft, ServiceDraft};
 use crate::model::problem::{Kind, Problem};
 use crate::model::{ForwardMode, Section};
 
+/// The last of the backup groups: more ranks than anybody keeps apart in a failure.
+const BACKUP_GROUP_MAX: i64 = 9;
+
 /// A backend under examination.
 struct Subject<'a> {
     section: Section,
@@ -28,6 +31,7 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
         names::check(&backend.name, name_place, &subject.name, findings);
         check_address(&subject, findings);
         check_weight(&subject, findings);
+        check_backup(&subject, findings);
         check_port(&subject, findings);
     }
     check_unique(index, service, findings);
@@ -69,7 +73,7 @@ fn check_weight(subject: &Subject<'_>, findings: &mut Findings) {
     let place = subject.section.key("weight");
     if weight == Some(0) {
         let message = "weight 0";
-        let help = "to take a backend out of service, remove it";
+        let help = "to take a backend out of service, drain it (lbctl backend drain) or remove it";
         findings.push(Problem::new(Kind::Invalid, place, &subject.name, message).help(help));
         return;
     }
@@ -84,6 +88,16 @@ fn check_weight(subject: &Subject<'_>, findings: &mut Findings) {
         i64::from(WEIGHT_MIN)..=i64::from(WEIGHT_MAX),
         number,
     );
+}
+
+fn check_backup(subject: &Subject<'_>, findings: &mut Findings) {
+    let number = Number {
+        place: subject.section.key("backup"),
+        subject: &subject.name,
+        noun: "backup",
+        unit: " (0 means no backup)",
+    };
+    findings.range(subject.backend.backup(), 0..=BACKUP_GROUP_MAX, number);
 }
 
 /// A backend's port differs from the service's with NAT only, and never under "every port".

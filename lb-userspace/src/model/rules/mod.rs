@@ -1,6 +1,7 @@
 //! Every rule over a model, once: for the file, for the API and for each change at run time.
 
 mod address;
+mod availability;
 mod backends;
 mod endpoints;
 mod names;
@@ -65,6 +66,7 @@ pub(super) fn check_service_alone(service: &ServiceDraft) -> Vec<Problem> {
 fn check_service(index: usize, service: &ServiceDraft, findings: &mut Findings) {
     services::check(index, service, findings);
     backends::check(index, service, findings);
+    availability::check(index, service, findings);
 }
 
 /// Collects problems.

@@ -3,7 +3,7 @@ use lb_common::limits::{RING_SLOTS_DEFAULT, RING_SLOTS_LARGE, SERVICE_BACKENDS_M
 use super::{Findings, Number, address, names, service_subject};
 use crate::model::draft::{Draft, ServiceDraft};
 use crate::model::problem::{Kind, Problem};
-use crate::model::{Scheduler, Section};
+use crate::model::{Protocol, Scheduler, Section, UdpFlow};
 
 /// A port, or 0 for every port.
 const PORT_RANGE: (i64, i64) = (0, u16::MAX as i64);
@@ -11,6 +11,9 @@ const PORT_RANGE: (i64, i64) = (0, u16::MAX as i64);
 /// From the shortest time-out that the datapath's clock of whole seconds can tell, to a week: beyond
 /// that, a table of dead flows. Unit: seconds.
 const IDLE_TIMEOUT_RANGE: (i64, i64) = (1, 7 * 24 * 3600);
+
+/// Off, to an hour: a backend that needs longer to warm up is no use in a failure. Unit: seconds.
+const SLOW_START_RANGE: (i64, i64) = (0, 3600);
 
 /// Slots that each backend of a Maglev ring should have for an imbalance of at most 1 % (Maglev
 /// paper, section 5.3).
@@ -27,6 +30,7 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
     check_vip(section, service, &subject, findings);
     check_numbers(section, service, &subject, findings);
     check_ring(section, service, &subject, findings);
+    check_flow(section, service, &subject, findings);
     check_backend_count(section, service, &subject, findings);
 }
 
@@ -62,6 +66,35 @@ fn check_numbers(section: Section, service: &ServiceDraft, subject: &str, findin
         unit: " seconds",
     };
     findings.range(service.idle_timeout_s(), low..=high, idle_timeout);
+    let (low, high) = SLOW_START_RANGE;
+    let slow_start = Number {
+        place: section.key("slow_start"),
+        subject,
+        noun: "slow_start",
+        unit: " seconds (0 means off)",
+    };
+    findings.range(service.policies.slow_start_s(), low..=high, slow_start);
+}
+
+/// `flow` is for UDP, and `hash` needs a ring that is indexed by the hash.
+fn check_flow(section: Section, service: &ServiceDraft, subject: &str, findings: &mut Findings) {
+    let (Some(protocol), Some(scheduler)) = (service.protocol(), service.scheduler()) else {
+        return;
+    };
+    let fault = match (service.policies.flow.given(), protocol, scheduler) {
+        (None, ..) | (Some(UdpFlow::Pinned), Protocol::Udp, _) => return,
+        (Some(_), Protocol::Tcp, _) => (
+            "`flow` is for UDP services; TCP connections are never moved",
+            "leave it out, or set protocol = \"udp\"",
+        ),
+        (Some(UdpFlow::Hash), Protocol::Udp, Scheduler::Maglev) => return,
+        (Some(UdpFlow::Hash), Protocol::Udp, Scheduler::RoundRobin) => (
+            "flow \"hash\" does not go with the scheduler round-robin, which follows no hash",
+            "set scheduler = \"maglev\", or flow = \"pinned\"",
+        ),
+    };
+    let place = section.key("flow");
+    findings.push(Problem::new(Kind::Invalid, place, subject, fault.0).help(fault.1));
 }
 
 fn check_ring(section: Section, service: &ServiceDraft, subject: &str, findings: &mut Findings) {

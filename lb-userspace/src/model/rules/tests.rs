@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::draft::{BackendDraft, InterfaceDraft};
-use crate::model::{ForwardMode, Protocol, Scheduler};
+use crate::model::{ForwardMode, Policies, Protocol, Scheduler, UdpFlow};
 
 fn ip(text: &str) -> std::net::IpAddr {
     text.parse().unwrap()
@@ -82,7 +82,8 @@ fn a_plain_draft_becomes_a_model_with_every_default() {
     assert_eq!(web.forward, ForwardMode::Dsr);
     assert_eq!((web.idle_timeout_s, web.ring_slots), (900, 16_381));
     let web1 = &web.backends["10.0.0.11"];
-    assert_eq!((web1.port, web1.weight), (80, 100));
+    assert_eq!((web1.port, web1.weight, web1.backup), (80, 100, 0));
+    assert_eq!(web.policies, Policies::default());
 }
 
 #[test]
@@ -90,6 +91,66 @@ fn a_model_is_its_own_draft() {
     let model = check(&draft(vec![web()])).model.unwrap();
     let again = check(&Draft::from(&model));
     assert_eq!(again.model, Some(model));
+}
+
+#[test]
+fn slow_start_and_backup_groups_have_their_ranges() {
+    for seconds in [-1, 3601] {
+        let text = broken_service("slow_start", Kind::Invalid, |web| {
+            web.policies.slow_start_s = Field::Given(seconds);
+        });
+        let expected = format!(
+            "service `web`: slow_start {seconds} is not in 0 to 3600 seconds (0 means off)"
+        );
+        assert_eq!(text, expected);
+    }
+    let text = broken_backend("backup", Kind::Invalid, |backend| {
+        backend.backup = Field::Given(10);
+    });
+    assert!(
+        text.ends_with("backup 10 is not in 0 to 9 (0 means no backup)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn flow_is_for_udp_and_hash_for_maglev() {
+    let with = |protocol, scheduler, flow| {
+        let mut web = web();
+        web.protocol = Field::Given(protocol);
+        web.scheduler = Field::Given(scheduler);
+        web.policies.flow = Field::Given(flow);
+        draft(vec![web])
+    };
+    for (scheduler, flow) in [
+        (Scheduler::Maglev, UdpFlow::Hash),
+        (Scheduler::Maglev, UdpFlow::Pinned),
+        (Scheduler::RoundRobin, UdpFlow::Pinned),
+    ] {
+        let checked = check(&with(Protocol::Udp, scheduler, flow));
+        let model = checked.model.unwrap();
+        assert_eq!(model.services["web"].policies.flow, flow);
+        assert_eq!(check(&Draft::from(&model)).model, Some(model));
+    }
+    let wrong = [
+        (
+            Protocol::Tcp,
+            Scheduler::Maglev,
+            UdpFlow::Pinned,
+            "protocol = \"udp\"",
+        ),
+        (
+            Protocol::Udp,
+            Scheduler::RoundRobin,
+            UdpFlow::Hash,
+            "scheduler = \"maglev\"",
+        ),
+    ];
+    for (protocol, scheduler, flow, way_out) in wrong {
+        let draft = with(protocol, scheduler, flow);
+        let text = error(&draft, Kind::Invalid, Some("flow")).to_string();
+        assert!(text.contains(way_out), "{text}");
+    }
 }
 
 #[test]
