@@ -15,3 +15,4 @@ pub mod model;
 pub mod netlink;
 pub mod reconcile;
 pub mod suggest;
+pub mod transition;

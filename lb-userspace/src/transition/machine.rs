@@ -1,0 +1,562 @@
+//! The machine: one ring, its clocks, and the ring that it is on its way to.
+
+use std::collections::BTreeSet;
+
+use lb_common::abi::Slot;
+use lb_common::limits::PREPARE_MS;
+
+use super::phase::{Phase, Readiness, quiet, towards};
+use super::sweep::Exceptions;
+
+/// How long the machine waits for what. Only the simulator uses other values than the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From the armed ring in force to the change: [`PREPARE_MS`]. Unit: milliseconds.
+    pub prepare_ms: u64,
+    /// The least time between two rings that differ only in what is quiet or settled: whole rings are
+    /// written, and nobody waits for these. Unit: milliseconds.
+    pub settle_interval_ms: u64,
+    /// The least time between two sweeps for the sake of quiet slots: a sweep reads the whole flow
+    /// table. Unit: milliseconds.
+    pub sweep_interval_ms: u64,
+    /// For how long a slot that moved away from a dead backend keeps sending unknown flows there, when
+    /// flows cannot be recorded for want of room: as long as false alarms last. Unit: milliseconds.
+    pub give_up_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            prepare_ms: PREPARE_MS,
+            settle_interval_ms: 1_000,
+            sweep_interval_ms: 2_000,
+            give_up_ms: 10_000,
+        }
+    }
+}
+
+/// What the machine has to know of the world at a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// When a flow of the service was last not recorded that should have been, on the caller's clock;
+    /// `None` = never. Of all nodes the latest, once there are several.
+    pub suppressed_ms: Option<u64>,
+    /// The service's idle time-out. Unit: milliseconds.
+    pub idle_timeout_ms: u64,
+    /// The backends that are down.
+    pub down: &'a BTreeSet<u16>,
+}
+
+/// What has to be done after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The ring has changed: all of [`RingTransition::slots`] is to be put in force, packets that may
+    /// still read the old ring are to be waited for, and [`RingTransition::in_force`] to be called.
+    pub write: bool,
+    /// Quiet slots wait for a sweep ([`super::sweep`]) and for [`RingTransition::swept`].
+    pub sweep: bool,
+    /// When to step again at the latest, if nothing happens before; `None` = never.
+    pub deadline_ms: Option<u64>,
+}
+
+/// The slots of a ring by phase, and how far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Slots that touch no state.
+    pub settled_count: usize,
+    /// Slots in preparation of a change.
+    pub armed_count: usize,
+    /// Slots that have changed, not longer ago than an idle time-out.
+    pub moving_count: usize,
+    /// Slots with exceptions, as far as is known.
+    pub quiet_count: usize,
+    /// Slots that do not have the backend yet that they are to have.
+    pub pending_count: usize,
+    /// Live flows of quiet slots, of other backends than the slot's, when last swept.
+    pub exception_count: u64,
+    /// Since when the slot that has been in its phase for longest is in it; `None` if all are settled.
+    pub oldest_ms: Option<u64>,
+}
+
+/// A ring of another length was wanted. Every flow's slot would change, and there is no rule for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the ring has {actual} slots and cannot become one of {wanted} without breaking flows; \
+     remove the service and add it again to change `maglev_slots`"
+)]
+pub struct RingLengthChanged {
+    /// Slots of the ring as it is.
+    pub actual: usize,
+    /// Slots of the ring that was wanted.
+    pub wanted: usize,
+}
+
+/// When a slot got into its phase.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// When the slot as it is came in force; [`NOT_IN_FORCE`] until then.
+    since_ms: u64,
+    /// The revision in which the slot became what it is.
+    revision: u64,
+    /// A sweep that began after that has left nothing of the slot in the flow table.
+    is_clear: bool,
+}
+
+const NOT_IN_FORCE: u64 = u64::MAX;
+
+/// What a look at all slots has shown: it saves looking again while nothing is due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Survey {
+    summary: Summary,
+    /// The earliest moment at which a slot of those that are to change is prepared.
+    change_due_ms: Option<u64>,
+    /// The longest unchanged moving slot's time.
+    oldest_moving_ms: Option<u64>,
+    /// Armed slots whose change was taken back, or is not known.
+    has_idle_arms: bool,
+    /// Quiet slots that are clear.
+    has_clear: bool,
+    /// Quiet slots that a sweep can tell something about.
+    has_sweepable: bool,
+}
+
+/// The transition of one service's ring.
+#[derive(Clone, Debug)]
+pub struct RingTransition {
+    timing: Timing,
+    slots: Vec<Slot>,
+    /// By slot; empty while all are settled.
+    clocks: Vec<Clock>,
+    /// The ring to come; `None` when it is there.
+    target: Option<Vec<u16>>,
+    /// Backends whose slots change without preparation.
+    urgent: BTreeSet<u16>,
+    revision: u64,
+    in_force_revision: u64,
+    last_settle_ms: Option<u64>,
+    last_sweep_ms: Option<u64>,
+    /// The caller's word on takeovers and restarts: nothing settles before an idle time-out from here.
+    restarted_ms: u64,
+    /// `want` was called since slots were last moved towards the target.
+    is_target_new: bool,
+    survey: Survey,
+}
+
+impl RingTransition {
+    /// The ring of a new service: there is no flow to be kept.
+    pub fn settled(backends: &[u16]) -> Self {
+        let slots = backends.iter().copied().map(Slot::settled).collect();
+        Self::new(slots, 0)
+    }
+
+    /// A ring that was found in force, by a daemon that does not know since when, or by a node that
+    /// takes over: all clocks begin now. Armed slots become quiet unless a change is wanted.
+    pub fn adopted(slots: &[Slot], now_ms: u64) -> Self {
+        Self::new(slots.to_vec(), now_ms)
+    }
+
+    fn new(slots: Vec<Slot>, now_ms: u64) -> Self {
+        let mut machine = Self {
+            timing: Timing::default(),
+            slots,
+            clocks: Vec::new(),
+            target: None,
+            urgent: BTreeSet::new(),
+            revision: 0,
+            in_force_revision: 0,
+            last_settle_ms: None,
+            last_sweep_ms: None,
+            restarted_ms: now_ms,
+            is_target_new: false,
+            survey: Survey::default(),
+        };
+        machine.look_around();
+        if !machine.is_settled() {
+            machine.start_clocks(now_ms);
+            machine.look_around();
+        }
+        machine
+    }
+
+    /// The same with other timing: the simulator switches rules off with it.
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// The ring's content, to be in force.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Grows with each change of [`Self::slots`].
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether [`Self::slots`] is in force, as far as [`Self::in_force`] was told.
+    pub fn is_in_force(&self) -> bool {
+        self.revision == self.in_force_revision
+    }
+
+    /// Whether every slot is settled, and as it should be.
+    pub fn is_settled(&self) -> bool {
+        self.survey.summary.settled_count == self.slots.len() && self.target.is_none()
+    }
+
+    /// The slots by phase.
+    pub fn summary(&self) -> Summary {
+        self.survey.summary
+    }
+
+    /// The backends that any slot leads to, or is to lead to: their entries must stay.
+    pub fn backends(&self) -> BTreeSet<u16> {
+        let in_slots = self
+            .slots
+            .iter()
+            .flat_map(|slot| [slot.current(), slot.previous()]);
+        let to_come = self.target.iter().flatten().copied();
+        in_slots.chain(to_come).filter(|id| *id != 0).collect()
+    }
+
+    /// Whether any slot leads to this backend, or is to lead to it.
+    pub fn refers_to(&self, backend_id: u16) -> bool {
+        let is_in_slots = self
+            .slots
+            .iter()
+            .any(|slot| slot.current() == backend_id || slot.previous() == backend_id);
+        let is_to_come = || {
+            self.target
+                .as_ref()
+                .is_some_and(|target| target.contains(&backend_id))
+        };
+        is_in_slots || is_to_come()
+    }
+
+    /// Says which ring should be in force, by backend ids (0 = none), and from which backends slots are
+    /// taken without preparation: dead ones, and drained ones where the operator prefers broken
+    /// handshakes. To be said at any time, as often as one likes.
+    ///
+    /// # Errors
+    /// [`RingLengthChanged`], unless the ring had no slots; nothing has changed then.
+    pub fn want(
+        &mut self,
+        target: &[u16],
+        urgent: &BTreeSet<u16>,
+    ) -> Result<(), RingLengthChanged> {
+        if self.slots.is_empty() && !target.is_empty() {
+            self.slots = vec![Slot::EMPTY; target.len()];
+        }
+        if target.len() != self.slots.len() {
+            return Err(RingLengthChanged {
+                actual: self.slots.len(),
+                wanted: target.len(),
+            });
+        }
+        let is_reached = self
+            .slots
+            .iter()
+            .zip(target)
+            .all(|(slot, backend_id)| slot.current() == *backend_id);
+        let is_known = self.urgent == *urgent && self.target.as_deref() == Some(target);
+        if is_reached && self.target.is_none() || is_known {
+            return Ok(());
+        }
+        self.target = (!is_reached).then(|| target.to_vec());
+        self.urgent.clone_from(urgent);
+        self.is_target_new = true;
+        self.look_around();
+        Ok(())
+    }
+
+    /// Moves on as far as the time and the facts allow.
+    pub fn step(&mut self, now_ms: u64, facts: &Facts<'_>) -> Step {
+        let before = self.revision;
+        self.change(now_ms);
+        if self.may_settle(now_ms, facts) {
+            self.settle(now_ms, facts);
+        }
+        Step {
+            write: self.revision != before || !self.is_in_force(),
+            sweep: self.sweep_due_ms().is_some_and(|due_ms| now_ms >= due_ms),
+            deadline_ms: self.deadline_ms(facts),
+        }
+    }
+
+    /// The ring of this revision is in force: it was written, and no packet reads an older one. With a
+    /// peer, also: the peer has acknowledged it.
+    pub fn in_force(&mut self, revision: u64, now_ms: u64) {
+        self.in_force_revision = self.in_force_revision.max(revision);
+        for clock in &mut self.clocks {
+            if clock.since_ms == NOT_IN_FORCE && clock.revision <= revision {
+                clock.since_ms = now_ms;
+            }
+        }
+        self.look_around();
+    }
+
+    /// What may be done to the flow table's entries of a slot: the backend that they need not name, if
+    /// the slot is quiet in force. `None`: hands off.
+    pub fn sweepable(&self, slot: usize) -> Option<u16> {
+        let clock = self.clocks.get(slot)?;
+        let is_quiet = Phase::of(self.slots[slot]) == Phase::Quiet;
+        (is_quiet && clock.since_ms != NOT_IN_FORCE).then(|| self.slots[slot].current())
+    }
+
+    /// A sweep has ended. It has left of each quiet slot only the exceptions that it counted.
+    pub fn swept(&mut self, exceptions: &Exceptions, now_ms: u64) {
+        self.last_sweep_ms = Some(now_ms);
+        let mut exception_count = 0;
+        for (slot, count) in exceptions.by_slot.iter().copied().enumerate() {
+            let is_covered = |clock: &Clock| clock.revision <= exceptions.revision;
+            if self.sweepable(slot).is_some() && is_covered(&self.clocks[slot]) {
+                self.clocks[slot].is_clear = count == 0;
+                exception_count += u64::from(count);
+            }
+        }
+        self.look_around();
+        self.survey.summary.exception_count = exception_count;
+    }
+
+    /// All clocks begin again: this node has taken over from another, or it is not known what happened
+    /// while nobody watched.
+    pub fn restart_clocks(&mut self, now_ms: u64) {
+        self.restarted_ms = now_ms;
+        for clock in &mut self.clocks {
+            if clock.since_ms != NOT_IN_FORCE {
+                clock.since_ms = now_ms;
+            }
+            clock.is_clear = false;
+        }
+        self.look_around();
+    }
+
+    /// Moves slots towards the target.
+    fn change(&mut self, now_ms: u64) {
+        let is_due = self.survey.change_due_ms.is_some_and(|due| now_ms >= due);
+        if !self.is_target_new && !is_due {
+            return;
+        }
+        self.is_target_new = false;
+        let Some(target) = self.target.take() else {
+            return;
+        };
+        let revision = self.revision + 1;
+        let mut is_reached = true;
+        for (slot, backend_id) in target.iter().copied().enumerate() {
+            let next = towards(self.slots[slot], backend_id, self.readiness(slot, now_ms));
+            self.put(slot, next, revision);
+            is_reached &= next.current() == backend_id;
+        }
+        self.target = (!is_reached).then_some(target);
+        self.look_around();
+    }
+
+    fn readiness(&self, slot: usize, now_ms: u64) -> Readiness {
+        if self.urgent.contains(&self.slots[slot].current()) {
+            return Readiness::Urgent;
+        }
+        match self.prepared_ms(slot) {
+            Some(prepared_ms) if now_ms >= prepared_ms => Readiness::Prepared,
+            _ => Readiness::Waiting,
+        }
+    }
+
+    /// When a slot has been armed for long enough; `None` while it is not armed in force.
+    fn prepared_ms(&self, slot: usize) -> Option<u64> {
+        let clock = self.clocks.get(slot)?;
+        let is_armed = Phase::of(self.slots[slot]) == Phase::Armed;
+        (is_armed && clock.since_ms != NOT_IN_FORCE)
+            .then(|| clock.since_ms + self.timing.prepare_ms)
+    }
+
+    /// Whether it is worth a look at which slots become quiet or settled.
+    fn may_settle(&self, now_ms: u64, facts: &Facts<'_>) -> bool {
+        let due_ms = self.settle_due_ms(facts);
+        due_ms.is_some_and(|due_ms| now_ms >= due_ms)
+    }
+
+    /// The earliest moment at which a slot becomes quiet or settled, by what is known now.
+    fn settle_due_ms(&self, facts: &Facts<'_>) -> Option<u64> {
+        let survey = &self.survey;
+        let quieted_ms = survey
+            .oldest_moving_ms
+            .map(|oldest_ms| self.quiet_due_ms(oldest_ms, facts));
+        let given_up_ms = survey
+            .oldest_moving_ms
+            .filter(|_| self.is_under_pressure(facts))
+            .map(|oldest_ms| oldest_ms + self.timing.give_up_ms);
+        let at_once = (survey.has_idle_arms || survey.has_clear).then_some(0);
+        let due_ms = [quieted_ms, given_up_ms, at_once]
+            .into_iter()
+            .flatten()
+            .min()?;
+        let interval_ms = self.timing.settle_interval_ms;
+        let earliest_ms = self
+            .last_settle_ms
+            .map_or(0, |last_ms| last_ms + interval_ms);
+        Some(due_ms.max(earliest_ms))
+    }
+
+    /// When a slot that has been moving since `since_ms` becomes quiet.
+    fn quiet_due_ms(&self, since_ms: u64, facts: &Facts<'_>) -> u64 {
+        let last_ms = since_ms
+            .max(self.restarted_ms)
+            .max(facts.suppressed_ms.unwrap_or(0));
+        last_ms + facts.idle_timeout_ms
+    }
+
+    /// Whether a backend is dead while flows find no room. Since when there has been no room does not
+    /// matter: it cannot have been for longer than the slot has been moving.
+    fn is_under_pressure(&self, facts: &Facts<'_>) -> bool {
+        let oldest_ms = self.survey.oldest_moving_ms.unwrap_or(u64::MAX);
+        let is_suppressed = facts
+            .suppressed_ms
+            .is_some_and(|last_ms| last_ms >= oldest_ms);
+        is_suppressed && !facts.down.is_empty()
+    }
+
+    fn settle(&mut self, now_ms: u64, facts: &Facts<'_>) {
+        let revision = self.revision + 1;
+        for slot in 0..self.slots.len() {
+            let next = self.settled_slot(slot, now_ms, facts);
+            self.put(slot, next, revision);
+        }
+        self.last_settle_ms = Some(now_ms);
+        if self
+            .slots
+            .iter()
+            .all(|slot| Phase::of(*slot) == Phase::Settled)
+        {
+            self.clocks = Vec::new();
+        }
+        self.look_around();
+    }
+
+    /// What a slot is once it has settled as far as it may.
+    fn settled_slot(&self, slot: usize, now_ms: u64, facts: &Facts<'_>) -> Slot {
+        let old = self.slots[slot];
+        let Some(clock) = self.clocks.get(slot) else {
+            return old;
+        };
+        match Phase::of(old) {
+            Phase::Moving if clock.since_ms == NOT_IN_FORCE => old,
+            Phase::Moving if now_ms >= self.quiet_due_ms(clock.since_ms, facts) => quiet(old),
+            Phase::Moving if self.is_given_up(old, clock.since_ms, now_ms, facts) => quiet(old),
+            Phase::Armed if !self.is_pending(slot) => quiet(old),
+            Phase::Quiet if clock.is_clear && !self.is_pending(slot) => {
+                Slot::settled(old.current())
+            }
+            Phase::Settled | Phase::Armed | Phase::Moving | Phase::Quiet => old,
+        }
+    }
+
+    /// Whether unknown flows of a slot should no longer be sent to a dead backend: new ones that find no
+    /// room in the flow table are unknown too, and would all be lost.
+    fn is_given_up(&self, slot: Slot, since_ms: u64, now_ms: u64, facts: &Facts<'_>) -> bool {
+        facts.down.contains(&slot.previous())
+            && facts
+                .suppressed_ms
+                .is_some_and(|last_ms| last_ms >= since_ms)
+            && now_ms >= since_ms + self.timing.give_up_ms
+    }
+
+    fn is_pending(&self, slot: usize) -> bool {
+        self.target
+            .as_ref()
+            .is_some_and(|target| target[slot] != self.slots[slot].current())
+    }
+
+    /// When the next sweep is due; `None` if there is nothing to sweep.
+    fn sweep_due_ms(&self) -> Option<u64> {
+        let interval_ms = self.timing.sweep_interval_ms;
+        self.survey.has_sweepable.then(|| {
+            self.last_sweep_ms
+                .map_or(0, |last_ms| last_ms + interval_ms)
+        })
+    }
+
+    fn deadline_ms(&self, facts: &Facts<'_>) -> Option<u64> {
+        let due = [
+            self.survey.change_due_ms,
+            self.settle_due_ms(facts),
+            self.sweep_due_ms(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// Changes a slot, as part of `revision`.
+    fn put(&mut self, slot: usize, next: Slot, revision: u64) {
+        if self.slots[slot] == next {
+            return;
+        }
+        if self.clocks.is_empty() {
+            self.start_clocks(0);
+        }
+        self.slots[slot] = next;
+        self.clocks[slot] = Clock {
+            since_ms: NOT_IN_FORCE,
+            revision,
+            is_clear: false,
+        };
+        self.revision = revision;
+    }
+
+    fn start_clocks(&mut self, now_ms: u64) {
+        let clock = Clock {
+            since_ms: now_ms,
+            revision: self.revision,
+            is_clear: false,
+        };
+        self.clocks = vec![clock; self.slots.len()];
+    }
+
+    /// Looks at all slots, after something has changed.
+    fn look_around(&mut self) {
+        let mut survey = Survey::default();
+        survey.summary.exception_count = self.survey.summary.exception_count;
+        for slot in 0..self.slots.len() {
+            self.look_at(slot, &mut survey);
+        }
+        self.survey = survey;
+    }
+
+    fn look_at(&self, slot: usize, survey: &mut Survey) {
+        let summary = &mut survey.summary;
+        let is_pending = self.is_pending(slot);
+        summary.pending_count += usize::from(is_pending);
+        let phase = Phase::of(self.slots[slot]);
+        let clock = self.clocks.get(slot);
+        let since_ms = clock
+            .map(|clock| clock.since_ms)
+            .filter(|since_ms| *since_ms != NOT_IN_FORCE);
+        if phase != Phase::Settled {
+            summary.oldest_ms = least(summary.oldest_ms, since_ms);
+        }
+        match phase {
+            Phase::Settled => summary.settled_count += 1,
+            Phase::Armed => {
+                summary.armed_count += 1;
+                survey.has_idle_arms |= !is_pending;
+                if is_pending {
+                    survey.change_due_ms = least(survey.change_due_ms, self.prepared_ms(slot));
+                }
+            }
+            Phase::Moving => {
+                summary.moving_count += 1;
+                survey.oldest_moving_ms = least(survey.oldest_moving_ms, since_ms);
+            }
+            Phase::Quiet => {
+                summary.quiet_count += 1;
+                let is_clear = clock.is_some_and(|clock| clock.is_clear);
+                survey.has_clear |= is_clear && !is_pending;
+                survey.has_sweepable |= since_ms.is_some() && !is_clear;
+            }
+        }
+    }
+}
+
+/// The smaller of two, of which either may be missing.
+fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    [one, other].into_iter().flatten().min()
+}

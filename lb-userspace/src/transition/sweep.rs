@@ -1,0 +1,244 @@
+//! The walk over the flow table, entry by entry: how many live flows each backend has, what is left to
+//! remember of quiet slots, and which entries can go.
+//!
+//! A fingerprint is a bijection of the flow's hash and its service, so an entry tells its slot without
+//! the client's address. In a quiet slot an entry that leads to the slot's own backend says nothing
+//! new, and an expired one must not be found again when the slot moves next: both are purged. What is
+//! left are the exceptions, and a slot without any settles. So the purge cannot be forgotten: only the
+//! sweep that made it lets a slot settle.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{FINGERPRINT_MIN, FlowEntry, FlowRecord, FlowState, Service};
+use lb_common::{datapath::flow, hash};
+
+use super::RingTransition;
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It is to be deleted, if it still is what was visited.
+    Delete,
+}
+
+/// What happens to expired entries that no quiet slot wants purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// They stay until a new flow takes their place: their flow may only have been silent.
+    Keep,
+    /// They go: the table is nearly full.
+    Delete,
+}
+
+/// Live entries, as a share of the table, above which a sweep deletes expired ones. Unit: percent.
+pub const EXPIRED_KEPT_MAX_PERCENT: u64 = 80;
+
+impl Expired {
+    /// What the table's filling, as the last sweep found it, asks for.
+    pub const fn by_filling(live_count: u64, entry_count: u64) -> Self {
+        if live_count * 100 > entry_count * EXPIRED_KEPT_MAX_PERCENT {
+            Self::Delete
+        } else {
+            Self::Keep
+        }
+    }
+}
+
+/// A service, as a sweep sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct SweptService<'a> {
+    /// Its entry in `SERVICES`.
+    pub service: Service,
+    /// Its ring, if that can be in transition.
+    pub transition: Option<&'a RingTransition>,
+}
+
+/// What a sweep has to know besides the table.
+pub trait Directory {
+    /// The service of a backend with this id and generation, also of one that is leaving; `None` if
+    /// there is none any more.
+    fn service_of(&self, backend_id: u16, generation: u16) -> Option<SweptService<'_>>;
+}
+
+/// Live flows on record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Of which only SYNs were seen.
+    pub half_open_count: u64,
+    /// In use.
+    pub established_count: u64,
+    /// Of which a FIN or a RST was seen.
+    pub closing_count: u64,
+}
+
+impl FlowCounts {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.half_open_count + self.established_count + self.closing_count
+    }
+
+    fn count(&mut self, state: FlowState) {
+        let count = if state.is_half_open() {
+            &mut self.half_open_count
+        } else if state.is_closing() {
+            &mut self.closing_count
+        } else {
+            &mut self.established_count
+        };
+        *count += 1;
+    }
+}
+
+/// What a sweep found of one service's ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceptions {
+    /// The revision in force when the sweep began.
+    pub revision: u64,
+    /// Exceptions by slot.
+    pub by_slot: Vec<u32>,
+}
+
+/// A sweep under way. It may be made in several parts, as long as all of the table is visited between
+/// its beginning and its end.
+#[derive(Debug)]
+pub struct Sweep {
+    now_s: u32,
+    expired: Expired,
+    /// By backend id.
+    backends: Vec<FlowCounts>,
+    /// By service id.
+    services: BTreeMap<u16, Exceptions>,
+    live_count: u64,
+    expired_count: u64,
+}
+
+impl Sweep {
+    /// Begins a sweep, with the rings that are in transition by service id.
+    pub fn begin<'a>(
+        now_s: u32,
+        expired: Expired,
+        transitions: impl IntoIterator<Item = (u16, &'a RingTransition)>,
+    ) -> Self {
+        let services = transitions
+            .into_iter()
+            .filter(|(_, transition)| transition.is_in_force() && !transition.is_settled())
+            .map(|(service_id, transition)| {
+                let exceptions = Exceptions {
+                    revision: transition.revision(),
+                    by_slot: vec![0; transition.slots().len()],
+                };
+                (service_id, exceptions)
+            });
+        Self {
+            now_s,
+            expired,
+            backends: Vec::new(),
+            services: services.collect(),
+            live_count: 0,
+            expired_count: 0,
+        }
+    }
+
+    /// The clock, if the parts of a sweep are made at different times.
+    pub fn set_now_s(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
+    /// Visits one entry, and says what becomes of it. `displaced_id` reads the entry's origin: the
+    /// backend of the flow whose place a half-open one took.
+    pub fn visit(
+        &mut self,
+        entry: &FlowEntry,
+        displaced_id: impl FnOnce() -> u16,
+        directory: &impl Directory,
+    ) -> Fate {
+        if entry.fingerprint < FINGERPRINT_MIN {
+            return Fate::Keep;
+        }
+        let record = entry.record;
+        let (backend_id, generation) = (record.backend_id(), record.backend_generation());
+        let Some(owner) = directory.service_of(backend_id, generation) else {
+            return Fate::Delete;
+        };
+        let is_live = record.remaining_s(self.now_s) >= 0;
+        self.count(record, is_live);
+        let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
+            let is_spared = is_live || self.expired == Expired::Keep;
+            return if is_spared { Fate::Keep } else { Fate::Delete };
+        };
+        let is_displacing = record.state().is_half_open() && displaced_id() != 0;
+        if !is_live || backend_id == current && !is_displacing {
+            return Fate::Delete;
+        }
+        if let Some(exceptions) = self.services.get_mut(&owner.service.id)
+            && let Some(count) = exceptions.by_slot.get_mut(slot)
+        {
+            *count += 1;
+        }
+        Fate::Keep
+    }
+
+    fn count(&mut self, record: FlowRecord, is_live: bool) {
+        if !is_live {
+            self.expired_count += 1;
+            return;
+        }
+        self.live_count += 1;
+        let id = usize::from(record.backend_id());
+        if self.backends.len() <= id {
+            self.backends.resize(id + 1, FlowCounts::default());
+        }
+        self.backends[id].count(record.state());
+    }
+
+    /// What the sweep found.
+    pub fn end(self) -> Census {
+        Census {
+            backends: self.backends,
+            services: self.services,
+            live_count: self.live_count,
+            expired_count: self.expired_count,
+        }
+    }
+}
+
+/// The slot of an entry and the slot's backend, if the slot is quiet.
+fn quiet_slot(owner: &SweptService<'_>, fingerprint: u64) -> Option<(usize, u16)> {
+    let transition = owner.transition?;
+    let slot = slot_of(&owner.service, fingerprint, transition.slots().len() as u32);
+    Some((slot, transition.sweepable(slot)?))
+}
+
+/// The slot of a flow in a ring of `ring_len` slots.
+pub const fn slot_of(service: &Service, fingerprint: u64, ring_len: u32) -> usize {
+    let flow_hash = flow::flow_hash(service, fingerprint);
+    hash::index(hash::upper(flow_hash), ring_len) as usize
+}
+
+/// What a sweep found.
+#[derive(Clone, Debug)]
+pub struct Census {
+    backends: Vec<FlowCounts>,
+    /// The rings in transition, by service id: for [`RingTransition::swept`].
+    pub services: BTreeMap<u16, Exceptions>,
+    /// Live entries.
+    pub live_count: u64,
+    /// Entries that have expired and still stand.
+    pub expired_count: u64,
+}
+
+impl Census {
+    /// The live flows of a backend that are on record.
+    pub fn of_backend(&self, backend_id: u16) -> FlowCounts {
+        self.backends
+            .get(usize::from(backend_id))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;
