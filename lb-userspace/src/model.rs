@@ -15,6 +15,7 @@ mod policy;
 mod problem;
 pub mod rules;
 mod runtime;
+pub mod saved;
 pub mod slow_start;
 pub mod text;
 

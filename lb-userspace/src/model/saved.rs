@@ -1,0 +1,397 @@
+//! What of the model must survive the daemon: the services with every change made at run time, admin
+//! state and health, beside what the config file said then. As JSON, for a state file.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::diff::{differences, dropped};
+use super::rules::{self, Checked};
+use super::{
+    AdminState, Backend, ForwardMode, Health, Keyword, Model, OnAllDown, OnDown, OnRemove,
+    Policies, Protocol, Scheduler, Service, UdpFlow,
+};
+use crate::model::draft::Draft;
+
+/// Goes up when an older daemon could not read it any more. Keys are added without that.
+const FORMAT: u32 = 1;
+
+/// Why saved state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// It is no state of this kind.
+    #[error("it is damaged, or was written by another program: {0}")]
+    Damaged(#[from] serde_json::Error),
+    /// It is of a later version.
+    #[error("it has format {found}, and this lbd reads up to {FORMAT}: a later lbd wrote it")]
+    Later {
+        /// Its format.
+        found: u32,
+    },
+}
+
+/// Saved state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    format: u32,
+    /// As the config file said.
+    file: Vec<SavedService>,
+    /// As it was in force.
+    current: Vec<SavedService>,
+}
+
+/// What a start makes of saved state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The model to put in force.
+    pub model: Model,
+    /// Changes made at run time that are in force again, in words.
+    pub restored: Vec<String>,
+    /// Changes made at run time that are not, in words, with the reason.
+    pub dropped: Vec<String>,
+}
+
+impl Saved {
+    /// The state to save: what the file said when it was last read, and what is in force.
+    pub fn of(file: &Model, current: &Model) -> Self {
+        let saved = |model: &Model| model.services.values().map(SavedService::from).collect();
+        Self {
+            format: FORMAT,
+            file: saved(file),
+            current: saved(current),
+        }
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// [`SavedError::Damaged`] if it has no JSON form, which would be a mistake of the program's.
+    pub fn to_json(&self) -> Result<Vec<u8>, SavedError> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// From JSON.
+    ///
+    /// # Errors
+    /// [`SavedError`].
+    pub fn from_json(json: &[u8]) -> Result<Self, SavedError> {
+        /// What every format has.
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+        }
+        let Header { format } = serde_json::from_slice(json)?;
+        if format > FORMAT {
+            return Err(SavedError::Later { found: format });
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    /// The model to start with, where the config file says `loaded`. If its services are those of then,
+    /// what was in force is so again. If they have changed, the file wins, as in a reload. Admin state
+    /// and health are kept in both cases.
+    pub fn resume(&self, loaded: Model) -> Resumed {
+        let file = restored(&self.file, &loaded);
+        let current = restored(&self.current, &loaded);
+        if file.services != loaded.services {
+            return overruled(&file, &current, loaded, "the config file has changed");
+        }
+        let Checked { model, errors, .. } = rules::check(&Draft::from(&current));
+        match model {
+            Some(model) => Resumed {
+                restored: words(&differences(&file.services, &model.services)),
+                dropped: Vec::new(),
+                model,
+            },
+            None => {
+                let reason = errors.first().map_or_else(String::new, ToString::to_string);
+                overruled(&file, &current, loaded, &reason)
+            }
+        }
+    }
+}
+
+fn words(differences: &[super::diff::Difference]) -> Vec<String> {
+    differences.iter().map(ToString::to_string).collect()
+}
+
+fn overruled(file: &Model, current: &Model, loaded: Model, reason: &str) -> Resumed {
+    let lost = dropped(&file.services, &current.services, &loaded.services);
+    Resumed {
+        model: loaded.keeping_state_of(current),
+        restored: Vec::new(),
+        dropped: lost
+            .iter()
+            .map(|change| format!("{change} ({reason})"))
+            .collect(),
+    }
+}
+
+/// The services of then on the node of now.
+fn restored(services: &[SavedService], node: &Model) -> Model {
+    let services = services.iter().cloned().map(Service::from);
+    Model {
+        services: services
+            .map(|service| (service.name.clone(), service))
+            .collect(),
+        ..node.clone()
+    }
+}
+
+/// A service with all its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedService {
+    name: String,
+    vip: IpAddr,
+    port: u16,
+    #[serde(with = "word")]
+    protocol: Protocol,
+    #[serde(with = "word")]
+    scheduler: Scheduler,
+    #[serde(with = "word")]
+    forward: ForwardMode,
+    idle_timeout_s: u32,
+    ring_slots: u32,
+    #[serde(with = "word")]
+    flow: UdpFlow,
+    slow_start_s: u32,
+    #[serde(with = "word")]
+    on_down: OnDown,
+    #[serde(with = "word")]
+    on_remove: OnRemove,
+    #[serde(with = "word")]
+    on_all_down: OnAllDown,
+    backends: Vec<SavedBackend>,
+}
+
+/// A backend with all its settings and its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedBackend {
+    name: String,
+    address: IpAddr,
+    port: u16,
+    weight: u32,
+    backup: u8,
+    #[serde(with = "word")]
+    admin: AdminState,
+    #[serde(with = "word")]
+    health: Health,
+}
+
+/// A [`Keyword`] as its word.
+mod word {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::Keyword;
+
+    pub(super) fn serialize<K: Keyword, S: Serializer>(
+        value: &K,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.word())
+    }
+
+    pub(super) fn deserialize<'de, K: Keyword, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<K, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        K::from_word(&word).map_err(D::Error::custom)
+    }
+}
+
+impl From<&Service> for SavedService {
+    fn from(service: &Service) -> Self {
+        let policies = service.policies;
+        Self {
+            name: service.name.clone(),
+            vip: service.vip,
+            port: service.port,
+            protocol: service.protocol,
+            scheduler: service.scheduler,
+            forward: service.forward,
+            idle_timeout_s: service.idle_timeout_s,
+            ring_slots: service.ring_slots,
+            flow: policies.flow,
+            slow_start_s: policies.slow_start_s,
+            on_down: policies.on_down,
+            on_remove: policies.on_remove,
+            on_all_down: policies.on_all_down,
+            backends: service.backends.values().map(SavedBackend::from).collect(),
+        }
+    }
+}
+
+impl From<SavedService> for Service {
+    fn from(saved: SavedService) -> Self {
+        let backends = saved.backends.into_iter().map(Backend::from);
+        let backends: BTreeMap<String, Backend> = backends
+            .map(|backend| (backend.name.clone(), backend))
+            .collect();
+        Self {
+            name: saved.name,
+            vip: saved.vip,
+            port: saved.port,
+            protocol: saved.protocol,
+            scheduler: saved.scheduler,
+            forward: saved.forward,
+            idle_timeout_s: saved.idle_timeout_s,
+            ring_slots: saved.ring_slots,
+            policies: Policies {
+                flow: saved.flow,
+                slow_start_s: saved.slow_start_s,
+                on_down: saved.on_down,
+                on_remove: saved.on_remove,
+                on_all_down: saved.on_all_down,
+            },
+            backends,
+        }
+    }
+}
+
+impl From<&Backend> for SavedBackend {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            backup: backend.backup,
+            admin: backend.admin,
+            health: backend.health,
+        }
+    }
+}
+
+impl From<SavedBackend> for Backend {
+    fn from(saved: SavedBackend) -> Self {
+        Self {
+            name: saved.name,
+            address: saved.address,
+            port: saved.port,
+            weight: saved.weight,
+            backup: saved.backup,
+            admin: saved.admin,
+            health: saved.health,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::change::tests::{backend, model};
+    use super::super::{Change, Urgency};
+    use super::*;
+
+    /// The file's model with `web1` drained, `web2` re-weighted and down, `web3` added.
+    fn changed(file: &Model) -> Model {
+        let (service, web2) = ("web".to_owned(), "web2".to_owned());
+        let changes = [
+            Change::SetBackendAdmin {
+                service: service.clone(),
+                backend: "web1".to_owned(),
+                admin: AdminState::Drain,
+                urgency: Urgency::Planned,
+            },
+            Change::SetBackendWeight {
+                service: service.clone(),
+                backend: web2.clone(),
+                weight: 7,
+            },
+            Change::SetBackendHealth {
+                service: service.clone(),
+                backend: web2,
+                health: Health::Down,
+            },
+            Change::AddBackend {
+                service,
+                backend: backend("web3", "10.0.0.13"),
+            },
+        ];
+        let apply = |model: Model, change| model.apply(change).unwrap().0;
+        changes.into_iter().fold(file.clone(), apply)
+    }
+
+    fn saved(file: &Model, current: &Model) -> Saved {
+        let json = Saved::of(file, current).to_json().unwrap();
+        Saved::from_json(&json).unwrap()
+    }
+
+    #[test]
+    fn with_the_same_file_all_is_as_it_was() {
+        let file = model();
+        let current = changed(&file);
+        let resumed = saved(&file, &current).resume(file);
+        assert_eq!(resumed.model, current);
+        assert_eq!(
+            resumed.restored,
+            [
+                "service `web`, backend `web2` weight 100 -> 7",
+                "service `web`, backend `web3` added",
+            ]
+        );
+        assert_eq!(resumed.dropped, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_changed_file_wins_and_keeps_the_state_of_those_that_remain() {
+        let file = model();
+        let mut new = model();
+        new.services.get_mut("web").unwrap().idle_timeout_s = 30;
+        let resumed = saved(&file, &changed(&file)).resume(new.clone());
+        let web = &resumed.model.services["web"];
+        assert_eq!(web.idle_timeout_s, 30);
+        assert_eq!(web.backends.keys().collect::<Vec<_>>(), ["web1", "web2"]);
+        assert_eq!(web.backends["web1"].admin, AdminState::Drain);
+        assert_eq!(
+            (web.backends["web2"].health, web.backends["web2"].weight),
+            (Health::Down, 100)
+        );
+        assert_eq!(
+            resumed.dropped,
+            [
+                "service `web`, backend `web2` weight 100 -> 7 (the config file has changed)",
+                "service `web`, backend `web3` added (the config file has changed)",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_the_node_any_more_is_dropped_with_the_reason() {
+        let file = model();
+        let mut smaller = model();
+        smaller.limits.backends = 2;
+        let resumed = saved(&file, &changed(&file)).resume(smaller);
+        let web = &resumed.model.services["web"];
+        assert_eq!(web.backends.len(), 2);
+        assert_eq!(web.backends["web1"].admin, AdminState::Drain);
+        assert!(
+            resumed.dropped[0].contains("3 backends, and room for 2"),
+            "{:?}",
+            resumed.dropped
+        );
+    }
+
+    #[test]
+    fn what_is_no_saved_state_is_told_from_what_a_later_version_wrote() {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{\"format\": 1}",
+            "{\"format\": 1, \"file\": [7]}",
+        ] {
+            let error = Saved::from_json(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, SavedError::Damaged(_)), "{text}: {error}");
+        }
+        let later = b"{\"format\": 2, \"services\": {}}";
+        let error = Saved::from_json(later).unwrap_err().to_string();
+        assert!(error.contains("a later lbd wrote it"), "{error}");
+        let wrong = String::from_utf8(Saved::of(&model(), &model()).to_json().unwrap())
+            .unwrap()
+            .replace("maglev", "magic");
+        let error = Saved::from_json(wrong.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("unknown scheduler `magic`"), "{error}");
+    }
+}
