@@ -80,6 +80,14 @@ pub const fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// The inverse of [`mix`]: what it was made of.
+pub const fn unmix(mixed: u64) -> u64 {
+    // The inverses of the two odd factors modulo 2⁶⁴; a fold is undone by folding further.
+    let value = (mixed ^ (mixed >> 31) ^ (mixed >> 62)).wrapping_mul(0x3196_42b2_d24d_8ec3);
+    let value = (value ^ (value >> 27) ^ (value >> 54)).wrapping_mul(0x96de_1b17_3f11_9089);
+    (value ^ (value >> 30) ^ (value >> 60)).wrapping_sub(GOLDEN)
+}
+
 /// A backend's identity in rings: a function of what it is (address and port), equal on every
 /// node and in every version of the program. FNV-1a, then [`mix`].
 pub fn identity(address: &Address, port: u16) -> u64 {
@@ -212,6 +220,14 @@ mod tests {
                 equal.count() <= 2,
                 "{one} and {other} share their hash under many keys"
             );
+        }
+    }
+
+    #[test]
+    fn unmix_is_the_inverse_of_mix() {
+        for value in [0, 1, u64::MAX, GOLDEN, 1 << 63, 0x0123_4567_89ab_cdef] {
+            assert_eq!(unmix(mix(value)), value);
+            assert_eq!(mix(unmix(value)), value);
         }
     }
 

@@ -4,10 +4,11 @@
 //! and the fixtures' in plain memory.
 
 use crate::abi::{
-    Address, Backend, EndpointKey, FlowRecord, NatReply, Neighbour, NeighbourKey, NeighbourWanted,
-    Route, Service, Slot,
+    Address, Backend, EndpointKey, FlowOrigin, FlowRecord, NatReply, Neighbour, NeighbourKey,
+    NeighbourWanted, Route, Service, Slot,
 };
-use crate::datapath::flow;
+use crate::datapath::consult::{self, Consultation};
+use crate::datapath::flow::{self, FlowPlace};
 use crate::drop_reason::DropReason;
 use crate::limits::HASH_KEY_WORDS;
 
@@ -27,6 +28,17 @@ pub trait FlowSetHandle {
     fn fill(&self, entry: usize, fingerprint: u64, record: FlowRecord);
     /// Replaces an entry's record if it is still `old`.
     fn replace_record(&self, entry: usize, old: FlowRecord, new: FlowRecord);
+}
+
+/// What is remembered of a flow's handshake: a part of its [`FlowOrigin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The sequence number of the SYN, host byte order.
+    pub sequence: u32,
+    /// The backend of the flow that the SYN found in its place; 0 = none.
+    pub displaced_id: u16,
+    /// That backend's generation.
+    pub displaced_generation: u16,
 }
 
 /// The datapath's surroundings.
@@ -60,13 +72,34 @@ pub trait Kernel {
     /// A set of the flow table; `None` outside of it.
     fn flow_set(&self, index: u32) -> Option<Self::FlowSet>;
 
-    /// Enters a flow into the table: [`flow::record`]. The XDP program makes a function of its own of
-    /// it, which the verifier walks once and not once for each way that leads there.
-    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32)
+    /// What is remembered of the handshake of the flow at a place.
+    fn handshake(&self, place: FlowPlace) -> Option<Handshake>;
+    /// Writes the origin of the flow at a place.
+    fn put_flow_origin(&self, place: FlowPlace, origin: &FlowOrigin);
+    /// Writes which backend's flow the one at a place has displaced.
+    fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16);
+    /// Notes that a flow of this service should have been recorded now, and was not: slots in
+    /// transition settle later for it.
+    fn suppress(&self, service_id: u16, now_s: u32);
+
+    /// Chooses the backend of a packet by the flow table: [`consult::consult`]. The XDP program makes a
+    /// function of its own of it: what a settled slot needs stays in registers, and the verifier walks it
+    /// once.
+    fn consult(&self, packet: Consultation) -> u64
     where
         Self: Sized,
     {
-        flow::record(self, fingerprint, record, now_s);
+        consult::consult(self, &packet)
+    }
+
+    /// Enters a flow into the table: [`flow::record`]. `None` if it has no room for it. The XDP program
+    /// makes a function of its own of it, which the verifier walks once and not once for each way that
+    /// leads there.
+    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) -> Option<FlowPlace>
+    where
+        Self: Sized,
+    {
+        flow::record(self, fingerprint, record, now_s)
     }
 
     /// The service that a backend's endpoint answers for.

@@ -20,6 +20,11 @@ pub trait Packet {
     /// # Errors
     /// [`OutOfBounds`] if the frame ends before `offset + size_of::<T>()`.
     fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds>;
+    /// Cuts the frame off after `len_bytes`, which is at most its length.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if the frame is shorter, or the driver cannot do it; the frame is as before then.
+    fn truncate(&mut self, len_bytes: usize) -> Result<(), OutOfBounds>;
     /// Copies a `T` into the frame.
     ///
     /// # Errors

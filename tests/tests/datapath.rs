@@ -1,6 +1,7 @@
 //! The packet fixtures against the host core, and properties of the parser.
 
 use lb_common::datapath::{Verdict, process};
+use lb_common::drop_reason::DropReason;
 use lb_lab::datapath::fixtures::{self, Step};
 use lb_lab::datapath::memory::{MemoryKernel, MemoryPacket};
 use lb_lab::datapath::tables::Tables;
@@ -40,6 +41,7 @@ fn every_fixture_holds_on_the_host() {
 #[test]
 fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
     let (tables, [first_syn, next_syn]) = fixtures::two_clients_of_a_round_robin_service();
+    let first_ack = fixtures::an_ack_of_the_first_client();
     let timeout_s = tables
         .services
         .values()
@@ -48,6 +50,7 @@ fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
         .idle_timeout_s;
     let kernel = MemoryKernel::new(tables, NOW_S);
     let (_, first) = run(&kernel, &first_syn);
+    run(&kernel, &first_ack);
     kernel.now_s.set(NOW_S + timeout_s);
     assert_eq!(
         run(&kernel, &first_syn).1,
@@ -171,6 +174,7 @@ proptest! {
         let forwarded: u64 =
             traces.backends.values().map(|stats| stats.packets + stats.reply_packets).sum();
         let dropped: u64 = traces.drops.values().sum();
+        let is_answer = traces.drops.keys().any(|(_, reason)| *reason == DropReason::Reset);
         prop_assert_eq!(traces.passed + forwarded + dropped, 1);
         match verdict {
             Verdict::Pass => {
@@ -178,6 +182,7 @@ proptest! {
                 prop_assert_eq!(bytes, frame);
             }
             Verdict::Drop(_) => prop_assert_eq!(dropped, 1),
+            Verdict::Transmit if is_answer => prop_assert!(bytes.len() <= frame.len()),
             Verdict::Transmit | Verdict::Redirect(_) => {
                 prop_assert_eq!(forwarded, 1);
                 prop_assert_eq!(bytes.len(), frame.len());

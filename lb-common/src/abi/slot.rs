@@ -52,6 +52,12 @@ impl Slot {
         (self.0 >> PREVIOUS_SHIFT) as u16 & BACKEND_ID_MAX
     }
 
+    /// Whether the flow table has nothing to say: every packet goes to `current`.
+    #[inline(always)]
+    pub const fn is_settled(self) -> bool {
+        self.previous() == 0
+    }
+
     /// Whether the slot only consults the flow table.
     #[inline(always)]
     pub const fn is_quiet(self) -> bool {

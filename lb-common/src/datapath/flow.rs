@@ -1,30 +1,65 @@
 //! The flow table: sets of entries, two for each flow, in an array.
 //!
-//! A flow's fingerprint names two sets. It is looked for in the first and then in the second;
-//! a new one takes a free entry of the first, then of the second, then the entry in both that can
-//! best be spared: an expired one, a closing one, a half-open one, the one that would expire
-//! first. So a look-up costs one cache miss for nearly all flows, where the kernel's LRU hash costs
-//! three and more. With the table half full of live flows, one new flow in 800 finds both sets
-//! full; a quarter full, hardly any.
+//! A flow's fingerprint names two sets. It is looked for in the first and then in the second. So a
+//! look-up costs one cache miss for nearly all flows, where the kernel's LRU hash costs three and
+//! more. With the table half full of live flows, one new flow in 800 finds both sets full; a quarter
+//! full, hardly any.
+//!
+//! Who gets in is decided set by set, without any shared count:
+//!
+//! - A flow in **probation** takes a free or expired entry as long as probation holds fewer than
+//!   [`PROBATION_PER_SET`] entries of the set. Else it takes the place of the oldest half-open flow that
+//!   is older than [`HALF_OPEN_PROTECTED_S`]. It takes the place of nothing else: a SYN flood competes
+//!   with half-open flows only.
+//! - A **learned** flow takes a free or expired entry of a set with fewer than [`LEARNING_FILL_MAX`] live
+//!   and fewer than [`LEARNED_PER_SET`] unconfirmed learned ones.
+//! - What does not get in is not recorded, and its caller knows.
 
-use crate::abi::{FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowRecord, Service};
+use crate::abi::{
+    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowRecord, FlowState, Service,
+};
 use crate::hash;
 use crate::kernel::{FlowSetHandle as _, Kernel};
+use crate::limits::{
+    HALF_OPEN_PROTECTED_S, HALF_OPEN_TIMEOUT_S, LEARNED_PER_SET, LEARNING_FILL_MAX,
+    PROBATION_PER_SET,
+};
 
-/// Where a record stands.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    set: u32,
-    entry: usize,
+/// Where a record stands: `set · FLOW_SET_ENTRIES + entry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPlace(pub u32);
+
+impl FlowPlace {
+    #[inline(always)]
+    const fn new(set: u32, entry: usize) -> Self {
+        Self(set * FLOW_SET_ENTRIES as u32 + entry as u32)
+    }
+
+    /// The number of the set.
+    #[inline(always)]
+    pub const fn set(self) -> u32 {
+        self.0 / FLOW_SET_ENTRIES as u32
+    }
+
+    /// The number of the entry in its set.
+    #[inline(always)]
+    pub const fn entry(self) -> usize {
+        self.0 as usize % FLOW_SET_ENTRIES
+    }
+}
+
+/// The service's part of a fingerprint.
+#[inline(always)]
+const fn owner(service: &Service) -> u64 {
+    (service.id as u64) << 16 | service.generation as u64
 }
 
 /// The fingerprint of a flow to a service: the flow's keyed hash, bound to the service's id and
 /// generation, so that flows of an earlier service with the same id never match. At least
 /// [`FINGERPRINT_MIN`].
 #[inline(always)]
-pub fn fingerprint(service: &Service, flow_hash: u64) -> u64 {
-    let owner = u64::from(service.id) << 16 | u64::from(service.generation);
-    let fingerprint = hash::mix(flow_hash ^ owner);
+pub const fn fingerprint(service: &Service, flow_hash: u64) -> u64 {
+    let fingerprint = hash::mix(flow_hash ^ owner(service));
     if fingerprint < FINGERPRINT_MIN {
         FINGERPRINT_MIN
     } else {
@@ -32,18 +67,24 @@ pub fn fingerprint(service: &Service, flow_hash: u64) -> u64 {
     }
 }
 
-/// The sets that may hold a flow: the likelier first.
+/// The flow's keyed hash from its fingerprint, and with it the slot of its service's ring: who walks
+/// the table needs no client addresses.
 #[inline(always)]
-fn sets<K: Kernel>(kernel: &K, fingerprint: u64) -> (u32, u32) {
-    let set_count = kernel.flow_set_count();
+pub const fn flow_hash(service: &Service, fingerprint: u64) -> u64 {
+    hash::unmix(fingerprint) ^ owner(service)
+}
+
+/// The sets that may hold a flow in a table of `set_count` sets: the likelier first.
+#[inline(always)]
+pub const fn sets(fingerprint: u64, set_count: u32) -> (u32, u32) {
     let first = hash::index(fingerprint as u32, set_count);
     (first, hash::index((fingerprint >> 32) as u32, set_count))
 }
 
 /// Finds a flow's record.
 #[inline(always)]
-pub(super) fn find<K: Kernel>(kernel: &K, fingerprint: u64) -> Option<(Place, FlowRecord)> {
-    let (first, second) = sets(kernel, fingerprint);
+pub(super) fn find<K: Kernel>(kernel: &K, fingerprint: u64) -> Option<(FlowPlace, FlowRecord)> {
+    let (first, second) = sets(fingerprint, kernel.flow_set_count());
     if let Some(found) = find_in(kernel, fingerprint, first) {
         return Some(found);
     }
@@ -51,7 +92,7 @@ pub(super) fn find<K: Kernel>(kernel: &K, fingerprint: u64) -> Option<(Place, Fl
 }
 
 #[inline(always)]
-fn find_in<K: Kernel>(kernel: &K, fingerprint: u64, set: u32) -> Option<(Place, FlowRecord)> {
+fn find_in<K: Kernel>(kernel: &K, fingerprint: u64, set: u32) -> Option<(FlowPlace, FlowRecord)> {
     let entries = kernel.flow_set(set)?;
     for entry in 0..FLOW_SET_ENTRIES {
         if entries.fingerprint(entry) == fingerprint {
@@ -61,7 +102,7 @@ fn find_in<K: Kernel>(kernel: &K, fingerprint: u64, set: u32) -> Option<(Place, 
             // Known to the verifier, the number of the entry would be one more way through all that
             // follows.
             let entry = kernel.opaque(entry as u64) as usize;
-            return is_ours.then_some((Place { set, entry }, record));
+            return is_ours.then_some((FlowPlace::new(set, entry), record));
         }
     }
     None
@@ -69,34 +110,32 @@ fn find_in<K: Kernel>(kernel: &K, fingerprint: u64, set: u32) -> Option<(Place, 
 
 /// Replaces a record where it was found, unless somebody else just did.
 #[inline(always)]
-pub(super) fn update<K: Kernel>(kernel: &K, place: Place, old: FlowRecord, new: FlowRecord) {
-    if let Some(entries) = kernel.flow_set(place.set) {
-        entries.replace_record(place.entry, old, new);
+pub(super) fn update<K: Kernel>(kernel: &K, place: FlowPlace, old: FlowRecord, new: FlowRecord) {
+    if let Some(entries) = kernel.flow_set(place.set()) {
+        entries.replace_record(place.entry(), old, new);
     }
 }
 
-/// Enters a flow, over its old record if there is one. If other CPUs take the same entries at the
-/// same moments, twice, the flow stays unrecorded. To be called by way of [`Kernel::record_flow`].
+/// Enters a flow, over its old record if there is one; `None` if there is no room for it, or if another
+/// CPU takes the same entry at the same moment. To be called by way of [`Kernel::record_flow`].
 #[inline(always)]
-pub fn record<K: Kernel>(kernel: &K, fingerprint: u64, record: FlowRecord, now_s: u32) {
+pub fn record<K: Kernel>(
+    kernel: &K,
+    fingerprint: u64,
+    record: FlowRecord,
+    now_s: u32,
+) -> Option<FlowPlace> {
     if let Some((place, old)) = find(kernel, fingerprint) {
         update(kernel, place, old, record);
-        return;
+        return Some(place);
     }
-    let is_entered = enter(kernel, fingerprint, record, now_s);
-    if kernel.opaque(u64::from(is_entered)) == 0 {
-        enter(kernel, fingerprint, record, now_s);
-    }
-}
-
-#[inline(always)]
-fn enter<K: Kernel>(kernel: &K, fingerprint: u64, record: FlowRecord, now_s: u32) -> bool {
-    let (first, second) = sets(kernel, fingerprint);
-    let in_first = most_dispensable(kernel, first, now_s);
+    let (first, second) = sets(fingerprint, kernel.flow_set_count());
+    let is_learned = u32::from(record.state().has(FlowState::LEARNED));
+    let in_first = candidate(kernel, first, now_s, is_learned);
     if in_first.is_free() {
         return replace(kernel, first, in_first, fingerprint, record);
     }
-    let in_second = most_dispensable(kernel, second, now_s);
+    let in_second = candidate(kernel, second, now_s, is_learned);
     if in_first.0 >= in_second.0 {
         replace(kernel, first, in_first, fingerprint, record)
     } else {
@@ -111,31 +150,31 @@ fn replace<K: Kernel>(
     candidate: Candidate,
     fingerprint: u64,
     record: FlowRecord,
-) -> bool {
-    let Some(entries) = kernel.flow_set(set) else {
-        return false;
-    };
+) -> Option<FlowPlace> {
+    if !candidate.is_admitted() {
+        return None;
+    }
+    let entries = kernel.flow_set(set)?;
     let entry = candidate.entry();
     let old = entries.fingerprint(entry);
     let is_ours = old != FINGERPRINT_BUSY && entries.claim(entry, old);
     if is_ours {
         entries.fill(entry, fingerprint, record);
     }
-    is_ours
+    is_ours.then_some(FlowPlace::new(set, entry))
 }
 
-/// How well an entry can be spared, and which it is: `{ entry: 3 bits, rank }`. The higher the
-/// better.
+/// An entry that may be taken, and how well it can be spared: `{ entry: 3 bits, rank }`. The higher
+/// the better; rank 0 may not be taken.
 #[derive(Clone, Copy)]
 struct Candidate(u64);
 
 const ENTRY_BITS: u32 = FLOW_SET_ENTRIES.trailing_zeros();
-/// More than any remaining time. Unit: seconds.
-const REMAINING_MAX: u64 = 1 << 24;
 const RANK_HALF_OPEN: u64 = 1 << 32;
-const RANK_CLOSING: u64 = 1 << 33;
-const RANK_EXPIRED: u64 = 1 << 34;
-const RANK_FREE: u64 = 1 << 35;
+const RANK_EXPIRED: u64 = 1 << 33;
+const RANK_FREE: u64 = 1 << 34;
+/// A half-open flow with less than this is left in peace no longer. Unit: seconds.
+const UNPROTECTED_S: i32 = (HALF_OPEN_TIMEOUT_S - HALF_OPEN_PROTECTED_S) as i32;
 
 impl Candidate {
     #[inline(always)]
@@ -144,41 +183,96 @@ impl Candidate {
     }
 
     #[inline(always)]
-    fn entry(self) -> usize {
-        self.0 as usize & (FLOW_SET_ENTRIES - 1)
+    fn is_admitted(self) -> bool {
+        self.0 >> ENTRY_BITS != 0
     }
 
     #[inline(always)]
-    fn better(self, other: Self) -> Self {
-        if self.0 >= other.0 { self } else { other }
+    fn entry(self) -> usize {
+        self.0 as usize & (FLOW_SET_ENTRIES - 1)
     }
 }
 
-/// A function of its own in the program too: unrolled, it needs half of what stack there is.
+/// The entry of a set that a new flow may take. A function of its own in the program too: unrolled, it
+/// needs half of what stack there is.
 #[inline(never)]
-fn most_dispensable<K: Kernel>(kernel: &K, set: u32, now_s: u32) -> Candidate {
-    let mut best = Candidate(0);
+fn candidate<K: Kernel>(kernel: &K, set: u32, now_s: u32, is_learned: u32) -> Candidate {
     let Some(entries) = kernel.flow_set(set) else {
-        return best;
+        return Candidate(0);
     };
+    let mut vacant = 0;
+    let mut half_open = 0;
+    let mut counts = Counts(0);
     for entry in 0..FLOW_SET_ENTRIES {
-        let rank = rank(entries.fingerprint(entry), entries.record(entry), now_s);
-        best = best.better(Candidate(rank << ENTRY_BITS | entry as u64));
-        best = Candidate(kernel.opaque(best.0));
+        let (fingerprint, record) = (entries.fingerprint(entry), entries.record(entry));
+        let remaining_s = record.remaining_s(now_s);
+        let number = entry as u64;
+        vacant = later(
+            vacant,
+            vacancy(fingerprint, remaining_s) << ENTRY_BITS | number,
+        );
+        half_open = later(
+            half_open,
+            oldness(fingerprint, record, remaining_s) << ENTRY_BITS | number,
+        );
+        counts = counts.with(fingerprint, record, remaining_s);
+        // So that the verifier does not tell apart which entry it was.
+        vacant = kernel.opaque(vacant);
+        half_open = kernel.opaque(half_open);
+        counts = Counts(kernel.opaque(counts.0));
     }
-    best
+    if is_learned != 0 {
+        return Candidate(vacant * u64::from(counts.admits_learned()));
+    }
+    let vacant = vacant * u64::from(counts.admits_half_open());
+    Candidate(later(vacant, half_open))
 }
 
 #[inline(always)]
-fn rank(fingerprint: u64, record: FlowRecord, now_s: u32) -> u64 {
-    if fingerprint == FINGERPRINT_BUSY {
-        return 0;
+const fn later(one: u64, other: u64) -> u64 {
+    if one >= other { one } else { other }
+}
+
+/// Free before expired, and of those the one that expired first. 0: neither.
+#[inline(always)]
+fn vacancy(fingerprint: u64, remaining_s: i32) -> u64 {
+    let is_expired = remaining_s < 0 && fingerprint >= FINGERPRINT_MIN;
+    let expired_s = i64::from(-remaining_s) as u64;
+    RANK_FREE * u64::from(fingerprint == 0)
+        + RANK_EXPIRED.wrapping_add(expired_s) * u64::from(is_expired)
+}
+
+/// The oldest half-open flow that is not protected any more. 0: none.
+#[inline(always)]
+fn oldness(fingerprint: u64, record: FlowRecord, remaining_s: i32) -> u64 {
+    let is_old = record.state().is_half_open() && remaining_s <= UNPROTECTED_S;
+    let is_taken = fingerprint >= FINGERPRINT_MIN && remaining_s >= 0;
+    let age_s = i64::from(HALF_OPEN_TIMEOUT_S as i32 - remaining_s) as u64;
+    RANK_HALF_OPEN.wrapping_add(age_s) * u64::from(is_old && is_taken)
+}
+
+/// Live entries of a set, all of them, the half-open and the learned ones: 8 bits each.
+#[derive(Clone, Copy)]
+struct Counts(u64);
+
+impl Counts {
+    #[inline(always)]
+    fn with(self, fingerprint: u64, record: FlowRecord, remaining_s: i32) -> Self {
+        let state = record.state();
+        let is_live = fingerprint != 0 && remaining_s >= 0;
+        let kinds = 1
+            | u64::from(state.is_half_open()) << 8
+            | u64::from(state.has(FlowState::LEARNED)) << 16;
+        Self(self.0 + kinds * u64::from(is_live))
     }
-    let remaining_s = record.remaining_s(now_s);
-    let state = record.state();
-    REMAINING_MAX.wrapping_sub(i64::from(remaining_s) as u64)
-        + RANK_FREE * u64::from(fingerprint == 0)
-        + RANK_EXPIRED * u64::from(remaining_s < 0)
-        + RANK_CLOSING * u64::from(state.is_closing())
-        + RANK_HALF_OPEN * u64::from(state.is_half_open())
+
+    #[inline(always)]
+    const fn admits_half_open(self) -> bool {
+        (self.0 >> 8 & 0xff) < PROBATION_PER_SET as u64
+    }
+
+    #[inline(always)]
+    const fn admits_learned(self) -> bool {
+        (self.0 & 0xff) < LEARNING_FILL_MAX as u64 && (self.0 >> 16 & 0xff) < LEARNED_PER_SET as u64
+    }
 }

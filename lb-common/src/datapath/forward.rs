@@ -2,7 +2,7 @@
 
 use super::select::Chosen;
 use super::{Headers, Stop, Verdict, nat, truncated};
-use crate::abi::{ForwardMode, LinkRewrite};
+use crate::abi::{Delivery, ForwardMode, LinkRewrite};
 use crate::drop_reason::DropReason;
 use crate::kernel::Kernel;
 use crate::packet::{OutOfBounds, Packet};
@@ -23,6 +23,9 @@ pub(super) fn to_backend<F: Family, P: Packet, K: Kernel>(
     if backend.service_id != service_id {
         return Err(Stop::Drop(service_id, DropReason::BackendMissing));
     }
+    if backend.delivery != Delivery::Forward as u8 {
+        return Err(undelivered(backend.delivery, service_id));
+    }
     if backend.is_resolved == 0 {
         return Err(Stop::Drop(service_id, DropReason::BackendUnresolved));
     }
@@ -35,6 +38,15 @@ pub(super) fn to_backend<F: Family, P: Packet, K: Kernel>(
     rewrite_link(packet, &backend.link).map_err(truncated(service_id))?;
     kernel.count_forwarded(chosen.backend_id, bytes, chosen.is_new_flow);
     Ok(verdict)
+}
+
+#[inline(always)]
+const fn undelivered(delivery: u8, service_id: u16) -> Stop {
+    if delivery == Delivery::Reset as u8 {
+        Stop::Reset(service_id)
+    } else {
+        Stop::Drop(service_id, DropReason::BackendRemoved)
+    }
 }
 
 /// How the packet leaves. A VLAN tag is right on the interface that it came in on, and nowhere

@@ -7,10 +7,13 @@
 //! Every function here is `inline(always)`: an outlined one would pass the end of the packet as an
 //! argument, which the verifier refuses ("pointer arithmetic on pkt_end prohibited").
 
+pub mod consult;
 pub mod flow;
 mod forward;
+mod life;
 mod nat;
 mod reply;
+mod reset;
 mod select;
 mod service;
 
@@ -39,6 +42,13 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// A packet is to be answered with RST: what [`decide`] leaves to [`answer_reset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetWanted {
+    /// On behalf of this service.
+    pub service_id: u16,
+}
+
 /// Why the walk ends before the packet is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -46,6 +56,8 @@ enum Stop {
     Pass,
     /// Dropped on behalf of a service (0 = none).
     Drop(u16, DropReason),
+    /// To be answered with RST on behalf of a service.
+    Reset(u16),
 }
 
 /// A packet's headers, parsed: what every step after the parser works on.
@@ -60,16 +72,48 @@ struct Headers<F> {
 /// Decides about one packet, changes it as needed and counts it.
 #[inline(always)]
 pub fn process<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Verdict {
-    match walk(packet, kernel) {
+    match decide(packet, kernel) {
         Ok(verdict) => verdict,
+        Err(ResetWanted { service_id }) => answer_reset(packet, kernel, service_id),
+    }
+}
+
+/// As [`process`], but for the answer to a packet whose flow is to be reset: the XDP program makes a
+/// function of its own of that, which takes its own room on the stack.
+///
+/// # Errors
+/// [`ResetWanted`]; the packet is as before and not counted yet.
+#[inline(always)]
+pub fn decide<P: Packet, K: Kernel>(packet: &mut P, kernel: &K) -> Result<Verdict, ResetWanted> {
+    match walk(packet, kernel) {
+        Ok(verdict) => Ok(verdict),
         Err(Stop::Pass) => {
             kernel.count_passed();
-            Verdict::Pass
+            Ok(Verdict::Pass)
         }
         Err(Stop::Drop(service_id, reason)) => {
             kernel.count_drop(service_id, reason);
-            Verdict::Drop(reason)
+            Ok(Verdict::Drop(reason))
         }
+        Err(Stop::Reset(service_id)) => Err(ResetWanted { service_id }),
+    }
+}
+
+/// Turns a packet into the RST that answers it, in the name of its VIP, and sends it back. Counted as a drop
+/// with the reason [`DropReason::Reset`]; what cannot be answered is dropped for the same reason.
+#[inline(always)]
+pub fn answer_reset<P: Packet, K: Kernel>(packet: &mut P, kernel: &K, service_id: u16) -> Verdict {
+    kernel.count_drop(service_id, DropReason::Reset);
+    let answered = match eth::parse(packet) {
+        Ok(link) if link.ether_type_be == ETHER_TYPE_IPV4_BE => {
+            reset::answer::<Ipv4, P>(packet, link.l3_offset)
+        }
+        Ok(link) => reset::answer::<Ipv6, P>(packet, link.l3_offset),
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(()) => Verdict::Transmit,
+        Err(_) => Verdict::Drop(DropReason::Reset),
     }
 }
 
@@ -92,7 +136,7 @@ fn steer<F: Family, P: Packet, K: Kernel>(
 ) -> Result<Verdict, Stop> {
     let headers = parse::<F, P, K>(packet, kernel, link)?;
     if let Some(service) = service::find(kernel, &headers) {
-        let chosen = select::backend(kernel, &service, &headers)?;
+        let chosen = select::backend(packet, kernel, &service, &headers)?;
         return forward::to_backend(packet, kernel, &headers, service.id, &chosen);
     }
     if let Some(nat_reply) = reply::find(kernel, &headers) {

@@ -1,15 +1,16 @@
 //! Which backend gets the packet.
 //!
-//! A settled slot of a hash-scheduled TCP service answers without any state. Round robin and
-//! UDP services keep their flows in the flow table: a flow's first packet is scheduled and
-//! recorded, the others follow the record.
+//! A settled slot of a hash-scheduled service answers without any state, and that is nearly every
+//! packet. The rest asks the flow table: [`super::consult`].
 
-use super::{Headers, Stop, flow};
-use crate::abi::{FlowRecord, FlowState, Scheduler, Service};
+use super::consult::Consultation;
+use super::{Headers, Stop, truncated};
+use crate::abi::{FlowOrigin, NewFlows, Service, Slot};
 use crate::drop_reason::DropReason;
 use crate::hash::{self, FlowTuple};
 use crate::kernel::Kernel;
-use crate::limits::HALF_OPEN_TIMEOUT_S;
+use crate::packet::Packet;
+use crate::wire::l4;
 use crate::wire::tcp::PROTOCOL_TCP;
 
 /// The backend chosen for a packet. Its id only: a reference beside an error code would share a
@@ -21,151 +22,159 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// The same, whatever way it was found: the verifier then walks what follows once, not once for
-    /// each entry that a flow can be found in and each state that it can be in.
+    /// The backend of a flow that was seen before.
     #[inline(always)]
-    fn opaque<K: Kernel>(self, kernel: &K) -> Self {
-        let packed = kernel.opaque(u64::from(self.backend_id) | u64::from(self.is_new_flow) << 16);
+    pub(super) const fn known(backend_id: u16) -> Self {
         Self {
-            backend_id: packed as u16,
-            is_new_flow: packed >> 16 != 0,
+            backend_id,
+            is_new_flow: false,
+        }
+    }
+
+    /// The backend of a flow that begins.
+    #[inline(always)]
+    pub(super) const fn new_flow(backend_id: u16) -> Self {
+        Self {
+            backend_id,
+            is_new_flow: true,
+        }
+    }
+}
+
+/// Why a flow gets no backend.
+pub(super) enum Refusal {
+    /// No backend is up, and the service answers with RST.
+    Reset,
+    /// No backend is up, and the service drops.
+    Drop,
+}
+
+const PACKED_NEW_FLOW: u64 = 1 << 16;
+const PACKED_RESET: u64 = 1 << 17;
+const PACKED_DROP: u64 = 1 << 18;
+
+impl Refusal {
+    /// From [`Service::new_flows`], which is not [`NewFlows::Schedule`].
+    #[inline(always)]
+    pub(super) const fn of_new_flow(new_flows: u8) -> Self {
+        if new_flows == NewFlows::Reset as u8 {
+            Self::Reset
+        } else {
+            Self::Drop
+        }
+    }
+
+    /// A function of the program returns one number.
+    #[inline(always)]
+    pub(super) fn pack(chosen: Result<Chosen, Self>) -> u64 {
+        match chosen {
+            Ok(chosen) => {
+                u64::from(chosen.backend_id) + PACKED_NEW_FLOW * u64::from(chosen.is_new_flow)
+            }
+            Err(Self::Reset) => PACKED_RESET,
+            Err(Self::Drop) => PACKED_DROP,
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Result<Chosen, Self> {
+        if packed & PACKED_RESET != 0 {
+            Err(Self::Reset)
+        } else if packed & PACKED_DROP != 0 {
+            Err(Self::Drop)
+        } else {
+            Ok(Chosen {
+                backend_id: packed as u16,
+                is_new_flow: packed & PACKED_NEW_FLOW != 0,
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn stop(self, service_id: u16) -> Stop {
+        match self {
+            Self::Reset => Stop::Reset(service_id),
+            Self::Drop => Stop::Drop(service_id, DropReason::AllDown),
         }
     }
 }
 
 /// Chooses the backend.
 #[inline(always)]
-pub(super) fn backend<F, K: Kernel>(
+pub(super) fn backend<F, P: Packet, K: Kernel>(
+    packet: &P,
     kernel: &K,
     service: &Service,
     headers: &Headers<F>,
 ) -> Result<Chosen, Stop> {
     if service.ring_len == 0 {
-        return Err(Stop::Drop(service.id, DropReason::NoBackend));
-    }
-    if service.tracks_flows == 0 {
-        let is_new_flow = headers.l4.flags.opens();
-        let slot = hashed_slot(service, flow_hash(kernel, headers));
-        return by_slot(kernel, service, slot, is_new_flow);
+        return Err(without_backends(service));
     }
     let flow_hash = flow_hash(kernel, headers);
-    let fingerprint = flow::fingerprint(service, flow_hash);
-    let now_s = kernel.now_s();
-    let chosen = match recorded(kernel, service, headers, fingerprint, now_s) {
-        Some(chosen) => chosen,
-        None => scheduled(kernel, service, headers, flow_hash, fingerprint, now_s)?,
+    let slot = hashed_slot(service, flow_hash);
+    let Some(slot) = kernel.ring_slot(service.ring_block, slot) else {
+        return Err(Stop::Drop(service.id, DropReason::BackendMissing));
     };
-    Ok(chosen.opaque(kernel))
+    if service.tracks_flows == 0 && slot.is_settled() {
+        return settled(service, headers, slot);
+    }
+    let consultation =
+        consultation(packet, service, headers, flow_hash, slot).map_err(truncated(service.id))?;
+    let packed = kernel.consult(consultation);
+    Refusal::unpack(packed).map_err(|refusal| refusal.stop(service.id))
 }
 
-/// The backend on record for the flow, if the record still stands: its backend is there, and the
-/// packet does not begin a flow on a closing or expired record. A TCP segment follows an expired
-/// record too, as long as nothing else has taken its entry: the connection may just have been
-/// silent.
 #[inline(always)]
-fn recorded<F, K: Kernel>(
-    kernel: &K,
-    service: &Service,
-    headers: &Headers<F>,
-    fingerprint: u64,
-    now_s: u32,
-) -> Option<Chosen> {
-    let (place, record) = flow::find(kernel, fingerprint)?;
-    let is_expired = record.remaining_s(now_s) < 0;
-    let flags = headers.l4.flags;
-    if flags.opens() && record.state().is_closing() || may_begin(headers) && is_expired {
-        return None;
+fn settled<F>(service: &Service, headers: &Headers<F>, slot: Slot) -> Result<Chosen, Stop> {
+    let opens = headers.l4.flags.opens();
+    let may_open = opens || headers.l4.protocol != PROTOCOL_TCP;
+    if service.new_flows != NewFlows::Schedule as u8 && may_open {
+        return Err(Refusal::of_new_flow(service.new_flows).stop(service.id));
     }
-    let backend_id = record.backend_id();
-    let backend = kernel.backend(backend_id)?;
-    if !backend.is_live(record.backend_generation()) || backend.service_id != service.id {
-        return None;
-    }
-    let state = next_state(record.state(), headers);
-    let updated = record.updated(expiry(service, state, now_s), state);
-    // Written at a change of state and once a second, so that CPUs do not fight over the line.
-    if updated != record {
-        flow::update(kernel, place, record, updated);
-    }
-    Some(Chosen {
-        backend_id,
-        is_new_flow: false,
+    Ok(Chosen {
+        backend_id: slot.current(),
+        is_new_flow: opens,
     })
 }
 
-/// Whether the packet can be a flow's first: a SYN, or any of UDP.
 #[inline(always)]
-fn may_begin<F>(headers: &Headers<F>) -> bool {
-    headers.l4.protocol != PROTOCOL_TCP || headers.l4.flags.opens()
-}
-
-/// What a packet makes of its flow. Any segment but a SYN ends the half-open state, and shows that a
-/// RST before it was not the client's.
-#[inline(always)]
-fn next_state<F>(state: FlowState, headers: &Headers<F>) -> FlowState {
-    let flags = headers.l4.flags;
-    if headers.l4.protocol != PROTOCOL_TCP || flags.opens() {
-        return state;
-    }
-    let state = state.without(FlowState::HALF_OPEN).without(FlowState::RST);
-    let state = if flags.has_fin() {
-        state.with(FlowState::FIN)
+fn without_backends(service: &Service) -> Stop {
+    if service.new_flows == NewFlows::Reset as u8 {
+        Stop::Reset(service.id)
     } else {
-        state
-    };
-    if flags.has_rst() {
-        state.with(FlowState::RST)
-    } else {
-        state
+        Stop::Drop(service.id, DropReason::NoBackend)
     }
 }
 
 #[inline(always)]
-fn expiry(service: &Service, state: FlowState, now_s: u32) -> u32 {
-    let timeout_s = service.idle_timeout_s;
-    let is_short = state.is_half_open() && timeout_s > HALF_OPEN_TIMEOUT_S;
-    now_s.wrapping_add(if is_short {
-        HALF_OPEN_TIMEOUT_S
-    } else {
-        timeout_s
-    })
-}
-
-/// Schedules a flow that is not on record, and records it. A TCP packet that is no SYN belongs to
-/// a connection that was forgotten or never was: it goes where its hash says, unrecorded, and the
-/// backend's reset tells the client quickly.
-#[inline(always)]
-fn scheduled<F, K: Kernel>(
-    kernel: &K,
+fn consultation<F, P: Packet>(
+    packet: &P,
     service: &Service,
     headers: &Headers<F>,
     flow_hash: u64,
-    fingerprint: u64,
-    now_s: u32,
-) -> Result<Chosen, Stop> {
-    if !may_begin(headers) {
-        return by_slot(kernel, service, hashed_slot(service, flow_hash), false);
-    }
-    let slot = match Scheduler::from_byte(service.scheduler) {
-        Scheduler::Maglev => hashed_slot(service, flow_hash),
-        Scheduler::RoundRobin => {
-            (kernel.next_round(service.id) % u64::from(service.ring_len)) as u32
-        }
-    };
-    let chosen = by_slot(kernel, service, slot, true)?;
-    let generation = kernel
-        .backend(chosen.backend_id)
-        .map_or(0, |backend| backend.generation);
-    let is_tcp = headers.l4.protocol == PROTOCOL_TCP;
-    let state = if is_tcp {
-        FlowState::HALF_OPEN
+    slot: Slot,
+) -> Result<Consultation, crate::packet::OutOfBounds> {
+    let l4 = &headers.l4;
+    let sequence = if l4.protocol == PROTOCOL_TCP {
+        l4::tcp_sequence(packet, headers.transport.l4_offset)?
     } else {
-        FlowState::OPEN
+        0
     };
-    let expires_s = expiry(service, state, now_s);
-    let record = FlowRecord::new(chosen.backend_id, generation, expires_s, state);
-    kernel.record_flow(fingerprint, record, now_s);
-    Ok(chosen)
+    Ok(Consultation {
+        service: *service,
+        flow_hash,
+        slot,
+        origin: FlowOrigin {
+            client: headers.l3.source,
+            client_port_be: l4.source_be,
+            port_be: l4.destination_be,
+            sequence,
+            displaced_id: 0,
+            displaced_generation: 0,
+        },
+        flags: l4.flags,
+        protocol: l4.protocol,
+    })
 }
 
 #[inline(always)]
@@ -178,23 +187,8 @@ fn flow_hash<F, K: Kernel>(kernel: &K, headers: &Headers<F>) -> u64 {
     hash::flow(&tuple, &kernel.hash_key())
 }
 
+/// The number of the slot that a flow's hash names.
 #[inline(always)]
-fn hashed_slot(service: &Service, flow_hash: u64) -> u32 {
+pub(super) fn hashed_slot(service: &Service, flow_hash: u64) -> u32 {
     hash::index(hash::upper(flow_hash), service.ring_len)
-}
-
-#[inline(always)]
-fn by_slot<K: Kernel>(
-    kernel: &K,
-    service: &Service,
-    slot: u32,
-    is_new_flow: bool,
-) -> Result<Chosen, Stop> {
-    match kernel.ring_slot(service.ring_block, slot) {
-        Some(slot) => Ok(Chosen {
-            backend_id: slot.current(),
-            is_new_flow,
-        }),
-        None => Err(Stop::Drop(service.id, DropReason::BackendMissing)),
-    }
 }

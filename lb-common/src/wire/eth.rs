@@ -5,7 +5,7 @@ use network_types::eth::EtherType;
 
 use super::ParseError;
 use crate::limits::VLAN_DEPTH_MAX;
-use crate::packet::Packet;
+use crate::packet::{OutOfBounds, Packet};
 
 /// Bytes in the header.
 pub const ETH_LEN: usize = size_of::<EthHdr>();
@@ -57,6 +57,20 @@ pub struct LinkView {
 #[inline(always)]
 const fn is_to_group(eth: &EthHdr) -> bool {
     eth.addresses[0].to_ne_bytes()[0] & 1 != 0
+}
+
+/// Sends the frame back: destination and source change places.
+///
+/// # Errors
+/// [`OutOfBounds`].
+#[inline(always)]
+pub fn swap_addresses<P: Packet>(packet: &mut P) -> Result<(), OutOfBounds> {
+    let (destination_head, destination_tail): (u32, u16) = (packet.load(0)?, packet.load(4)?);
+    let (source_head, source_tail): (u32, u16) = (packet.load(6)?, packet.load(10)?);
+    packet.store(0, source_head)?;
+    packet.store(4, source_tail)?;
+    packet.store(6, destination_head)?;
+    packet.store(10, destination_tail)
 }
 
 /// Parses the Ethernet header and skips up to [`VLAN_DEPTH_MAX`] tags. With more tags than that,

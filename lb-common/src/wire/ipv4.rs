@@ -3,15 +3,18 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ParseError;
-use super::l3::{End, Family, Fragment, L3View, Transport};
+use super::l3::{End, Family, Fragment, L3View, TTL_DEFAULT, Transport};
+use super::tcp::PROTOCOL_TCP;
 use crate::abi::Address;
-use crate::checksum::Difference;
+use crate::checksum::{Difference, fold};
 use crate::packet::{OutOfBounds, Packet};
 
 /// Bytes in a header without options.
 pub const IPV4_LEN: usize = size_of::<Ipv4Hdr>();
 /// More fragments follow, network byte order.
 pub const MORE_FRAGMENTS_BE: u16 = 0x2000_u16.to_be();
+/// The packet must not be fragmented.
+const DONT_FRAGMENT: u16 = 0x4000;
 /// The fragment offset's bits, network byte order.
 pub const FRAGMENT_OFFSET_BE: u16 = 0x1fff_u16.to_be();
 
@@ -59,6 +62,8 @@ pub struct Ipv4;
 
 impl Family for Ipv4 {
     type Header = Ipv4Hdr;
+
+    const HEADER_LEN: usize = IPV4_LEN;
 
     #[inline(always)]
     fn load<P: Packet>(packet: &P, offset: usize) -> Result<Ipv4Hdr, ParseError> {
@@ -112,6 +117,32 @@ impl Family for Ipv4 {
         let new = u16::from_ne_bytes(words.ttl_protocol);
         words.checksum = Difference::NONE.word(old, new).apply(words.checksum);
         packet.store(offset + TTL_OFFSET, words)
+    }
+
+    #[inline(always)]
+    fn write_reply<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        request: &L3View,
+        l4_len_bytes: u16,
+    ) -> Result<(), OutOfBounds> {
+        // As words: a struct would take room on the program's stack.
+        let total_len = IPV4_LEN as u32 + u32::from(l4_len_bytes);
+        let first = (0x4500_0000 | total_len).to_be();
+        let second = u32::from(DONT_FRAGMENT).to_be();
+        let third = u32::from(TTL_DEFAULT) << 24 | u32::from(PROTOCOL_TCP) << 16;
+        let (source, destination) = (request.destination.0[3], request.source.0[3]);
+        let sum = u64::from(first)
+            + u64::from(second)
+            + u64::from(third.to_be())
+            + u64::from(source)
+            + u64::from(destination);
+        let checksum = u32::from(u16::from_be(!fold(sum)));
+        packet.store(offset, first)?;
+        packet.store(offset + 4, second)?;
+        packet.store(offset + 8, (third | checksum).to_be())?;
+        packet.store(offset + SOURCE_OFFSET, source)?;
+        packet.store(offset + DESTINATION_OFFSET, destination)
     }
 
     #[inline(always)]

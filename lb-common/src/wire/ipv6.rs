@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::ParseError;
-use super::l3::{End, Family, Fragment, L3View, Transport};
+use super::l3::{End, Family, Fragment, L3View, TTL_DEFAULT, Transport};
+use super::tcp::PROTOCOL_TCP;
 use crate::abi::Address;
 use crate::limits::{IPV6_EXTENSIONS_BYTES_MAX, IPV6_EXTENSIONS_MAX};
 use crate::packet::{OutOfBounds, Packet};
@@ -64,6 +65,8 @@ pub struct Ipv6;
 impl Family for Ipv6 {
     type Header = Ipv6Hdr;
 
+    const HEADER_LEN: usize = IPV6_LEN;
+
     #[inline(always)]
     fn load<P: Packet>(packet: &P, offset: usize) -> Result<Ipv6Hdr, ParseError> {
         let header: Ipv6Hdr = packet.load(offset)?;
@@ -122,6 +125,21 @@ impl Family for Ipv6 {
     fn decrement_ttl<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds> {
         let hop_limit: u8 = packet.load(offset + HOP_LIMIT_OFFSET)?;
         packet.store(offset + HOP_LIMIT_OFFSET, hop_limit.wrapping_sub(1))
+    }
+
+    #[inline(always)]
+    fn write_reply<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        request: &L3View,
+        l4_len_bytes: u16,
+    ) -> Result<(), OutOfBounds> {
+        let version_class_label: u32 = 6 << 28;
+        packet.store(offset, version_class_label.to_be())?;
+        let lengths = [l4_len_bytes.to_be_bytes(), [PROTOCOL_TCP, TTL_DEFAULT]];
+        packet.store(offset + 4, bytemuck::cast::<_, u32>(lengths))?;
+        packet.store(offset + SOURCE_OFFSET, request.destination)?;
+        packet.store(offset + DESTINATION_OFFSET, request.source)
     }
 
     #[inline(always)]

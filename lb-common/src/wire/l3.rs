@@ -24,6 +24,9 @@ pub enum End {
     Destination,
 }
 
+/// Time to live of packets that the balancer itself sends (RFC 1700, as Linux does).
+pub const TTL_DEFAULT: u8 = 64;
+
 /// A network header's fields that need no further parsing.
 #[derive(Clone, Copy, Debug)]
 pub struct L3View {
@@ -54,6 +57,9 @@ pub trait Family {
     /// The header without options or extensions.
     type Header;
 
+    /// Bytes in that header.
+    const HEADER_LEN: usize;
+
     /// Reads the header at `offset`, of which only the version is checked.
     ///
     /// # Errors
@@ -78,6 +84,18 @@ pub trait Family {
     /// # Errors
     /// [`OutOfBounds`]; nothing is written then.
     fn decrement_ttl<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds>;
+
+    /// Writes a new header at `offset` for the answer to a packet with these fields: `l4_len_bytes` of
+    /// TCP from its destination to its source.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`].
+    fn write_reply<P: Packet>(
+        packet: &mut P,
+        offset: usize,
+        request: &L3View,
+        l4_len_bytes: u16,
+    ) -> Result<(), OutOfBounds>;
 
     /// Replaces one address of the header at `offset` and keeps the header's own checksum right.
     ///

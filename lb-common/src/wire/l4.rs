@@ -20,6 +20,7 @@ pub struct L4View {
     pub flags: TcpFlags,
 }
 
+const TCP_SEQUENCE_OFFSET: usize = 4;
 const SOURCE_OFFSET: usize = 0;
 const DESTINATION_OFFSET: usize = 2;
 const TCP_CHECKSUM_OFFSET: usize = 16;
@@ -62,6 +63,16 @@ pub fn parse<P: Packet>(packet: &P, transport: &Transport) -> Result<L4View, Par
             flags,
         })
     }
+}
+
+/// The sequence number of the TCP header at `offset`, host byte order.
+///
+/// # Errors
+/// [`OutOfBounds`].
+#[inline(always)]
+pub fn tcp_sequence<P: Packet>(packet: &P, offset: usize) -> Result<u32, OutOfBounds> {
+    let sequence_be: u32 = packet.load(offset + TCP_SEQUENCE_OFFSET)?;
+    Ok(u32::from_be(sequence_be))
 }
 
 /// Replaces one port of the header at `offset` and brings the checksum up to date, for the port

@@ -11,18 +11,20 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowEntry, FlowRecord,
-    FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service, ServiceLine, Slot,
+    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin,
+    FlowRecord, FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service,
+    ServiceLine, Slot,
 };
-use lb_common::datapath::flow;
+use lb_common::datapath::consult::{self, Consultation};
+use lb_common::datapath::flow::{self, FlowPlace};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
-use lb_common::kernel::{FlowSetHandle, Kernel};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 
 use super::globals::{FLOW_SETS, HASH_KEY};
 use super::maps::{
-    BACKEND_STATS, BACKENDS, COUNTERS, EVENTS, FLOWS, NAT_REPLIES, NEIGHBOURS, RINGS, ROUNDS,
-    ROUTES, SERVICE_LINES, SERVICES, VIPS,
+    BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_ORIGINS, FLOWS, NAT_REPLIES,
+    NEIGHBOURS, RINGS, ROUNDS, ROUTES, SERVICE_LINES, SERVICES, SUPPRESSED, VIPS,
 };
 use super::opaque::opaque;
 
@@ -153,12 +155,39 @@ unsafe fn exchange_if(word: *mut u64, old: u64, new: u64) -> bool {
     is_ours
 }
 
+/// `consult::consult` as a global function in BPF's sense: verified once. Its argument is in
+/// `CONSULTATION`: on the stack, which all functions share, there is no room for it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn consult_flow_table() -> u64 {
+    let Some(packet) = CONSULTATION.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: a live map value of this CPU alone, written right before the call.
+    consult::consult(&BpfKernel, unsafe { &*packet })
+}
+
+/// The place of no flow.
+const NO_PLACE: u32 = u32::MAX;
+
 /// `flow::record` as a global function in BPF's sense: verified once, for any arguments.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn record_flow(fingerprint: u64, record: u64, now_s: u32) -> u32 {
-    flow::record(&BpfKernel, fingerprint, FlowRecord(record), now_s);
-    0
+    let place = flow::record(&BpfKernel, fingerprint, FlowRecord(record), now_s);
+    place.map_or(NO_PLACE, |place| place.0)
+}
+
+/// The origin of the flow at a place.
+#[inline(always)]
+fn origin(place: FlowPlace) -> Option<*mut FlowOrigin> {
+    let set = FLOW_ORIGINS.get_ptr_mut(place.set())?;
+    // SAFETY: an entry's number is below `FLOW_SET_ENTRIES`, and the set is a live map value.
+    Some(unsafe {
+        (&raw mut (*set).origins)
+            .cast::<FlowOrigin>()
+            .add(place.entry())
+    })
 }
 
 /// Adds to this CPU's own counter; nothing interrupts XDP on a CPU by XDP, so that no atomic is
@@ -244,8 +273,71 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) {
-        record_flow(fingerprint, record.0, now_s);
+    fn handshake(&self, place: FlowPlace) -> Option<Handshake> {
+        let origin = origin(place)?;
+        // SAFETY: aligned fields of a live map value. Another CPU may be writing them for another
+        // flow that takes the place: then the packet is taken for a stranger's, which does no harm.
+        unsafe {
+            Some(Handshake {
+                sequence: (&raw const (*origin).sequence).read_volatile(),
+                displaced_id: (&raw const (*origin).displaced_id).read_volatile(),
+                displaced_generation: (&raw const (*origin).displaced_generation).read_volatile(),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn put_flow_origin(&self, place: FlowPlace, new: &FlowOrigin) {
+        let Some(old) = origin(place) else {
+            return;
+        };
+        // Word by word: a copy of the whole becomes a call to a byte loop.
+        let words: &[u32; size_of::<FlowOrigin>() / 4] = bytemuck::cast_ref(new);
+        for (number, word) in words.iter().enumerate() {
+            // SAFETY: aligned words of a live map value.
+            unsafe { old.cast::<u32>().add(number).write_volatile(*word) };
+        }
+    }
+
+    #[inline(always)]
+    fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16) {
+        let Some(origin) = origin(place) else {
+            return;
+        };
+        // SAFETY: aligned fields of a live map value.
+        unsafe {
+            (&raw mut (*origin).displaced_id).write_volatile(backend_id);
+            (&raw mut (*origin).displaced_generation).write_volatile(generation);
+        }
+    }
+
+    #[inline(always)]
+    fn suppress(&self, service_id: u16, now_s: u32) {
+        let Some(stamp) = SUPPRESSED.get_ptr_mut(u32::from(service_id)) else {
+            return;
+        };
+        // SAFETY: an aligned word of a live map value. Written once a second, so that CPUs do not
+        // fight over the line.
+        unsafe {
+            if stamp.read_volatile() != u64::from(now_s) {
+                stamp.write_volatile(u64::from(now_s));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn consult(&self, packet: Consultation) -> u64 {
+        if let Some(place) = CONSULTATION.get_ptr_mut(0) {
+            // SAFETY: this CPU's own map value; nothing interrupts XDP on a CPU by XDP.
+            unsafe { place.write(packet) };
+        }
+        consult_flow_table()
+    }
+
+    #[inline(always)]
+    fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) -> Option<FlowPlace> {
+        let place = record_flow(fingerprint, record.0, now_s);
+        (place != NO_PLACE).then_some(FlowPlace(place))
     }
 
     #[inline(always)]

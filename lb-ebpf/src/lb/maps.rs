@@ -7,6 +7,7 @@ use lb_common::abi::{
     self, Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowOriginSet, FlowSet,
     Instance, NatReply, Neighbour, NeighbourKey, RingBlock, Route, Service, ServiceLine,
 };
+use lb_common::datapath::consult::Consultation;
 use lb_common::limits::{
     BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
     RING_BLOCKS_DEFAULT, ROUTES_MAX, SERVICES_DEFAULT,
@@ -51,6 +52,9 @@ pub(super) static SUPPRESSED: Array<u64, SERVICES_MAX, { BPF_F_MMAPABLE as usize
 /// Not read here: it is for daemons to come.
 #[btf_map]
 static INSTANCE: Array<Instance, 1> = Array::new();
+/// The argument of `consult_flow_table`.
+#[btf_map]
+pub(super) static CONSULTATION: PerCpuArray<Consultation, 1> = PerCpuArray::new();
 /// A word for `opaque`.
 #[btf_map]
 pub(super) static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();

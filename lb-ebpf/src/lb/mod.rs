@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use lb_common::datapath::{self, Verdict};
+use lb_common::datapath::{self, ResetWanted, Verdict};
 
 use kernel::BpfKernel;
 use packet::XdpPacket;
@@ -18,7 +18,11 @@ use packet::XdpPacket;
 #[xdp]
 pub(crate) fn lb_xdp(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    match datapath::process(&mut packet, &BpfKernel) {
+    let verdict = match datapath::decide(&mut packet, &BpfKernel) {
+        Ok(verdict) => verdict,
+        Err(ResetWanted { service_id }) => return reset(&ctx, service_id),
+    };
+    match verdict {
         Verdict::Pass => XDP_PASS,
         Verdict::Transmit => XDP_TX,
         Verdict::Redirect(ifindex) => redirect(ifindex),
@@ -27,6 +31,16 @@ pub(crate) fn lb_xdp(ctx: XdpContext) -> u32 {
             debug!(&ctx, "drop: reason {}", reason as u32);
             XDP_DROP
         }
+    }
+}
+
+/// A function of its own in BPF's sense too: on the main path's stack there is no room for it.
+#[inline(never)]
+fn reset(ctx: &XdpContext, service_id: u16) -> u32 {
+    let mut packet = XdpPacket::new(ctx);
+    match datapath::answer_reset(&mut packet, &BpfKernel, service_id) {
+        Verdict::Transmit => XDP_TX,
+        _ => XDP_DROP,
     }
 }
 

@@ -2,14 +2,17 @@
 
 use core::arch::asm;
 
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
 use bytemuck::Pod;
 use lb_common::packet::{OutOfBounds, Packet};
 
 use super::opaque::opaque;
 
-/// A frame in the driver's memory. Start and end are read once: nothing here moves them.
+/// A frame in the driver's memory. Start and end are read once, and again after what moves them.
 pub(super) struct XdpPacket {
+    ctx: *mut xdp_md,
     start: usize,
     end: usize,
     ingress_ifindex: u32,
@@ -19,6 +22,7 @@ impl XdpPacket {
     #[inline(always)]
     pub(super) fn new(ctx: &XdpContext) -> Self {
         Self {
+            ctx: ctx.ctx,
             start: ctx.data(),
             end: ctx.data_end(),
             ingress_ifindex: ctx.ingress_ifindex() as u32,
@@ -63,6 +67,22 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn opaque(&self, value: usize) -> usize {
         opaque(value as u64) as usize
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len_bytes: usize) -> Result<(), OutOfBounds> {
+        let surplus = self.len_bytes().wrapping_sub(len_bytes) as i32;
+        // SAFETY: the context of this run of the program. All pointers into the packet are invalid
+        // afterwards, and none is kept.
+        let refusal = unsafe { bpf_xdp_adjust_tail(self.ctx, -surplus) };
+        let ctx = XdpContext::new(self.ctx);
+        self.start = ctx.data();
+        self.end = ctx.data_end();
+        if refusal == 0 {
+            Ok(())
+        } else {
+            Err(OutOfBounds)
+        }
     }
 
     #[inline(always)]

@@ -18,6 +18,8 @@ pub enum Flags {
     FinAck,
     /// RST.
     Rst,
+    /// RST and ACK.
+    RstAck,
 }
 
 /// The transport of a test frame.
@@ -52,6 +54,12 @@ pub struct Frame {
     pub destination_port: u16,
     /// What is carried.
     pub transport: Transport,
+    /// TCP's sequence number.
+    pub sequence: u32,
+    /// TCP's acknowledgement number.
+    pub acknowledgement: u32,
+    /// TCP's window.
+    pub window: u16,
     /// Time to live.
     pub ttl: u8,
     /// Bytes of IPv4 options (a multiple of 4, at most 40).
@@ -85,6 +93,9 @@ impl Frame {
             source_port,
             destination_port,
             transport,
+            sequence: 0x1234_5678,
+            acknowledgement: 0,
+            window: 65_000,
             ttl: 64,
             ipv4_options: Vec::new(),
             ipv4_fragment: (0, false),
@@ -235,12 +246,17 @@ impl Frame {
     }
 
     fn tcp(&self, flags: Flags) -> Vec<u8> {
-        let mut header =
-            TcpHeader::new(self.source_port, self.destination_port, 0x1234_5678, 65_000);
+        let mut header = TcpHeader::new(
+            self.source_port,
+            self.destination_port,
+            self.sequence,
+            self.window,
+        );
+        header.acknowledgment_number = self.acknowledgement;
         header.syn = flags == Flags::Syn;
-        header.ack = matches!(flags, Flags::Ack | Flags::FinAck);
+        header.ack = matches!(flags, Flags::Ack | Flags::FinAck | Flags::RstAck);
         header.fin = flags == Flags::FinAck;
-        header.rst = flags == Flags::Rst;
+        header.rst = matches!(flags, Flags::Rst | Flags::RstAck);
         header.checksum = match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)

@@ -107,6 +107,7 @@ impl LoadedDatapath {
         let mut ebpf = EbpfLoader::new()
             .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
             .map_max_entries(map_name::FLOWS, capacity.flow_sets)
+            .map_max_entries(map_name::FLOW_ORIGINS, capacity.flow_sets)
             .override_global(FLOW_SETS_GLOBAL, &capacity.flow_sets, true)
             .load(&object)?;
         let program: &mut Xdp = ebpf
@@ -275,6 +276,12 @@ impl LoadedDatapath {
         let flows: Array<&mut MapData, Plain<FlowSet>> = self.map(map_name::FLOWS)?.try_into()?;
         for set in flows.iter() {
             traces.push_flows(&set?.0);
+        }
+        let stamps: Array<&mut MapData, u64> = self.map(map_name::SUPPRESSED)?.try_into()?;
+        for (service_id, stamp) in (0..).zip(stamps.iter()) {
+            if stamp? != 0 {
+                traces.suppressed.insert(service_id);
+            }
         }
         let mut events: RingBuf<&mut MapData> = self.map(map_name::EVENTS)?.try_into()?;
         while let Some(event) = events.next() {

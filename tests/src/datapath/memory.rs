@@ -5,11 +5,13 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FlowEntry, FlowRecord, FlowSet, LinkRewrite,
-    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FlowEntry, FlowOrigin, FlowRecord, FlowSet,
+    LinkRewrite, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service,
+    Slot,
 };
+use lb_common::datapath::flow::FlowPlace;
 use lb_common::drop_reason::DropReason;
-use lb_common::kernel::{FlowSetHandle, Kernel};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 use lb_common::packet::{OutOfBounds, Packet};
 
@@ -35,6 +37,14 @@ impl Packet for MemoryPacket {
 
     fn opaque(&self, value: usize) -> usize {
         value
+    }
+
+    fn truncate(&mut self, len_bytes: usize) -> Result<(), OutOfBounds> {
+        if len_bytes > self.bytes.len() {
+            return Err(OutOfBounds);
+        }
+        self.bytes.truncate(len_bytes);
+        Ok(())
     }
 
     fn load<T: Pod>(&self, offset: usize) -> Result<T, OutOfBounds> {
@@ -83,6 +93,7 @@ pub struct MemoryKernel {
     pub now_s: Cell<u32>,
     rounds: RefCell<std::collections::BTreeMap<u16, u64>>,
     flows: FlowTable,
+    origins: RefCell<std::collections::BTreeMap<u32, FlowOrigin>>,
     traces: RefCell<Traces>,
 }
 
@@ -96,6 +107,7 @@ impl MemoryKernel {
             now_s: Cell::new(now_s),
             rounds,
             flows,
+            origins: RefCell::default(),
             traces: RefCell::default(),
         }
     }
@@ -211,6 +223,30 @@ impl Kernel for MemoryKernel {
             table: Rc::clone(&self.flows),
             index: index as usize,
         })
+    }
+
+    fn handshake(&self, place: FlowPlace) -> Option<Handshake> {
+        let origin = *self.origins.borrow().get(&place.0)?;
+        Some(Handshake {
+            sequence: origin.sequence,
+            displaced_id: origin.displaced_id,
+            displaced_generation: origin.displaced_generation,
+        })
+    }
+
+    fn put_flow_origin(&self, place: FlowPlace, origin: &FlowOrigin) {
+        self.origins.borrow_mut().insert(place.0, *origin);
+    }
+
+    fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16) {
+        if let Some(origin) = self.origins.borrow_mut().get_mut(&place.0) {
+            origin.displaced_id = backend_id;
+            origin.displaced_generation = generation;
+        }
+    }
+
+    fn suppress(&self, service_id: u16, _now_s: u32) {
+        self.traces.borrow_mut().suppressed.insert(service_id);
     }
 
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {

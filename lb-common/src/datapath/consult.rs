@@ -1,0 +1,335 @@
+//! Backends by the flow table: where a slot is in transition, and for services that keep every flow
+//! on record.
+//!
+//! What is on record is followed. What is not: a packet that opens a flow goes to the slot's `current`
+//! (round robin: to the next turn's) and is recorded, any other goes to the slot's `miss`, the backend
+//! that it went to before the slot began to move, and is learned. ARCHITECTURE.md has the argument
+//! why no connection breaks by that.
+
+use super::flow::{self, FlowPlace};
+use super::life;
+use super::select::{Chosen, Refusal};
+use crate::abi::{Backend, FlowOrigin, FlowRecord, FlowState, NewFlows, Scheduler, Service, Slot};
+use crate::kernel::{Handshake, Kernel};
+use crate::limits::HANDSHAKE_WINDOW_BYTES;
+use crate::wire::tcp::{PROTOCOL_TCP, TcpFlags};
+
+/// A packet, as far as the flow table is concerned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Consultation {
+    /// The flow's keyed hash.
+    pub flow_hash: u64,
+    /// The service that the packet is for.
+    pub service: Service,
+    /// The slot that the hash names.
+    pub slot: Slot,
+    /// The origin of the flow, if this is its first packet.
+    pub origin: FlowOrigin,
+    /// TCP's control bits; all 0 for UDP.
+    pub flags: TcpFlags,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// An entry of the flow table.
+#[derive(Clone, Copy)]
+struct Found {
+    place: FlowPlace,
+    record: FlowRecord,
+}
+
+/// What the flow table says of a packet.
+enum Answer {
+    /// It belongs to the flow on record, and goes to its backend.
+    Follow(u16),
+    /// It opens a flow in the place of the one on record.
+    Reopens(Found),
+    /// The entry is of another connection of the same client and port, or of somebody who pretends:
+    /// the packet counts as not on record, and the entry stays.
+    Stranger,
+    /// Nothing.
+    Unknown,
+}
+
+/// Chooses the backend of a packet; the answer is [`Refusal::pack`]ed. To be called by way of
+/// [`Kernel::consult`].
+#[inline(always)]
+pub fn consult<K: Kernel>(kernel: &K, packet: &Consultation) -> u64 {
+    let chosen = choose(kernel, packet);
+    Refusal::pack(chosen)
+}
+
+#[inline(always)]
+fn choose<K: Kernel>(kernel: &K, packet: &Consultation) -> Result<Chosen, Refusal> {
+    let fingerprint = flow::fingerprint(&packet.service, packet.flow_hash);
+    let now_s = kernel.now_s();
+    let found = flow::find(kernel, fingerprint).map(|(place, record)| Found { place, record });
+    match answer(kernel, packet, found, now_s) {
+        Answer::Follow(backend_id) => Ok(Chosen::known(backend_id)),
+        Answer::Reopens(found) => open(kernel, packet, fingerprint, Some(found), now_s),
+        Answer::Unknown if packet.may_open() => open(kernel, packet, fingerprint, None, now_s),
+        Answer::Unknown => {
+            let backend_id = packet.miss(kernel);
+            learn(kernel, packet, fingerprint, backend_id, now_s);
+            Ok(Chosen::known(backend_id))
+        }
+        Answer::Stranger => {
+            kernel.suppress(packet.service.id, now_s);
+            Ok(Chosen::known(packet.miss(kernel)))
+        }
+    }
+}
+
+#[inline(always)]
+fn answer<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    found: Option<Found>,
+    now_s: u32,
+) -> Answer {
+    let Some(found) = found else {
+        return Answer::Unknown;
+    };
+    let record = found.record;
+    let Some(backend) = live_backend(kernel, packet, record) else {
+        // A removed backend's flow is nobody's: whoever comes may have its place.
+        return if packet.may_open() {
+            Answer::Reopens(found)
+        } else {
+            Answer::Unknown
+        };
+    };
+    let is_expired = record.remaining_s(now_s) < 0;
+    if packet.protocol != PROTOCOL_TCP {
+        return if is_expired {
+            Answer::Reopens(found)
+        } else {
+            follow(kernel, packet, found, packet.next_state(record), now_s)
+        };
+    }
+    let handshake = if record.state().is_half_open() {
+        kernel.handshake(found.place)
+    } else {
+        None
+    };
+    if packet.flags.opens() {
+        let is_repeated =
+            handshake.is_none_or(|handshake| handshake.sequence == packet.origin.sequence);
+        let is_kept =
+            is_repeated && !is_expired && !record.state().is_closing() && backend.is_up != 0;
+        return if is_kept {
+            follow(kernel, packet, found, record.state(), now_s)
+        } else {
+            Answer::Reopens(found)
+        };
+    }
+    match handshake {
+        Some(handshake) if !packet.is_of(&handshake) => {
+            restore_displaced(kernel, packet, found, &handshake, now_s)
+        }
+        _ => follow(kernel, packet, found, packet.next_state(record), now_s),
+    }
+}
+
+/// The backend of a record, if it is still the one that was recorded.
+#[inline(always)]
+fn live_backend<'k, K: Kernel>(
+    kernel: &'k K,
+    packet: &Consultation,
+    record: FlowRecord,
+) -> Option<&'k Backend> {
+    let backend = kernel.backend(record.backend_id())?;
+    let is_its =
+        backend.is_live(record.backend_generation()) && backend.service_id == packet.service.id;
+    is_its.then_some(backend)
+}
+
+/// A packet of the flow on record. The record is written at a change of state and once a second, so
+/// that CPUs do not fight over the line. A segment follows an expired record too, as long as nothing
+/// else has taken its entry: the connection may just have been silent.
+#[inline(always)]
+fn follow<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    found: Found,
+    state: FlowState,
+    now_s: u32,
+) -> Answer {
+    let updated = found.record.updated(packet.expiry(state, now_s), state);
+    if updated != found.record {
+        flow::update(kernel, found.place, found.record, updated);
+    }
+    Answer::Follow(found.record.backend_id())
+}
+
+/// A segment that is none of the half-open flow's shows that the flow which that one displaced lives:
+/// it gets its place back. So a forged SYN steals nothing.
+#[inline(always)]
+fn restore_displaced<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    found: Found,
+    handshake: &Handshake,
+    now_s: u32,
+) -> Answer {
+    let state = FlowState::OPEN;
+    let expires_s = packet.expiry(state, now_s);
+    let (id, generation) = (handshake.displaced_id, handshake.displaced_generation);
+    let restored = FlowRecord::new(id, generation, expires_s, state);
+    if id == 0 || live_backend(kernel, packet, restored).is_none() {
+        return Answer::Stranger;
+    }
+    flow::update(kernel, found.place, found.record, restored);
+    Answer::Follow(id)
+}
+
+/// Schedules a flow and records it, over the entry `old` if its packet found one. What cannot be
+/// recorded goes where the flow's later packets will go without a record: to `miss`.
+#[inline(always)]
+fn open<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    fingerprint: u64,
+    old: Option<Found>,
+    now_s: u32,
+) -> Result<Chosen, Refusal> {
+    if packet.service.new_flows != NewFlows::Schedule as u8 {
+        return Err(Refusal::of_new_flow(packet.service.new_flows));
+    }
+    let current = packet.scheduled(kernel);
+    if packet.slot.is_quiet() {
+        return Ok(Chosen::new_flow(current));
+    }
+    let generation = kernel
+        .backend(current)
+        .map_or(0, |backend| backend.generation);
+    let state = FlowState::HALF_OPEN;
+    let record = FlowRecord::new(current, generation, packet.expiry(state, now_s), state);
+    let place = match old {
+        Some(old) => {
+            flow::update(kernel, old.place, old.record, record);
+            Some(old.place)
+        }
+        None => kernel.record_flow(fingerprint, record, now_s),
+    };
+    let Some(place) = place else {
+        kernel.suppress(packet.service.id, now_s);
+        return Ok(Chosen::new_flow(packet.unrecorded(kernel)));
+    };
+    let (displaced_id, displaced_generation) = displaced(kernel, old);
+    kernel.put_flow_origin(place, &packet.origin);
+    kernel.put_displaced(place, displaced_id, displaced_generation);
+    Ok(Chosen::new_flow(current))
+}
+
+/// The flow that a SYN displaces: that of the entry, or the one which that had displaced.
+#[inline(always)]
+fn displaced<K: Kernel>(kernel: &K, old: Option<Found>) -> (u16, u16) {
+    let Some(old) = old else {
+        return (0, 0);
+    };
+    if old.record.state().is_half_open() {
+        let handshake = kernel.handshake(old.place);
+        return handshake.map_or((0, 0), |handshake| {
+            (handshake.displaced_id, handshake.displaced_generation)
+        });
+    }
+    (old.record.backend_id(), old.record.backend_generation())
+}
+
+/// Puts a flow on record that goes to `previous` because it is not: it will still go there when the
+/// slot has settled. Where `miss` and `current` are the same, there is nothing to remember.
+#[inline(always)]
+fn learn<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    fingerprint: u64,
+    backend_id: u16,
+    now_s: u32,
+) {
+    let slot = packet.slot;
+    let is_answered_alike = backend_id == slot.current() || slot.is_quiet();
+    if is_answered_alike || packet.service.tracks_flows != 0 || packet.flags.has_rst() {
+        return;
+    }
+    let generation = kernel
+        .backend(backend_id)
+        .map_or(0, |backend| backend.generation);
+    let state = life::after_segment(FlowState::OPEN, packet.flags).with(FlowState::LEARNED);
+    let record = FlowRecord::new(backend_id, generation, packet.expiry(state, now_s), state);
+    match kernel.record_flow(fingerprint, record, now_s) {
+        Some(place) => kernel.put_flow_origin(place, &packet.origin),
+        None => kernel.suppress(packet.service.id, now_s),
+    }
+}
+
+impl Consultation {
+    /// Whether the packet can be a flow's first: a SYN, or any of UDP.
+    #[inline(always)]
+    fn may_open(&self) -> bool {
+        self.protocol != PROTOCOL_TCP || self.flags.opens()
+    }
+
+    /// Whether a segment can belong to a handshake.
+    #[inline(always)]
+    fn is_of(&self, handshake: &Handshake) -> bool {
+        self.origin.sequence.wrapping_sub(handshake.sequence) < HANDSHAKE_WINDOW_BYTES
+    }
+
+    #[inline(always)]
+    fn next_state(&self, record: FlowRecord) -> FlowState {
+        life::after_segment(record.state(), self.flags)
+    }
+
+    #[inline(always)]
+    fn expiry(&self, state: FlowState, now_s: u32) -> u32 {
+        let linger_s = life::linger_s(state, self.protocol, self.service.idle_timeout_s);
+        now_s.wrapping_add(linger_s)
+    }
+
+    /// The backend of a new flow.
+    #[inline(always)]
+    fn scheduled<K: Kernel>(&self, kernel: &K) -> u16 {
+        match Scheduler::from_byte(self.service.scheduler) {
+            Scheduler::Maglev => self.slot.current(),
+            Scheduler::RoundRobin => self.next_turn(kernel).current(),
+        }
+    }
+
+    #[inline(always)]
+    fn next_turn<K: Kernel>(&self, kernel: &K) -> Slot {
+        let service = &self.service;
+        // No ring is empty here, which the compiler cannot know: it would add a call to a panic.
+        let ring_len = if service.ring_len == 0 {
+            1
+        } else {
+            service.ring_len
+        };
+        let turn = (kernel.next_round(service.id) % u64::from(ring_len)) as u32;
+        kernel
+            .ring_slot(service.ring_block, turn)
+            .unwrap_or(Slot::EMPTY)
+    }
+
+    /// The backend of a flow that is not on record. Where that is removed: `current`.
+    #[inline(always)]
+    fn miss<K: Kernel>(&self, kernel: &K) -> u16 {
+        let miss = self.slot.miss();
+        let is_there = kernel
+            .backend(miss)
+            .is_some_and(|backend| backend.service_id == self.service.id);
+        if is_there { miss } else { self.slot.current() }
+    }
+
+    /// The backend of a new flow that could not be recorded: `miss` if that is up, so that later
+    /// packets go the same way.
+    #[inline(always)]
+    fn unrecorded<K: Kernel>(&self, kernel: &K) -> u16 {
+        let miss = self.miss(kernel);
+        let is_up = kernel
+            .backend(miss)
+            .is_some_and(|backend| backend.is_up != 0);
+        if is_up { miss } else { self.slot.current() }
+    }
+}
