@@ -40,6 +40,17 @@ pub struct Ended {
     pub log: String,
 }
 
+/// Which lbd is started, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The directory of the program; by default that of the release build.
+    pub directory: Option<PathBuf>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Arguments besides those that the laboratory gives it.
+    pub arguments: Vec<String>,
+}
+
 /// A running lbd. Dropping it ends it with SIGTERM.
 #[derive(Debug)]
 pub struct Lbd {
@@ -47,6 +58,7 @@ pub struct Lbd {
     socket: PathBuf,
     /// The command line, without the socket.
     arguments: Vec<String>,
+    launch: Launch,
     scratch: ScratchDir,
 }
 
@@ -58,9 +70,19 @@ impl Lbd {
 
     /// As [`Lbd::start`], with its socket, configuration and log in `scratch`.
     pub fn start_in(scratch: ScratchDir, netns: &Netns, config: &str) -> Result<Self> {
+        Self::launch_in(Launch::default(), scratch, netns, config)
+    }
+
+    /// As [`Lbd::start_in`], another lbd, or in another way.
+    pub fn launch_in(
+        launch: Launch,
+        scratch: ScratchDir,
+        netns: &Netns,
+        config: &str,
+    ) -> Result<Self> {
         let config = scratch.write(CONFIG_FILE, config)?;
         let arguments = vec!["--config".to_owned(), config.display().to_string()];
-        Self::start_with(scratch, netns, arguments)
+        Self::start_with(launch, scratch, netns, arguments)
     }
 
     /// As [`Lbd::start`], with no configuration but the interfaces.
@@ -69,16 +91,22 @@ impl Lbd {
             .iter()
             .flat_map(|interface| ["--iface".to_owned(), (*interface).to_owned()])
             .collect();
-        Self::start_with(ScratchDir::new("lbd")?, netns, arguments)
+        Self::start_with(Launch::default(), ScratchDir::new("lbd")?, netns, arguments)
     }
 
-    fn start_with(scratch: ScratchDir, netns: &Netns, arguments: Vec<String>) -> Result<Self> {
-        let process = spawn(&scratch, netns, &arguments)?;
+    fn start_with(
+        launch: Launch,
+        scratch: ScratchDir,
+        netns: &Netns,
+        arguments: Vec<String>,
+    ) -> Result<Self> {
+        let process = spawn(&launch, &scratch, netns, &arguments)?;
         let socket = scratch.path().join(SOCKET_FILE);
         let mut lbd = Self {
             process,
             socket,
             arguments,
+            launch,
             scratch,
         };
         lbd.wait_ready()?;
@@ -88,8 +116,14 @@ impl Lbd {
     /// Starts it again after [`Lbd::kill9`] or [`Lbd::terminate`], with the same configuration and
     /// socket.
     pub fn restart(&mut self, netns: &Netns) -> Result<()> {
-        self.process = spawn(&self.scratch, netns, &self.arguments)?;
+        self.process = spawn(&self.launch, &self.scratch, netns, &self.arguments)?;
         self.wait_ready()
+    }
+
+    /// As [`Lbd::restart`], another lbd, or in another way, from now on.
+    pub fn restart_as(&mut self, launch: Launch, netns: &Netns) -> Result<()> {
+        self.launch = launch;
+        self.restart(netns)
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -179,9 +213,20 @@ impl Lbd {
     }
 }
 
-fn spawn(scratch: &ScratchDir, netns: &Netns, arguments: &[String]) -> Result<Process> {
-    let mut command = netns.command(program("lbd")?);
-    command.args(arguments);
+fn spawn(
+    launch: &Launch,
+    scratch: &ScratchDir,
+    netns: &Netns,
+    arguments: &[String],
+) -> Result<Process> {
+    let program = match &launch.directory {
+        Some(directory) => directory.join("lbd"),
+        None => program("lbd")?,
+    };
+    let mut command = netns.command(program);
+    command.args(arguments).args(&launch.arguments);
+    let environment = launch.environment.iter();
+    command.envs(environment.map(|(name, value)| (name, value)));
     command
         .arg("--socket")
         .arg(scratch.path().join(SOCKET_FILE));

@@ -11,6 +11,7 @@
 //! - [`netns`], [`link`], [`xdp_pass`], [`process`], [`scratch`], [`wait`] are the parts that these
 //!   are made of.
 //!
+//! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
 //! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures.
 //!
 //! What a test creates is gone when its values are dropped, by a panic too; what a killed process
@@ -20,6 +21,8 @@ pub mod capture;
 pub mod client;
 #[cfg(feature = "datapath")]
 pub mod datapath;
+#[cfg(feature = "e2e")]
+pub mod disruption;
 pub mod dns;
 pub mod echo;
 pub mod http;

@@ -1,6 +1,7 @@
 //! A real nginx as a backend. It answers every request with its own name, in the body and in the
-//! header `X-Backend`; `/big` is a file of [`BIG_LEN`] bytes; the body of an upload to `/upload` is
-//! kept in the file that the header `X-Upload` names, and of others it is thrown away.
+//! header `X-Backend`; `/big` is a file of [`BIG_LEN`] bytes, and [`SLOW_PATH`] is the same file at a
+//! limited rate; the body of an upload to `/upload` is kept in the file that the header `X-Upload`
+//! names, and of others it is thrown away.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -16,6 +17,11 @@ use crate::scratch::ScratchDir;
 
 /// Length of the file `/big`. Unit: bytes.
 pub const BIG_LEN: usize = 3 << 20;
+
+/// [`BIG_LEN`] bytes at [`SLOW_RATE_BYTES`] a second.
+pub const SLOW_PATH: &str = "/slow";
+/// The rate of [`SLOW_PATH`]. nginx sends a second's worth at a time. Unit: bytes per second.
+pub const SLOW_RATE_BYTES: usize = 16 << 10;
 
 /// The header in which `/upload` names the file that holds what was sent.
 pub const UPLOAD_HEADER: &str = "X-Upload";
@@ -138,12 +144,16 @@ http {{
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
   client_max_body_size 64m;
+  client_body_timeout 1h;
+  keepalive_timeout 1h;
+  keepalive_requests 1000000;
   default_type text/plain;
   server {{
 {listens}    root {directory}/www;
     add_header {BACKEND_HEADER} {name} always;
     location / {{ return 200 \"{name}\\n\"; }}
     location = /big {{ }}
+    location = {SLOW_PATH} {{ alias {directory}/www/big; limit_rate {SLOW_RATE_BYTES}; }}
     location = /upload {{
       client_body_in_file_only on;
       proxy_pass http://127.0.0.1:{own_port}/;

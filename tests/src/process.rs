@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::wait::wait_until;
@@ -117,6 +117,14 @@ impl Process {
     /// SIGKILL, and the wait for its end.
     pub fn kill9(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL)?;
+        self.wait(END_TIMEOUT)
+    }
+
+    /// SIGKILL to the program and to what it has started, and the wait for its end.
+    pub fn kill9_all(&mut self) -> Result<ExitStatus> {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        killpg(group, Signal::SIGKILL)
+            .with_context(|| format!("cannot send SIGKILL to {} and its children", self.name))?;
         self.wait(END_TIMEOUT)
     }
 

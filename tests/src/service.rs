@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::topology::Topology;
 
@@ -14,6 +15,7 @@ pub struct ServiceText {
     protocol: &'static str,
     scheduler: &'static str,
     forward: &'static str,
+    idle_timeout: Option<Duration>,
     backends: Vec<BackendText>,
 }
 
@@ -45,6 +47,7 @@ impl ServiceText {
             protocol: "tcp",
             scheduler: "maglev",
             forward: net.forward_word(),
+            idle_timeout: None,
             backends: Vec::new(),
         }
     }
@@ -67,6 +70,13 @@ impl ServiceText {
     #[must_use]
     pub fn scheduler(mut self, scheduler: &'static str) -> Self {
         self.scheduler = scheduler;
+        self
+    }
+
+    /// Another idle time-out than the default, in whole seconds.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
         self
     }
 
@@ -112,6 +122,7 @@ impl fmt::Display for ServiceText {
             protocol,
             scheduler,
             forward,
+            idle_timeout,
             backends,
         } = self;
         writeln!(
@@ -119,6 +130,9 @@ impl fmt::Display for ServiceText {
             "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\n\
              protocol = \"{protocol}\"\nscheduler = \"{scheduler}\"\nforward = \"{forward}\""
         )?;
+        if let Some(timeout) = idle_timeout {
+            writeln!(f, "idle_timeout = \"{}s\"", timeout.as_secs())?;
+        }
         for backend in backends {
             let (name, address, weight) = (&backend.name, backend.address, backend.weight);
             writeln!(

@@ -193,6 +193,11 @@ impl Topology {
         }
     }
 
+    /// How packets come back.
+    pub fn forward(&self) -> Forward {
+        self.plan.forward
+    }
+
     /// The word that a service's `forward` takes in this network.
     pub fn forward_word(&self) -> &'static str {
         match self.plan.forward {
