@@ -60,7 +60,9 @@ impl From<ModelError> for ApiError {
     fn from(error: ModelError) -> Self {
         let message = error.to_string();
         match error {
-            ModelError::NoService { .. } | ModelError::NoBackend { .. } => {
+            ModelError::NoService { .. }
+            | ModelError::NoBackend { .. }
+            | ModelError::NoBackendAnywhere { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "not_found", message)
             }
             ModelError::Problems(problems) => Self::from_problems(&problems, message),

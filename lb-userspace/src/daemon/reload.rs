@@ -145,7 +145,7 @@ mod tests {
                     };
                     reply.send(outcome).unwrap();
                 }
-                Request::Change(..) | Request::Shutdown => panic!("a reload does not ask this"),
+                other => panic!("a reload does not ask {other:?}"),
             }
         }
         model
@@ -158,6 +158,7 @@ mod tests {
             ring_len: 0,
             vip_interface: None,
             backends: vec![],
+            leaving: vec![],
             drops: vec![],
         });
         Snapshot {

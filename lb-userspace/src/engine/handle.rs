@@ -1,6 +1,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::Snapshot;
+use super::views::{DrainView, FlowQuery, FlowsView, PlanQuery, PlanView, RingView};
 use crate::model::{Change, Model, ModelError};
 
 /// Why the engine refused or failed.
@@ -43,6 +44,20 @@ pub enum Request {
     Replace(Box<Model>, oneshot::Sender<Outcome>),
     /// Report everything.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// List and count flows on record.
+    Flows(FlowQuery, oneshot::Sender<Result<FlowsView, EngineError>>),
+    /// Show a service's ring.
+    Ring(String, oneshot::Sender<Result<RingView, EngineError>>),
+    /// Tell what flows a backend (service, name) still has.
+    Drain(
+        (String, String),
+        oneshot::Sender<Result<DrainView, EngineError>>,
+    ),
+    /// Foresee a change.
+    Plan(
+        Box<PlanQuery>,
+        oneshot::Sender<Result<PlanView, EngineError>>,
+    ),
     /// Take everything down in order and end.
     Shutdown,
 }
@@ -94,6 +109,40 @@ impl EngineHandle {
     /// `JoinHandle` tells when it has. An engine that has already stopped is fine.
     pub async fn shutdown(&self) {
         let _already_stopped = self.requests.send(Request::Shutdown).await;
+    }
+
+    /// Flows on record.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]: a name that is not there, or a table that cannot be read.
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowsView, EngineError> {
+        self.ask(|reply| Request::Flows(query, reply)).await?
+    }
+
+    /// A service's ring.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn ring(&self, service: String) -> Result<RingView, EngineError> {
+        self.ask(|reply| Request::Ring(service, reply)).await?
+    }
+
+    /// What flows a backend still has.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn drain(&self, service: String, backend: String) -> Result<DrainView, EngineError> {
+        self.ask(|reply| Request::Drain((service, backend), reply))
+            .await?
+    }
+
+    /// What a change would do; nothing is changed.
+    ///
+    /// # Errors
+    /// The [`EngineError`] that the change would be refused with.
+    pub async fn plan(&self, query: PlanQuery) -> Result<PlanView, EngineError> {
+        self.ask(|reply| Request::Plan(Box::new(query), reply))
+            .await?
     }
 
     /// The state of everything.

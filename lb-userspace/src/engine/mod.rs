@@ -4,6 +4,7 @@
 //! same pass over model, network and maps, which does what is missing and nothing else.
 
 mod announcer;
+mod answers;
 mod core;
 mod handle;
 mod interfaces;
@@ -11,6 +12,7 @@ mod own_vips;
 mod report;
 mod resolver;
 pub mod snapshot;
+pub mod views;
 mod state_file;
 mod surroundings;
 mod task;

@@ -1,12 +1,15 @@
 //! The snapshot: the model joined with what is in force and with the counters.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lb_common::abi::{Address, Backend as BackendEntry, BackendStats, EndpointKey, map_name};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
 
+use super::answers::entries_by_service;
 use super::core::Engine;
-use super::snapshot::{BackendState, MapFill, NextHop, ServiceState, Snapshot};
+use super::snapshot::{BackendState, LeavingBackend, MapFill, NextHop, ServiceState, Snapshot};
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::blocks_for;
 use crate::desired::{protocol_number, way_to};
@@ -22,6 +25,7 @@ const FIXED: &str = "(fixed)";
 /// The state of everything, now.
 pub(super) fn snapshot(engine: &Engine) -> Snapshot {
     let node_counters = service_counters(engine, 0);
+    let entries = entries_by_service(engine);
     Snapshot {
         node: engine.model.node.clone(),
         uptime: engine.started.elapsed(),
@@ -31,7 +35,7 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
             .model
             .services
             .values()
-            .map(|service| service_state(engine, service))
+            .map(|service| service_state(engine, service, &entries))
             .collect(),
         maps: map_fills(engine),
         passed_packets: node_counters[PASSED_INDEX as usize],
@@ -39,9 +43,14 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
     }
 }
 
-fn service_state(engine: &Engine, service: &Service) -> ServiceState {
+fn service_state(
+    engine: &Engine,
+    service: &Service,
+    entries: &BTreeMap<u16, Vec<(u16, &BackendEntry)>>,
+) -> ServiceState {
     let identity = ServiceIdentity::of(service);
     let id = engine.ids.service(&identity).map_or(0, |id| id.id);
+    let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
     let key = EndpointKey::new(
         Address::from(service.vip),
         service.port.to_be(),
@@ -58,6 +67,7 @@ fn service_state(engine: &Engine, service: &Service) -> ServiceState {
         backends: backends
             .map(|backend| backend_state(engine, service, &identity, backend, ring))
             .collect(),
+        leaving: leaving(engine, service, entries, ring),
         drops: drops(&service_counters(engine, id)),
     }
 }
@@ -79,6 +89,36 @@ fn backend_state(
         slots: slots.copied().unwrap_or(0),
         stats: backend_stats(engine, id),
     }
+}
+
+/// Entries of a service whose backends are in the model no more.
+fn leaving(
+    engine: &Engine,
+    service: &Service,
+    entries: &[(u16, &BackendEntry)],
+    ring: Option<&InstalledRing>,
+) -> Vec<LeavingBackend> {
+    let identity = ServiceIdentity::of(service);
+    let known: BTreeSet<u16> = service
+        .backends
+        .values()
+        .filter_map(|backend| engine.ids.backend(&identity, backend.address, backend.port))
+        .map(|id| id.id)
+        .collect();
+    let left = entries
+        .iter()
+        .filter(|(id, _)| !known.contains(id))
+        .map(|(id, entry)| LeavingBackend {
+            name: entry.address.to_string(),
+            address: entry.address.to_ip(),
+            id: *id,
+            slots: ring
+                .and_then(|ring| ring.shares.get(id))
+                .copied()
+                .unwrap_or(0),
+            stats: backend_stats(engine, *id),
+        });
+    left.collect()
 }
 
 fn next_hop(engine: &Engine, service: &Service, backend: &Backend, id: u16) -> NextHop {

@@ -1,5 +1,6 @@
 //! What the engine tells of itself: the model joined with what is in force.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_common::abi::BackendStats;
@@ -57,6 +58,21 @@ pub struct BackendState {
     pub stats: BackendStats,
 }
 
+/// A backend that is in the model no more, and is still in force.
+#[derive(Clone, Debug)]
+pub struct LeavingBackend {
+    /// Its name, or its address where that is not known any more.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its id in the maps.
+    pub id: u16,
+    /// Slots of the ring that it holds.
+    pub slots: u32,
+    /// Its counters since it was added, summed over the CPUs.
+    pub stats: BackendStats,
+}
+
 /// A service with what is in force for it.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
@@ -70,6 +86,8 @@ pub struct ServiceState {
     pub vip_interface: Option<String>,
     /// Its backends, by name.
     pub backends: Vec<BackendState>,
+    /// Backends that are in the model no more, and stay until their flows have ended.
+    pub leaving: Vec<LeavingBackend>,
     /// Its drops: reasons with a count above 0.
     pub drops: Vec<(DropReason, u64)>,
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::core::{Engine, blocking};
 use super::handle::{Outcome, Request};
-use super::report;
+use super::{answers, report};
 use crate::model::{Change, Problem};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
@@ -102,6 +102,18 @@ impl Engine {
             }
             Request::Snapshot(reply) => {
                 drop(reply.send(blocking(|| report::snapshot(self))));
+            }
+            Request::Flows(query, reply) => {
+                drop(reply.send(blocking(|| answers::flows(self, &query))));
+            }
+            Request::Ring(service, reply) => {
+                drop(reply.send(blocking(|| answers::ring(self, &service))));
+            }
+            Request::Drain((service, backend), reply) => {
+                drop(reply.send(blocking(|| answers::drain(self, &service, &backend))));
+            }
+            Request::Plan(query, reply) => {
+                drop(reply.send(blocking(|| answers::plan(self, *query))));
             }
             Request::Shutdown => {}
         }

@@ -94,6 +94,14 @@ pub enum ModelError {
         /// The closest name that exists.
         known: Option<String>,
     },
+    /// No service has such a backend.
+    #[error("no service has a backend `{name}`{}", hint(.known, "lbctl backend list"))]
+    NoBackendAnywhere {
+        /// The name that was asked for.
+        name: String,
+        /// The closest name that exists.
+        known: Option<String>,
+    },
     /// The model would break these rules.
     #[error("{}", lines(.0))]
     Problems(Vec<Problem>),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{AdminState, Backend, Health, Keyword, Service};
+use super::{AdminState, Backend, Health, Keyword, Model, Service};
 use crate::model::text::write_duration;
 
 /// Services by name, as in [`super::Model`].
@@ -54,6 +54,17 @@ pub fn dropped(file: &Services, current: &Services, new: &Services) -> Vec<Diffe
     let mut changes = differences(file, current);
     changes.retain(|change| new.get(&change.key) != change.after.as_ref());
     changes
+}
+
+/// The keys of what is different and cannot be changed while the datapath is attached.
+pub fn takes_restart(before: &Model, after: &Model) -> Vec<&'static str> {
+    let keys = [
+        ("[[interface]]", before.interfaces != after.interfaces),
+        ("[limits]", before.limits != after.limits),
+        ("node.manage_vips", before.manage_vips != after.manage_vips),
+    ];
+    let different = keys.into_iter().filter(|(_, is_different)| *is_different);
+    different.map(|(key, _)| key).collect()
 }
 
 fn items(services: &Services) -> BTreeMap<Key, Item> {
@@ -224,6 +235,26 @@ mod tests {
         web1.unwrap().admin = AdminState::Drain;
         assert_eq!(differences(&before, &drained), []);
         assert_eq!(dropped(&before, &drained, &before), []);
+    }
+
+    #[test]
+    fn what_the_datapath_was_loaded_with_takes_a_restart() {
+        let overrides = Overrides {
+            interfaces: vec!["eth0".to_owned()],
+            node: "lb1".to_owned(),
+        };
+        let model = |text: &str| parse("lbd.toml", text, &overrides).unwrap().model;
+        let keys = |text| takes_restart(&model(""), &model(text));
+        assert_eq!(
+            keys("[node]\nname = \"lb2\"\non_stop = \"detach\"\n"),
+            [""; 0]
+        );
+        assert_eq!(
+            keys(
+                "[node]\nmanage_vips = false\n[[interface]]\nname = \"eth1\"\n[limits]\nflows = 2048\n"
+            ),
+            ["[[interface]]", "[limits]", "node.manage_vips"]
+        );
     }
 
     #[test]

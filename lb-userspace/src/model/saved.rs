@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::diff::{differences, dropped};
 use super::rules::{self, Checked};
 use super::{
-    AdminState, Backend, ForwardMode, Health, Keyword, Model, OnAllDown, OnDown, OnRemove,
-    Policies, Protocol, Scheduler, Service, UdpFlow,
+    AdminState, Backend, ForwardMode, Health, Model, OnAllDown, OnDown, OnRemove, Policies,
+    Protocol, Scheduler, Service, UdpFlow,
 };
 use crate::model::draft::Draft;
 

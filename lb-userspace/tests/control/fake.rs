@@ -1,17 +1,30 @@
 //! The engine's contract without a kernel, behind the real server.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lb_common::abi::BackendStats;
+use bytemuck::Zeroable;
+use lb_common::abi::{
+    Address, BackendStats, FlowEntry, FlowOrigin, FlowRecord, FlowState, Service as ServiceEntry,
+    Slot,
+};
 use lb_common::drop_reason::DropReason;
 use lb_userspace::control::{Socket, server};
 use lb_userspace::engine::snapshot::{
     BackendState, InterfaceState, MapFill, NextHop, ServiceState, Snapshot,
 };
+use lb_userspace::engine::views::{
+    self, DrainView, FlowCounts, FlowOwner, Holder, Owners, PlanQuery, PlanView, RingView,
+    TableEntry,
+};
 use lb_userspace::engine::{EngineError, EngineHandle, Request};
-use lb_userspace::model::{Backend, Change, Interface, Limits, Model, OnStop, Service, XdpMode};
+use lb_userspace::forecast::{Present, forecast};
+use lb_userspace::model::diff::takes_restart;
+use lb_userspace::model::{
+    Backend, Change, Interface, Limits, Model, OnStop, Service, Urgency, XdpMode,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +41,12 @@ pub(crate) struct Daemon {
 pub(crate) const FULL_MAP: &str = "full-map";
 /// See [`FULL_MAP`].
 pub(crate) const FAILING: &str = "failing-kernel";
+
+/// A backend whose flows on record never end.
+pub(crate) const BUSY: &str = "busy";
+
+/// The time of the flow table. Unit: seconds.
+const NOW_S: u32 = 1_000;
 
 impl Daemon {
     /// Starts with no service and room for two.
@@ -81,6 +100,7 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
         },
         services: BTreeMap::new(),
     };
+    let mut drains = 0;
     while let Some(request) = requests.recv().await {
         match request {
             Request::Change(change, reply) => {
@@ -92,9 +112,123 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
                 reply.send(Ok(vec![])).unwrap();
             }
             Request::Snapshot(reply) => reply.send(snapshot(&model)).unwrap(),
+            Request::Flows(query, reply) => {
+                let view = views::list(&query, &owners(&model), table(), NOW_S);
+                reply.send(Ok(view)).unwrap();
+            }
+            Request::Ring(service, reply) => reply.send(ring(&model, &service)).unwrap(),
+            Request::Drain((service, backend), reply) => {
+                drains += 1;
+                let view = drain(&model, &service, &backend, drains);
+                reply.send(view).unwrap();
+            }
+            Request::Plan(query, reply) => reply.send(plan(&model, *query)).unwrap(),
             Request::Shutdown => return,
         }
     }
+}
+
+/// The backends by position: id and generation of the n-th are n and 1. Those of a service named `rr`
+/// have all their flows on record.
+fn owners(model: &Model) -> Owners {
+    let services = model.services.values();
+    let backends = services.flat_map(|service| {
+        let entry = ServiceEntry {
+            id: 1,
+            idle_timeout_s: service.idle_timeout_s,
+            tracks_flows: u8::from(service.tracks_flows()),
+            ..ServiceEntry::zeroed()
+        };
+        service.backends.values().map(move |backend| FlowOwner {
+            service: service.name.clone(),
+            backend: backend.name.clone(),
+            entry,
+        })
+    });
+    let keys = (1..).map(|id| (id, 1));
+    keys.zip(backends).collect()
+}
+
+/// Two flows of the first backend: one established and silent for 10 s of 900, one half open.
+fn table() -> [TableEntry; 2] {
+    let entry = |fingerprint, remaining_s, state| {
+        let record = FlowRecord::new(1, 1, NOW_S + remaining_s, state);
+        let origin = FlowOrigin {
+            client: Address::from("192.0.2.7".parse::<IpAddr>().unwrap()),
+            client_port_be: 4_000_u16.to_be(),
+            port_be: 80_u16.to_be(),
+            ..FlowOrigin::zeroed()
+        };
+        let entry = FlowEntry {
+            fingerprint,
+            record,
+        };
+        (entry, origin)
+    };
+    [
+        entry(7, 890, FlowState::OPEN),
+        entry(8, 60, FlowState::HALF_OPEN),
+    ]
+}
+
+/// A ring of the service's own length, of which one slot moves from nobody known.
+fn ring(model: &Model, service: &str) -> Result<RingView, EngineError> {
+    let service = model.service(service)?;
+    let present = Present::settled(service);
+    let mut slots: Vec<Slot> = present.ring.iter().map(|id| Slot::settled(*id)).collect();
+    if let Some(slot) = slots.first_mut() {
+        *slot = Slot::in_transition(slot.current(), 99);
+    }
+    let backends = service.backends.values();
+    let holders = backends.map(|backend| {
+        let holder = Holder {
+            name: backend.name.clone(),
+            is_eligible: service.is_eligible(backend),
+            is_leaving: false,
+        };
+        (present.ids[&(backend.address, backend.port)], holder)
+    });
+    Ok(views::view(service, &slots, &holders.collect(), Some(75)))
+}
+
+/// A backend loses its last flow on record at the third time of asking, and its unknown ones at the
+/// fourth, unless its name says otherwise.
+fn drain(
+    model: &Model,
+    service: &str,
+    backend: &str,
+    asked: u32,
+) -> Result<DrainView, EngineError> {
+    let found = model.service(service)?.backend(backend)?;
+    let has_known = asked < 3 || backend == BUSY;
+    let has_unknown = asked < 4 || backend != "web1";
+    Ok(DrainView {
+        admin: found.admin,
+        health: found.health,
+        current_count: 0,
+        previous_count: 5,
+        flows: FlowCounts {
+            established_count: u64::from(has_known) * 2,
+            ..FlowCounts::default()
+        },
+        certain_in_s: has_unknown.then_some(90),
+    })
+}
+
+fn plan(model: &Model, query: PlanQuery) -> Result<PlanView, EngineError> {
+    let (after, warnings, urgency) = match query {
+        PlanQuery::Change(change) => {
+            let urgency = change.urgency();
+            let (after, warnings) = model.apply(change)?;
+            (after, warnings, urgency)
+        }
+        PlanQuery::Replace(after) => (after, vec![], Urgency::Planned),
+    };
+    Ok(PlanView {
+        forecast: forecast(model, &after, urgency, Present::settled),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+        restart: takes_restart(model, &after),
+    })
 }
 
 fn apply(model: &mut Model, change: Change) -> Result<Vec<String>, EngineError> {
@@ -180,6 +314,7 @@ fn service_state(service: &Service) -> ServiceState {
         backends: backends
             .map(|(backend, id)| backend_state(backend, id))
             .collect(),
+        leaving: vec![],
         drops: vec![(DropReason::NoBackend, 3)],
     }
 }

@@ -1,0 +1,256 @@
+//! Answers about flows, rings and changes to come, from what is in force.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{
+    Address, Backend as BackendEntry, EndpointKey, Service as ServiceEntry, Slot,
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::core::Engine;
+use super::handle::EngineError;
+use super::views::{
+    self, DrainView, FlowOwner, FlowQuery, FlowsView, Holder, Holders, Owners, PlanQuery, PlanView,
+    RingView, TableEntry,
+};
+use crate::desired::ids::{Id, ServiceIdentity};
+use crate::desired::protocol_number;
+use crate::forecast::{Present, forecast};
+use crate::model::diff::takes_restart;
+use crate::model::{Backend, Model, ModelError, Problem, Service, Urgency};
+use crate::suggest::closest;
+
+/// Flows on record.
+pub(super) fn flows(engine: &Engine, query: &FlowQuery) -> Result<FlowsView, EngineError> {
+    let owners = owners(engine);
+    check_names(engine, query, &owners)?;
+    Ok(views::list(query, &owners, table(engine), now_s()))
+}
+
+/// A service's ring.
+pub(super) fn ring(engine: &Engine, service: &str) -> Result<RingView, EngineError> {
+    let service = engine.model.service(service)?;
+    let slots = slots(engine, service);
+    let entries = entries_by_service(engine);
+    let id = entry(engine, service).map_or(0, |entry| entry.id);
+    let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
+    let since_s = None;
+    Ok(views::view(
+        service,
+        &slots,
+        &holders(engine, service, entries),
+        since_s,
+    ))
+}
+
+/// What flows a backend still has.
+pub(super) fn drain(
+    engine: &Engine,
+    service: &str,
+    backend: &str,
+) -> Result<DrainView, EngineError> {
+    let service = engine.model.service(service)?;
+    let backend = service.backend(backend)?;
+    let id = id_of(engine, service, backend).map_or(0, |id| id.id);
+    let slots = slots(engine, service);
+    let count = |is_its: fn(&Slot, u16) -> bool| {
+        slots
+            .iter()
+            .filter(|slot| id != 0 && is_its(slot, id))
+            .count() as u32
+    };
+    let current_count = count(|slot, id| slot.current() == id);
+    let previous_count = count(|slot, id| slot.previous() == id);
+    let tally = views::tally(&owners(engine), table(engine), now_s());
+    // While a slot sends flows there that are not on record, there may be some.
+    let is_certain = service.tracks_flows() || current_count + previous_count == 0;
+    Ok(DrainView {
+        admin: backend.admin,
+        health: backend.health,
+        current_count,
+        previous_count,
+        flows: tally.by_backend.get(&id).copied().unwrap_or_default(),
+        certain_in_s: (!is_certain).then_some(u64::from(service.idle_timeout_s)),
+    })
+}
+
+/// What a change would do.
+pub(super) fn plan(engine: &Engine, query: PlanQuery) -> Result<PlanView, EngineError> {
+    let (after, problems, urgency) = foreseen(&engine.model, query)?;
+    let tally = views::tally(&owners(engine), table(engine), now_s());
+    let present = |service: &Service| present(engine, service, &tally);
+    Ok(PlanView {
+        forecast: forecast(&engine.model, &after, urgency, present),
+        warnings: problems.iter().map(Problem::to_string).collect(),
+        restart: takes_restart(&engine.model, &after),
+    })
+}
+
+/// The model that a change leads to.
+fn foreseen(model: &Model, query: PlanQuery) -> Result<(Model, Vec<Problem>, Urgency), ModelError> {
+    match query {
+        PlanQuery::Change(change) => {
+            let urgency = change.urgency();
+            let (after, warnings) = model.apply(change)?;
+            Ok((after, warnings, urgency))
+        }
+        PlanQuery::Replace(after) => {
+            Ok((after.keeping_state_of(model), Vec::new(), Urgency::Planned))
+        }
+    }
+}
+
+fn present(engine: &Engine, service: &Service, tally: &views::SlotFlows) -> Present {
+    let backends = service.backends.values();
+    let known = backends.filter_map(|backend| {
+        let id = id_of(engine, service, backend)?;
+        Some(((backend.address, backend.port), id.id))
+    });
+    let flows_by_slot = entry(engine, service)
+        .and_then(|entry| tally.by_slot.get(&entry.id))
+        .cloned();
+    let ids: BTreeMap<_, _> = known.collect();
+    let flows = |id: &u16| Some((*id, *tally.by_backend.get(id)?));
+    Present {
+        ring: slots(engine, service)
+            .iter()
+            .map(|slot| slot.current())
+            .collect(),
+        flows_by_slot: flows_by_slot.unwrap_or_default(),
+        flows: ids.values().filter_map(flows).collect(),
+        ids,
+    }
+}
+
+/// Names in a query that nothing has.
+fn check_names(engine: &Engine, query: &FlowQuery, owners: &Owners) -> Result<(), ModelError> {
+    let service = match &query.service {
+        Some(name) => Some(engine.model.service(name)?),
+        None => None,
+    };
+    let Some(name) = &query.backend else {
+        return Ok(());
+    };
+    let candidates = owners
+        .values()
+        .filter(|owner| service.is_none_or(|service| service.name == owner.service));
+    let names: Vec<&str> = candidates.map(|owner| owner.backend.as_str()).collect();
+    if names.contains(&name.as_str()) {
+        return Ok(());
+    }
+    let known = closest(name, names).map(str::to_owned);
+    let name = name.clone();
+    Err(match &query.service {
+        Some(service) => ModelError::NoBackend {
+            service: service.clone(),
+            name,
+            known,
+        },
+        None => ModelError::NoBackendAnywhere { name, known },
+    })
+}
+
+fn id_of(engine: &Engine, service: &Service, backend: &Backend) -> Option<Id> {
+    let identity = ServiceIdentity::of(service);
+    engine.ids.backend(&identity, backend.address, backend.port)
+}
+
+fn key_of(service: &Service) -> EndpointKey {
+    EndpointKey::new(
+        Address::from(service.vip),
+        service.port.to_be(),
+        protocol_number(service.protocol),
+    )
+}
+
+fn entry(engine: &Engine, service: &Service) -> Option<ServiceEntry> {
+    engine.actual.maps.services.get(&key_of(service)).copied()
+}
+
+/// The ring in force.
+fn slots(engine: &Engine, service: &Service) -> Vec<Slot> {
+    let ring = engine.actual.rings.get(&key_of(service));
+    let slots = ring.map(|ring| ring.spec.build()).unwrap_or_default();
+    slots.into_iter().map(Slot).collect()
+}
+
+/// The entries of a service's backends.
+type Entries<'e> = [(u16, &'e BackendEntry)];
+
+/// The entries of the backends in force, by service id.
+pub(super) fn entries_by_service(engine: &Engine) -> BTreeMap<u16, Vec<(u16, &BackendEntry)>> {
+    let mut entries: BTreeMap<u16, Vec<(u16, &BackendEntry)>> = BTreeMap::new();
+    for (id, entry) in &engine.actual.maps.backends {
+        entries
+            .entry(entry.service_id)
+            .or_default()
+            .push((*id, entry));
+    }
+    entries
+}
+
+/// The backends of a service by id, those that are leaving too.
+fn holders(engine: &Engine, service: &Service, entries: &Entries<'_>) -> Holders {
+    let mut holders: Holders = entries
+        .iter()
+        .map(|(id, entry)| {
+            let leaving = Holder {
+                name: entry.address.to_string(),
+                is_eligible: false,
+                is_leaving: true,
+            };
+            (*id, leaving)
+        })
+        .collect();
+    for backend in service.backends.values() {
+        if let Some(id) = id_of(engine, service, backend) {
+            let holder = Holder {
+                name: backend.name.clone(),
+                is_eligible: service.is_eligible(backend),
+                is_leaving: false,
+            };
+            holders.insert(id.id, holder);
+        }
+    }
+    holders
+}
+
+/// Whose a record may be.
+fn owners(engine: &Engine) -> Owners {
+    let entries = entries_by_service(engine);
+    let mut owners = Owners::new();
+    for service in engine.model.services.values() {
+        let Some(service_entry) = entry(engine, service) else {
+            continue;
+        };
+        let Some(entries) = entries.get(&service_entry.id) else {
+            continue;
+        };
+        let mut holders = holders(engine, service, entries);
+        for (id, backend) in entries {
+            let Some(holder) = holders.remove(id) else {
+                continue;
+            };
+            let owner = FlowOwner {
+                service: service.name.clone(),
+                backend: holder.name,
+                entry: service_entry,
+            };
+            owners.insert((*id, backend.generation), owner);
+        }
+    }
+    owners
+}
+
+/// The entries of the flow table.
+fn table(_engine: &Engine) -> impl Iterator<Item = TableEntry> + use<> {
+    std::iter::empty()
+}
+
+/// The clock of the flow table ([`lb_common::kernel::Kernel::now_s`]): `bpf_ktime_get_coarse_ns` is
+/// `CLOCK_MONOTONIC_COARSE`. Unit: seconds.
+fn now_s() -> u32 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
+    // Every Linux has this clock.
+    now.map_or(0, |now| now.tv_sec() as u32)
+}
