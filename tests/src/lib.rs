@@ -12,19 +12,23 @@
 //!   are made of.
 //!
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
-//! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures.
+//! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures;
+//!   `generator` makes frames of many flows.
 //!
 //! What a test creates is gone when its values are dropped, by a panic too; what a killed process
 //! left behind is removed by the next one that creates a namespace ([`netns::Netns::create`]).
 
 pub mod capture;
 pub mod client;
+pub mod cpu;
 #[cfg(feature = "datapath")]
 pub mod datapath;
 #[cfg(feature = "e2e")]
 pub mod disruption;
 pub mod dns;
 pub mod echo;
+#[cfg(feature = "bpf")]
+pub mod generator;
 pub mod http;
 pub mod http_backend;
 pub mod lbd;

@@ -20,6 +20,21 @@ pub fn xdp_mode(netns: &Netns, interface: &str) -> Result<Option<&'static str>> 
     })
 }
 
+/// The Ethernet address of an interface.
+pub fn link_address(netns: &Netns, interface: &str) -> Result<[u8; 6]> {
+    let links = netns.ip_json(&["link", "show", "dev", interface])?;
+    let text = links[0]["address"].as_str().unwrap_or("");
+    let mut bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let mut address = [0; 6];
+    for byte in &mut address {
+        let next = bytes
+            .next()
+            .with_context(|| format!("{interface}: address {text:?}"))?;
+        *byte = next.with_context(|| format!("{interface}: address {text:?}"))?;
+    }
+    Ok(address)
+}
+
 /// An address on an interface: itself, and the length of its prefix.
 pub type Address = (IpAddr, u64);
 

@@ -38,11 +38,18 @@ const IFINFO_LEN: usize = 16;
 
 /// Attaches the program to an interface.
 pub fn attach(netns: &Netns, interface: &str) -> Result<()> {
+    attach_program(netns, interface, &PROGRAM)
+}
+
+/// Attaches a program without maps, in the place of what is there. Its instructions are in the
+/// kernel's format (linux/bpf.h, `struct bpf_insn`), each a little-endian word.
+pub fn attach_program(netns: &Netns, interface: &str, instructions: &[u64]) -> Result<()> {
     let index = netns.interface_index(interface)?;
-    let program = load().context("the kernel refuses an XDP program of two instructions")?;
+    let program = load(instructions)
+        .with_context(|| format!("the kernel refuses the XDP program {instructions:#018x?}"))?;
     netns.run(|| set_link(index, &program))?.with_context(|| {
         format!(
-            "cannot attach XDP_PASS to {interface} in {} in native mode",
+            "cannot attach XDP to {interface} in {} in native mode",
             netns.name()
         )
     })
@@ -63,16 +70,16 @@ struct ProgLoadAttr {
     prog_flags: u32,
 }
 
-fn load() -> io::Result<OwnedFd> {
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let attr = ProgLoadAttr {
         prog_type: BPF_PROG_TYPE_XDP,
-        insn_count: 2,
-        insns: PROGRAM.as_ptr() as u64,
+        insn_count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        insns: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         ..ProgLoadAttr::default()
     };
-    // SAFETY: `attr` is the head of a `bpf_attr` of the size given; its pointers are to statics
-    // that outlive the call.
+    // SAFETY: `attr` is the head of a `bpf_attr` of the size given; its pointers are to a
+    // static and to the instructions, which outlive the call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,

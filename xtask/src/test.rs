@@ -21,6 +21,8 @@ use crate::toolchain::Rustc;
 use crate::workspace::Workspace;
 use crate::{build, cargo, packages, progress};
 
+/// Everything that the laboratory can be built with.
+const LAB_FEATURES: &str = "bench,e2e";
 /// End-to-end tests at a time: each builds a network and starts several servers.
 const E2E_THREADS: &str = "2";
 
@@ -209,14 +211,15 @@ fn test_commands(workspace: &Workspace, layer: Layer, targets: &[String]) -> Res
     Ok(commands)
 }
 
-/// The workspace, and lb-bench, which plain cargo does not build: its own tests need no root either.
+/// The workspace, and the laboratory with all of its parts, which plain cargo does not build: their own
+/// tests need no root either.
 fn unit_commands(workspace: &Workspace) -> Vec<Command> {
     let mut plain = cargo_test(workspace);
-    plain.arg("--workspace");
-    let mut bench = cargo_test(workspace);
-    bench.args(["--package", "lb-lab", "--features", "bench"]);
-    bench.args(["--bin", "lb-bench"]);
-    vec![plain, bench]
+    plain.args(["--workspace", "--exclude", "lb-lab"]);
+    let mut lab = cargo_test(workspace);
+    lab.args(["--package", "lb-lab", "--features", LAB_FEATURES]);
+    lab.args(["--lib", "--bins", "--test", "datapath"]);
+    vec![plain, lab]
 }
 
 /// The engine with the XDP program in it.

@@ -1,9 +1,7 @@
 //! The benchmark: what a packet costs in the datapath. Run by `cargo xtask bench`.
 
-mod cpu;
 mod datapath;
 mod facts;
-mod generator;
 mod pktgen;
 mod report;
 mod scenario;
@@ -13,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
+use lb_lab::{cpu, generator};
 
 #[derive(Parser)]
 #[command(name = "lb-bench", about = "What a packet costs in the datapath")]

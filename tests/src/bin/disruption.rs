@@ -58,6 +58,9 @@ struct Args {
     /// New connections a second in each scheduler and family
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     newcomers: u32,
+    /// A SYN flood all the time, of so many frames a second [1000000 if no number is given]
+    #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "1000000")]
+    flood: Option<u32>,
     /// Where random changes begin
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -160,6 +163,7 @@ fn run_plan(args: &Args, forward: Forward) -> Result<RunPlan> {
         events: or_all(&args.events),
         seed: args.seed,
         other_build: args.other_build.clone(),
+        flood_pps: args.flood,
     })
 }
 

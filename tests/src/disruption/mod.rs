@@ -7,6 +7,7 @@
 mod backends;
 mod daemon;
 pub mod event;
+pub mod flood;
 pub mod lane;
 pub mod outcome;
 pub mod record;

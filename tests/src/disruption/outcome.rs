@@ -100,6 +100,18 @@ impl LaneOutcome {
     }
 }
 
+/// What goes on beside the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing.
+    Fair,
+    /// A SYN flood.
+    Flood,
+}
+
+/// Under a flood, one in so many new connections may fail.
+const NEW_FOR_A_FAILED_ONE: u64 = 100;
+
 /// A step in one forwarding mode.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -108,7 +120,9 @@ pub struct Row {
     /// What it must not cost.
     pub concerns: Concerns,
     /// `dsr`, `nat`, or the name of what is compared with.
-    pub forward: &'static str,
+    pub mode: &'static str,
+    /// What else was going on.
+    pub weather: Weather,
     /// TCP segments that client and backends sent once more.
     pub retransmitted: u64,
     /// How long the step took. Unit: seconds.
@@ -134,18 +148,44 @@ impl Row {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (lane, outcome) in &self.lanes {
-            let place = format!("{} {lane}, {}", self.forward, self.step);
+            let place = format!("{} {lane}, {}", self.mode_text(), self.step);
             if outcome.broken > 0 {
                 let (broken, how) = (outcome.broken, &outcome.broken_how);
                 let examples = &outcome.examples;
                 faults.push(format!("{place}: {broken} broken: {how:?}, {examples:?}"));
             }
-            if self.concerns == Concerns::Daemon && outcome.lost > 0 {
-                let (lost, sent) = (outcome.lost, outcome.sent);
-                faults.push(format!("{place}: {lost} of {sent} datagrams lost"));
-            }
+            faults.extend(
+                self.other_fault(outcome)
+                    .map(|fault| format!("{place}: {fault}")),
+            );
         }
         faults
+    }
+
+    /// The mode, and the flood if there was one.
+    pub fn mode_text(&self) -> String {
+        match self.weather {
+            Weather::Fair => self.mode.to_owned(),
+            Weather::Flood => format!("{}, flood", self.mode),
+        }
+    }
+
+    /// Beside broken connections: in fair weather the daemon loses no packet; under a flood new
+    /// connections succeed, unless a backend is dead and nobody knows yet.
+    fn other_fault(&self, outcome: &LaneOutcome) -> Option<String> {
+        let (failed, all) = (outcome.new_failed, outcome.new_ok + outcome.new_failed);
+        match (self.weather, self.concerns) {
+            (Weather::Fair, Concerns::Daemon) if outcome.lost > 0 => {
+                let (lost, sent) = (outcome.lost, outcome.sent);
+                Some(format!("{lost} of {sent} datagrams lost"))
+            }
+            (Weather::Flood, _) if outcome.died_with_backend == 0 => {
+                let is_fault = failed * NEW_FOR_A_FAILED_ONE > all;
+                let how = &outcome.new_failed_how;
+                is_fault.then(|| format!("{failed} of {all} new connections failed: {how:?}"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -179,5 +219,84 @@ impl Serialize for LaneOutcome {
             longest_gap_ms: self.longest_gap.as_millis(),
         }
         .serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disruption::traffic::{Breakage, Broken, Group, Stream};
+
+    /// Ten flows: one of web1 and two of web2 broken; 100 newcomers, two of which failed; a stream of
+    /// web2 that lost 4.
+    fn counts() -> Counts {
+        let broken = |backend| Broken {
+            lane: Lane::ALL[0],
+            group: Group::Active,
+            backend,
+            breakage: Breakage::Reset,
+        };
+        Counts {
+            broken: vec![broken(1), broken(2), broken(2)],
+            new_ok: 98,
+            new_failed: [("reset", 2)].into(),
+            streams: [(
+                7,
+                Stream {
+                    backend: 2,
+                    sent: 50,
+                    answered: 46,
+                },
+            )]
+            .into(),
+            longest_gap: [(1, Duration::from_millis(3)), (2, Duration::from_secs(9))].into(),
+            ..Counts::default()
+        }
+    }
+
+    fn row(concerns: Concerns, weather: Weather, counts: &Counts, dead: &[u8]) -> Row {
+        Row {
+            step: "something",
+            concerns,
+            mode: "dsr",
+            weather,
+            retransmitted: 0,
+            acted_s: 0.0,
+            settled_s: 0.0,
+            lanes: [(Lane::ALL[0], LaneOutcome::new(10, counts, dead))].into(),
+        }
+    }
+
+    #[test]
+    fn what_a_dead_backend_takes_along_is_counted_apart() {
+        let outcome = LaneOutcome::new(10, &counts(), &[2]);
+        assert_eq!((outcome.broken, outcome.died_with_backend), (1, 2));
+        assert_eq!((outcome.sent, outcome.lost), (0, 0));
+        assert_eq!(outcome.longest_gap, Duration::from_millis(3));
+        let outcome = LaneOutcome::new(10, &counts(), &[]);
+        assert_eq!((outcome.broken, outcome.died_with_backend), (3, 0));
+        assert_eq!((outcome.sent, outcome.lost), (50, 4));
+    }
+
+    #[test]
+    fn faults_are_what_the_step_and_the_weather_must_not_cost() {
+        let fault_count =
+            |concerns, weather, counts: &Counts| row(concerns, weather, counts, &[]).faults().len();
+        let (backends, daemon) = (Concerns::Backends, Concerns::Daemon);
+        assert_eq!(fault_count(backends, Weather::Fair, &counts()), 1);
+        assert_eq!(fault_count(daemon, Weather::Fair, &counts()), 2);
+        let unbroken = Counts {
+            broken: Vec::new(),
+            ..counts()
+        };
+        assert_eq!(fault_count(backends, Weather::Fair, &unbroken), 0);
+        assert_eq!(fault_count(daemon, Weather::Fair, &unbroken), 1);
+        assert_eq!(fault_count(daemon, Weather::Flood, &unbroken), 1);
+        let one_failed = Counts {
+            new_ok: 99,
+            new_failed: [("reset", 1)].into(),
+            ..unbroken
+        };
+        assert_eq!(fault_count(daemon, Weather::Flood, &one_failed), 0);
     }
 }

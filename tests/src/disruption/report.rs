@@ -63,7 +63,7 @@ pub fn line(row: &Row) -> String {
     format!(
         "{}, {}: {} connections, {} broken, {} new ({} failed), {} of {} datagrams lost, longest gap \
          {} ms, {} segments repeated; took {:.1} s, settled after {:.1} s\n{faults}",
-        row.forward,
+        row.mode_text(),
         row.step,
         total.connections,
         total.broken,
@@ -82,7 +82,7 @@ fn cells(row: &Row) -> [String; HEADINGS.len()] {
     let total = row.total();
     [
         row.step.to_owned(),
-        row.forward.to_owned(),
+        row.mode_text(),
         total.connections.to_string(),
         total.broken.to_string(),
         total.died_with_backend.to_string(),
@@ -111,7 +111,7 @@ fn row_json(row: &Row) -> Value {
         .collect();
     json!({
         "step": row.step,
-        "forward": row.forward,
+        "mode": row.mode_text(),
         "tcp_segments_retransmitted": row.retransmitted,
         "acted_s": row.acted_s,
         "settled_s": row.settled_s,

@@ -7,8 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::event::{Event, Step};
+use super::flood::Flood;
 use super::lane::{Lane, forward_word};
-use super::outcome::{LaneOutcome, Row};
+use super::outcome::{LaneOutcome, Row, Weather};
 use super::scene::Scene;
 use super::stage::{Stage, StagePlan};
 use super::traffic::{Traffic, TrafficPlan};
@@ -26,6 +27,8 @@ pub struct RunPlan {
     pub seed: u64,
     /// The directory of another build of lbd.
     pub other_build: Option<PathBuf>,
+    /// A SYN flood of so many frames a second, all the time.
+    pub flood_pps: Option<u32>,
 }
 
 /// What a run has found.
@@ -42,6 +45,14 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Findings> {
     let mut stage = Stage::start(plan.stage.clone()).context("cannot set the stage")?;
     let netns = stage.net.client.netns();
     let mut traffic = Traffic::start(netns, plan.traffic.clone())?;
+    let flood = plan
+        .flood_pps
+        .map(|pps| Flood::start(&stage.net, pps))
+        .transpose()?;
+    let weather = match flood {
+        Some(_) => Weather::Flood,
+        None => Weather::Fair,
+    };
     let mut findings = Findings::default();
     for step in plan.events.iter().flat_map(|event| event.steps()) {
         let scene = Scene {
@@ -55,17 +66,24 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Findings> {
         let row = take_step(step, scene, &mut findings.notes)
             .with_context(|| format!("{}, {}", forward_word(plan.stage.forward), step.name))
             .with_context(|| format!("log of lbd:\n{}", stage.lbd.log_tail()));
-        let row = row?;
+        let row = Row { weather, ..row? };
         tell(&row);
         findings.rows.push(row);
         traffic.refill()?;
+    }
+    if let Some(flood) = flood {
+        let report = flood.stop(&stage.net)?;
+        findings
+            .notes
+            .push(format!("{}: {report}", forward_word(plan.stage.forward)));
     }
     Ok(findings)
 }
 
 /// Every flow proves to be alive, the step happens, everything settles, and they prove it again.
 fn take_step(step: &Step, mut scene: Scene<'_>, notes: &mut Vec<String>) -> Result<Row> {
-    let connections = scene.traffic.prove()?;
+    let connections = scene.traffic.standing();
+    scene.traffic.prove()?;
     let retransmitted_before = scene.stage.retransmitted()?;
     let began = Instant::now();
     (step.act)(&mut scene)?;
@@ -85,7 +103,8 @@ fn take_step(step: &Step, mut scene: Scene<'_>, notes: &mut Vec<String>) -> Resu
     Ok(Row {
         step: step.name,
         concerns: step.concerns,
-        forward: forward_word(scene.stage.net.forward()),
+        mode: forward_word(scene.stage.net.forward()),
+        weather: Weather::Fair,
         retransmitted: scene.stage.retransmitted()? - retransmitted_before,
         acted_s,
         settled_s,

@@ -40,7 +40,7 @@ struct Program {
 
 const DISRUPTION: Program = Program {
     name: "lb-disruption",
-    features: "e2e,bpf",
+    features: "e2e",
 };
 const SIM: Program = Program {
     name: "lb-sim",

@@ -128,9 +128,13 @@ impl Traffic {
         Ok(())
     }
 
-    /// Has every flow prove that it is alive; those that are not break. Returns flows that stand, by
-    /// lane.
-    pub fn prove(&self) -> Result<BTreeMap<Lane, usize>> {
+    /// Flows that stand, by lane.
+    pub fn standing(&self) -> BTreeMap<Lane, usize> {
+        self.ledger.standing()
+    }
+
+    /// Has every flow prove that it is alive; those that are not break.
+    pub fn prove(&self) -> Result<()> {
         let round = *self.rounds.borrow() + 1;
         self.rounds
             .send(round)
@@ -147,8 +151,7 @@ impl Traffic {
                 "{} flows neither prove nor break: {first:?} …",
                 unproved.len()
             )
-        })?;
-        Ok(self.ledger.standing())
+        })
     }
 
     /// Ends an event: what happens from now on belongs to the next one. Waits for the newcomers and

@@ -1,25 +1,28 @@
-//! The wrapper programs: a fresh frame of a random flow for each run of the program under test.
+//! The benchmark's wrapper programs: a fresh frame of a random flow for each run of the program under
+//! test, and live frames for floods.
 
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use lb_common::bench::{FRAME_WORDS, SEND_STAMP_INTERVAL, SendLog, Settings};
-use lb_lab::datapath::frame::Frame;
-use lb_lab::datapath::kernel::{Plain, object_path};
+
+use crate::datapath::frame::Frame;
+use crate::datapath::kernel::{Plain, object_path};
 
 /// The object with the wrapper programs, loaded.
-pub(crate) struct Generator {
+#[derive(Debug)]
+pub struct Generator {
     ebpf: Ebpf,
 }
 
 /// What frames are made of.
 #[derive(Clone, Debug)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     /// The frame of flow 0.
-    pub(crate) frame: Frame,
+    pub frame: Frame,
     /// Flows, a power of two.
-    pub(crate) flow_count: u32,
+    pub flow_count: u32,
 }
 
 /// Frames that live frames are made in at once: as many as a driver's poll takes (`NAPI_POLL_WEIGHT`),
@@ -28,7 +31,7 @@ const LIVE_BATCH: u32 = 64;
 
 /// How flows follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// Each once, one after the other.
     Sequential,
     /// At random.
@@ -37,7 +40,7 @@ pub(crate) enum Order {
 
 impl Generator {
     /// Loads the wrapper programs.
-    pub(crate) fn load() -> Result<Self> {
+    pub fn load() -> Result<Self> {
         let path = object_path("lb-ebpf-bench");
         let object = std::fs::read(&path)
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
@@ -50,7 +53,7 @@ impl Generator {
     }
 
     /// One of the wrapper programs.
-    pub(crate) fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+    pub fn program(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self
             .ebpf
             .program_mut(name)
@@ -59,7 +62,7 @@ impl Generator {
     }
 
     /// A handle on a wrapper program as something to put under test.
-    pub(crate) fn handle(&mut self, name: &str) -> Result<ProgramFd> {
+    pub fn handle(&mut self, name: &str) -> Result<ProgramFd> {
         Ok(self.program(name)?.fd()?.try_clone()?)
     }
 
@@ -99,7 +102,7 @@ impl Generator {
 
     /// Runs the program under test `count` times, each time on a fresh frame. Returns the last
     /// run's action.
-    pub(crate) fn run(
+    pub fn run(
         &mut self,
         program: &ProgramFd,
         traffic: &Traffic,
@@ -119,7 +122,7 @@ impl Generator {
 
     /// Sends `count` live frames of random flows out of the interface `ifindex` of the calling
     /// thread's network namespace. `count` is a multiple of [`SEND_STAMP_INTERVAL`].
-    pub(crate) fn send(&mut self, traffic: &Traffic, ifindex: u32, count: u32) -> Result<SendLog> {
+    pub fn send(&mut self, traffic: &Traffic, ifindex: u32, count: u32) -> Result<SendLog> {
         ensure!(
             u64::from(count).is_multiple_of(SEND_STAMP_INTERVAL),
             "{count} frames: not a multiple of {SEND_STAMP_INTERVAL}, so their end would go unseen"
@@ -139,7 +142,7 @@ impl Generator {
     }
 
     /// Frames that `count_and_drop` has seen so far.
-    pub(crate) fn seen_count(&mut self) -> Result<u64> {
+    pub fn seen_count(&mut self) -> Result<u64> {
         let map = self.ebpf.map_mut("SEEN").context("no map SEEN")?;
         let seen: PerCpuArray<&mut MapData, u64> = map.try_into()?;
         Ok(seen.get(&0, 0)?.iter().sum())
