@@ -15,6 +15,9 @@ use super::error::ApiError;
 /// Largest request body: a service with its 2,048 backends at ~100 bytes each. Unit: bytes.
 pub(super) const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Largest request body with a config file: some ten thousand backends. Unit: bytes.
+pub(super) const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A JSON body. The content type is not asked for: the socket is no place for browsers, and curl
 /// sends another one by default.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -31,7 +34,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 fn unread(rejection: BytesRejection) -> ApiError {
     match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            let message = format!("the request body is larger than {BODY_BYTES_MAX} bytes");
+            let message = format!(
+                "the request body is too large: at most {BODY_BYTES_MAX} bytes, or \
+                 {CONFIG_BYTES_MAX} with a config file"
+            );
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         }
         other => {

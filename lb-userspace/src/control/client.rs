@@ -122,6 +122,19 @@ impl Client {
         self.request(Method::PATCH, path, body).await
     }
 
+    /// PUT.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = self.encode(body)?;
+        self.request(Method::PUT, path, body).await
+    }
+
     /// DELETE.
     ///
     /// # Errors

@@ -36,6 +36,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message)
     }
 
+    /// A request that makes no sense.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
     /// A field of the request that makes no sense.
     pub(super) fn field(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tracing::info;
 
 use crate::engine::{EngineError, EngineHandle, Outcome};
-use crate::model::{Backend, Change, Keyword, Service};
+use crate::model::{AdminState, Backend, Change, Health, Keyword, Service, Urgency};
 
 /// Has the engine make a change, and logs it when it is made. Both happen in a task of their own: a
 /// client that hangs up does not keep a change out of the log.
@@ -68,6 +68,25 @@ impl Told {
         Self::of_backend(service, &before.name, event)
     }
 
+    pub(super) fn backend_admin(
+        service: &str,
+        before: &Backend,
+        admin: AdminState,
+        urgency: Urgency,
+    ) -> Self {
+        let haste = match urgency {
+            Urgency::Planned => "",
+            Urgency::Immediate => " at once",
+        };
+        let event = format!("{} -> {}{haste}", before.admin.word(), admin.word());
+        Self::of_backend(service, &before.name, event)
+    }
+
+    pub(super) fn backend_health(service: &str, before: &Backend, health: Health) -> Self {
+        let event = format!("health {} -> {}", before.health.word(), health.word());
+        Self::of_backend(service, &before.name, event)
+    }
+
     pub(super) fn backend_removed(service: &str, backend: &str) -> Self {
         Self::of_backend(service, backend, "removed".to_owned())
     }
@@ -120,6 +139,9 @@ mod tests {
             Told::service_removed("web"),
             Told::backend_added("web", web1),
             Told::backend_weighted("web", web1, 7),
+            Told::backend_admin("web", web1, AdminState::Drain, Urgency::Immediate),
+            Told::backend_admin("web", web1, AdminState::Maint, Urgency::Planned),
+            Told::backend_health("web", web1, Health::Down),
             Told::backend_removed("web", "web1"),
         ];
         assert_eq!(
@@ -129,6 +151,9 @@ mod tests {
                 "service `web` removed",
                 "service `web`, backend `web1` added: 2001:db8::11 port 80 weight 100",
                 "service `web`, backend `web1` weight 100 -> 7",
+                "service `web`, backend `web1` ready -> drain at once",
+                "service `web`, backend `web1` ready -> maint",
+                "service `web`, backend `web1` health unknown -> down",
                 "service `web`, backend `web1` removed",
             ]
         );

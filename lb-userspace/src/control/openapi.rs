@@ -24,7 +24,15 @@ use super::routes;
         routes::add_backend,
         routes::show_backend,
         routes::set_backend,
-        routes::remove_backend
+        routes::remove_backend,
+        routes::lives::show_admin,
+        routes::lives::set_admin,
+        routes::lives::show_health,
+        routes::lives::set_health,
+        routes::lives::show_ring,
+        routes::lives::list_flows,
+        routes::plan::plan,
+        routes::plan::config_diff
     ),
     components(schemas(Changed, Refusal))
 )]

@@ -1,7 +1,16 @@
 //! What goes over the socket. The comments are the descriptions in the OpenAPI document.
 
+mod lives;
+mod plan;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use lives::{
+    Admin, AdminChange, BackendFlows, Flow, FlowCounts, Flows, Health, HealthChange,
+    LeavingBackend, Ring, RingShare,
+};
+pub use plan::{Breakage, ConfigFile, Plan, PlanRequest, ServicePlan, SlotMove};
 
 /// The state of the node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -111,6 +120,16 @@ pub struct Service {
     pub idle_timeout_s: u32,
     /// Slots of a Maglev ring, as configured.
     pub ring_slots: u32,
+    /// Where UDP flows go when the ring changes: `pinned` or `hash`; null for TCP.
+    pub flow: Option<String>,
+    /// Seconds that a backend's weight takes to grow to its full size; 0 = it has it at once.
+    pub slow_start_s: u32,
+    /// Flows of backends that are down: `keep` or `reset`.
+    pub on_down: String,
+    /// Flows of backends that are removed or in maintenance: `keep`, `reset` or `drop`.
+    pub on_remove: String,
+    /// New flows while no backend is eligible: `last_good`, `reset` or `drop`.
+    pub on_all_down: String,
     /// Slots of the ring in force; 0 without a backend.
     pub ring_len: u32,
     /// The interface that the VIP was added to; null if that is left to others.
@@ -121,6 +140,8 @@ pub struct Service {
     pub drops: Vec<Drop>,
     /// The backends by name.
     pub backends: Vec<Backend>,
+    /// Backends that were removed, and stay until their flows have ended.
+    pub leaving: Vec<LeavingBackend>,
 }
 
 /// The backends of a service.
@@ -128,6 +149,8 @@ pub struct Service {
 pub struct Backends {
     /// By name.
     pub backends: Vec<Backend>,
+    /// Backends that were removed, and stay until their flows have ended.
+    pub leaving: Vec<LeavingBackend>,
 }
 
 /// A backend.
@@ -143,6 +166,14 @@ pub struct Backend {
     pub port: u16,
     /// Its weight.
     pub weight: u32,
+    /// Its group: 0 = no backup; 1 to 9 = it gets new flows only while nobody of a lower group can.
+    pub backup: u8,
+    /// What the operator has decided: `ready`, `drain` or `maint`.
+    pub admin: String,
+    /// Whether it answers: `up`, `down`, or `unknown`, which counts as up.
+    pub health: String,
+    /// Whether it may get new flows: ready, not down, of the active backup group.
+    pub is_eligible: bool,
     /// Slots of the ring that it holds.
     pub slots: u32,
     /// Its part of the ring, 0 to 1.

@@ -40,6 +40,14 @@ pub(super) fn backend(new: NewBackend) -> Result<BackendDraft, ApiError> {
     })
 }
 
+/// The word in the field `state`.
+pub(super) fn state<K: Keyword>(word: &str) -> Result<K, ApiError> {
+    K::from_word(word).map_err(|unknown| {
+        let message = format!("{unknown} ({})", unknown.help());
+        ApiError::field("state", message)
+    })
+}
+
 fn address(field: &str, written: &str) -> Result<std::net::IpAddr, ApiError> {
     text::address(written)
         .map_err(|error| ApiError::field(field, format!("{} ({})", error.message, error.help)))

@@ -1,5 +1,8 @@
 //! One function for each path and method.
 
+pub(super) mod lives;
+pub(super) mod plan;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -16,7 +19,7 @@ use super::{journal, read, view};
 use crate::engine::EngineHandle;
 use crate::engine::snapshot::{ServiceState, Snapshot};
 use crate::model::draft::{BackendDraft, Field};
-use crate::model::{Change, ModelError, backend_from, service_from};
+use crate::model::{self, Change, ModelError, backend_from, service_from};
 use crate::suggest::closest;
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -113,8 +116,11 @@ pub(super) async fn list_backends(
     Names(service): Names<String>,
 ) -> Answer<Backends> {
     let snapshot = engine.snapshot().await?;
-    let backends = view::backends(find(&snapshot, &service)?);
-    Ok(Json(Backends { backends }))
+    let state = find(&snapshot, &service)?;
+    Ok(Json(Backends {
+        backends: view::backends(state),
+        leaving: view::leaving(state),
+    }))
 }
 
 /// Adds a backend to a service.
@@ -193,11 +199,7 @@ pub(super) async fn set_backend(
     let snapshot = engine.snapshot().await?;
     let known = &find(&snapshot, &service)?.service;
     let before = known.backend(&backend)?;
-    let reweighted = BackendDraft {
-        weight: Field::Given(change.weight),
-        ..BackendDraft::from(before)
-    };
-    let weight = backend_from(known, reweighted)?.weight;
+    let weight = reweighted(known, before, change.weight)?;
     let told = Told::backend_weighted(&service, before, weight);
     let change = Change::SetBackendWeight {
         service,
@@ -262,6 +264,19 @@ fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s ServiceState, Mode
             known: closest(name, names).map(str::to_owned),
         }
     })
+}
+
+/// A new weight of a backend, checked.
+fn reweighted(
+    service: &model::Service,
+    backend: &model::Backend,
+    weight: i64,
+) -> Result<u32, ModelError> {
+    let draft = BackendDraft {
+        weight: Field::Given(weight),
+        ..BackendDraft::from(backend)
+    };
+    Ok(backend_from(service, draft)?.weight)
 }
 
 /// A backend of the model that the engine reports no state for.

@@ -3,15 +3,15 @@
 use std::future::Future;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
 
-use super::body::BODY_BYTES_MAX;
+use super::body::{BODY_BYTES_MAX, CONFIG_BYTES_MAX};
 use super::connections::{self, Bounds};
 use super::openapi::Document;
-use super::routes;
+use super::routes::{self, lives, plan};
 use crate::engine::EngineHandle;
 
 /// All paths.
@@ -38,6 +38,21 @@ pub(super) fn router(engine: EngineHandle) -> Router {
             get(routes::show_backend)
                 .patch(routes::set_backend)
                 .delete(routes::remove_backend),
+        )
+        .route(
+            "/v1/services/{service}/backends/{backend}/admin",
+            get(lives::show_admin).put(lives::set_admin),
+        )
+        .route(
+            "/v1/services/{service}/backends/{backend}/health",
+            get(lives::show_health).put(lives::set_health),
+        )
+        .route("/v1/services/{service}/ring", get(lives::show_ring))
+        .route("/v1/flows", get(lives::list_flows))
+        .route("/v1/plan", post(plan::plan))
+        .route(
+            "/v1/config/diff",
+            post(plan::config_diff).layer(DefaultBodyLimit::max(CONFIG_BYTES_MAX)),
         )
         .fallback(routes::no_such_path)
         .method_not_allowed_fallback(routes::no_such_method)

@@ -1,5 +1,7 @@
 //! Snapshots of the engine → answers.
 
+mod lives;
+
 use lb_common::abi;
 use lb_common::drop_reason::DropReason;
 
@@ -9,7 +11,9 @@ use super::proto::{
     Stats, Status,
 };
 use crate::engine::snapshot::{self, BackendState, InterfaceState, ServiceState, Snapshot};
-use crate::model::Keyword;
+use crate::model::{Keyword, Protocol};
+
+pub(super) use lives::{admin, flows, leaving, plan, ring};
 
 /// The state of the node.
 pub(super) fn status(snapshot: &Snapshot) -> Status {
@@ -67,11 +71,17 @@ pub(super) fn service(state: &ServiceState) -> Service {
         forward: service.forward.word().to_owned(),
         idle_timeout_s: service.idle_timeout_s,
         ring_slots: service.ring_slots,
+        flow: (service.protocol == Protocol::Udp).then(|| service.policies.flow.word().to_owned()),
+        slow_start_s: service.policies.slow_start_s,
+        on_down: service.policies.on_down.word().to_owned(),
+        on_remove: service.policies.on_remove.word().to_owned(),
+        on_all_down: service.policies.on_all_down.word().to_owned(),
         ring_len: state.ring_len,
         vip_interface: state.vip_interface.clone(),
         counters: sum(&state.backends),
         drops: drops(&state.drops),
         backends: backends(state),
+        leaving: leaving(state),
     }
 }
 
@@ -91,6 +101,10 @@ fn backend(service: &ServiceState, state: &BackendState) -> Backend {
         address: backend.address.to_string(),
         port: backend.port,
         weight: backend.weight,
+        backup: backend.backup,
+        admin: backend.admin.word().to_owned(),
+        health: backend.health.word().to_owned(),
+        is_eligible: service.service.is_eligible(backend),
         slots: state.slots,
         share: match service.ring_len {
             0 => 0.0,

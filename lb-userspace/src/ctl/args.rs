@@ -1,5 +1,8 @@
 //! The words of the command line.
 
+mod lives;
+mod plan;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,9 @@ use crate::control::SOCKET_DEFAULT;
 use crate::model::{
     ForwardMode, Keyword, OnAllDown, OnDown, OnRemove, Protocol, Scheduler, UdpFlow, text,
 };
+
+pub(super) use lives::{Drain, FlowCommand, FlowsOf, HealthCommand, RingCommand, TakeOut};
+pub(super) use plan::{ConfigCommand, PlanBackend, PlanCommand, PlanService};
 
 /// Controls lbd, the load balancer's daemon.
 #[derive(Debug, Parser)]
@@ -36,8 +42,8 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not reachable";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not \
+                          reachable; of `drain --wait`: 4 flows are left, 5 none is known but some may be left";
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -55,6 +61,21 @@ pub(super) enum Command {
     /// The machines behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Whether backends answer, for checkers outside of lbd
+    #[command(subcommand)]
+    Health(HealthCommand),
+    /// Flows on record
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// Rings: which slots belong to which backend
+    #[command(subcommand)]
+    Ring(RingCommand),
+    /// Tells what a change would do, and makes none
+    #[command(subcommand)]
+    Plan(PlanCommand),
+    /// Config files
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// The node: interfaces, maps, drops
     Status,
     /// Counters of services and backends
@@ -146,6 +167,19 @@ pub(super) enum BackendCommand {
         #[arg(long)]
         weight: u32,
     },
+    /// Changes a backend's weight
+    Weight {
+        #[command(flatten)]
+        backend: BackendName,
+        /// The new weight, 1 to 1000
+        weight: u32,
+    },
+    /// Gives a backend no new flows; those that it has are kept
+    Drain(Drain),
+    /// Puts a backend back into service
+    Ready(BackendName),
+    /// Gives a backend no new flows, and ends those that it has as on_remove says
+    Maint(TakeOut),
     /// Removes a backend
     Remove(BackendName),
 }

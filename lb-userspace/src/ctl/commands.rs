@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{
     Args, BackendAdd, BackendCommand, BackendName, Command, Output, ServiceAdd, ServiceCommand,
 };
-use super::{Failure, tables, watch};
+use super::{Failure, lives, plan, tables, watch};
 use crate::control::client::{Client, segment};
 use crate::control::proto::{
     Backend, BackendChange, Backends, Changed, NewBackend, NewService, Service, Services, Stats,
@@ -39,7 +39,7 @@ impl<W: Write> Sink<'_, W> {
     }
 
     /// Writes that something was done; warnings go to standard error.
-    fn put_changed(&mut self, changed: &Changed, done: &str) -> Result<(), Failure> {
+    pub(super) fn put_changed(&mut self, changed: &Changed, done: &str) -> Result<(), Failure> {
         self.put(changed, |_| format!("{done}\n"))?;
         if self.output == Output::Table {
             for warning in &changed.warnings {
@@ -60,6 +60,11 @@ pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure
     match args.command {
         Command::Service(command) => service(&client, command, &mut sink).await,
         Command::Backend(command) => backend(&client, command, &mut sink).await,
+        Command::Health(command) => lives::health(&client, command, &mut sink).await,
+        Command::Flow(command) => lives::flow(&client, command, &mut sink).await,
+        Command::Ring(command) => lives::ring(&client, command, &mut sink).await,
+        Command::Plan(command) => plan::plan(&client, command, &mut sink).await,
+        Command::Config(command) => plan::config(&client, command, &mut sink).await,
         Command::Status => {
             let status: Status = client.get("/v1/status").await?;
             sink.put(&status, tables::status)
@@ -130,7 +135,16 @@ async fn backend<W: Write>(
             let backend: Backend = client.get(&backend_path(&name)).await?;
             sink.put(&backend, tables::backend)
         }
-        BackendCommand::Set { backend, weight } => {
+        BackendCommand::Drain(command) => lives::drain(client, command, sink).await,
+        BackendCommand::Ready(name) => {
+            let change = lives::admin_change("ready", false);
+            lives::set_admin(client, &name, &change, sink).await
+        }
+        BackendCommand::Maint(take_out) => {
+            let change = lives::admin_change("maint", take_out.strict);
+            lives::set_admin(client, &take_out.backend, &change, sink).await
+        }
+        BackendCommand::Set { backend, weight } | BackendCommand::Weight { backend, weight } => {
             let change = BackendChange {
                 weight: i64::from(weight),
             };
@@ -151,20 +165,22 @@ async fn backend<W: Write>(
 
 async fn all_backends(client: &Client) -> Result<Backends, Failure> {
     let services: Services = client.get("/v1/services").await?;
-    let backends = services
-        .services
-        .into_iter()
-        .flat_map(|service| service.backends);
-    Ok(Backends {
-        backends: backends.collect(),
-    })
+    let mut all = Backends {
+        backends: Vec::new(),
+        leaving: Vec::new(),
+    };
+    for service in services.services {
+        all.backends.extend(service.backends);
+        all.leaving.extend(service.leaving);
+    }
+    Ok(all)
 }
 
-fn service_path(name: &str) -> String {
+pub(super) fn service_path(name: &str) -> String {
     format!("/v1/services/{}", segment(name))
 }
 
-fn backend_path(name: &BackendName) -> String {
+pub(super) fn backend_path(name: &BackendName) -> String {
     format!(
         "{}/backends/{}",
         service_path(&name.service),
@@ -172,7 +188,7 @@ fn backend_path(name: &BackendName) -> String {
     )
 }
 
-fn new_service(add: ServiceAdd) -> NewService {
+pub(super) fn new_service(add: ServiceAdd) -> NewService {
     NewService {
         name: add.name,
         vip: add.vip.to_string(),
@@ -191,7 +207,7 @@ fn new_service(add: ServiceAdd) -> NewService {
     }
 }
 
-fn new_backend(add: BackendAdd) -> (String, NewBackend) {
+pub(super) fn new_backend(add: BackendAdd) -> (String, NewBackend) {
     let new = NewBackend {
         address: add.address.to_string(),
         name: add.name,

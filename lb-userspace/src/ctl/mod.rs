@@ -3,6 +3,9 @@
 mod args;
 mod commands;
 mod grid;
+mod lives;
+mod lives_tables;
+mod plan;
 mod tables;
 mod units;
 mod watch;
@@ -20,6 +23,12 @@ const EXIT_REFUSED: u8 = 1;
 /// The daemon was not reachable, or gave no usable answer. (Wrong usage is 2, which clap answers.)
 const EXIT_UNREACHABLE: u8 = 3;
 
+/// The time to wait is over, and there are flows left.
+const EXIT_FLOWS_LEFT: u8 = 4;
+
+/// The time to wait is over, no flow is known, and there may be some that are on no record.
+const EXIT_UNCERTAIN: u8 = 5;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -29,6 +38,19 @@ enum Failure {
     Output(#[from] io::Error),
     #[error("cannot write the output as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// The config file, with every mistake drawn.
+    #[error("the config file cannot be used\n{0}")]
+    Config(String),
+    #[error("{subject} was made ready again: nobody waits for its flows to end")]
+    Readied { subject: String },
+    #[error("{waited}: {flows} flows are left")]
+    FlowsLeft { waited: String, flows: u64 },
+    #[error(
+        "{waited}: no flow is known, and there may be some that are on no record until they have \
+         been silent for the idle time-out: certain in {} if nothing else changes",
+        units::duration(*.certain_in_s)
+    )]
+    Uncertain { waited: String, certain_in_s: u64 },
 }
 
 impl Failure {
@@ -36,9 +58,13 @@ impl Failure {
         match self {
             // `lbctl … | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Self::Client(ClientError::Refused(_)) | Self::Output(_) | Self::Json(_) => {
-                EXIT_REFUSED.into()
-            }
+            Self::Client(ClientError::Refused(_))
+            | Self::Output(_)
+            | Self::Json(_)
+            | Self::Config(_)
+            | Self::Readied { .. } => EXIT_REFUSED.into(),
+            Self::FlowsLeft { .. } => EXIT_FLOWS_LEFT.into(),
+            Self::Uncertain { .. } => EXIT_UNCERTAIN.into(),
             Self::Client(
                 ClientError::Unreachable { .. }
                 | ClientError::NoAnswer { .. }

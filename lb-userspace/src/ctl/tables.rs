@@ -4,7 +4,7 @@ use super::grid::Align::{Left, Right};
 use super::grid::{Grid, facts};
 use super::units::{bytes, duration, percent, port};
 use crate::control::proto::{
-    Backend, Backends, Counters, Drop, NextHop, Service, Services, Stats, Status,
+    Backend, Backends, Counters, Drop, LeavingBackend, NextHop, Service, Services, Stats, Status,
 };
 use crate::model::text::write_duration;
 
@@ -70,27 +70,46 @@ pub(super) fn service(service: &Service) -> String {
         ("Idle time-out", write_duration(service.idle_timeout_s)),
         ("Ring", ring),
     ]);
-    if service.backends.is_empty() {
+    text.push_str(&policies(service));
+    if service.backends.is_empty() && service.leaving.is_empty() {
         let name = &service.name;
         text.push_str(&format!(
             "\nno backends; add one: lbctl backend add {name} ADDRESS\n"
         ));
     } else {
         text.push('\n');
-        text.push_str(&backend_grid(&service.backends));
+        text.push_str(&backend_grid(&service.backends, &service.leaving));
     }
     text + &drops(&service.drops)
 }
 
-/// `lbctl backend list`.
-pub(super) fn backends(backends: &Backends) -> String {
-    if backends.backends.is_empty() {
-        return "no backends; add one: lbctl backend add SERVICE ADDRESS\n".to_owned();
+/// What becomes of its flows: on one line, since most services have the defaults.
+fn policies(service: &Service) -> String {
+    let mut words = Vec::new();
+    if let Some(flow) = &service.flow {
+        words.push(format!("flow {flow}"));
     }
-    backend_grid(&backends.backends)
+    if service.slow_start_s > 0 {
+        words.push(format!(
+            "slow_start {}",
+            write_duration(service.slow_start_s)
+        ));
+    }
+    words.push(format!("on_down {}", service.on_down));
+    words.push(format!("on_remove {}", service.on_remove));
+    words.push(format!("on_all_down {}", service.on_all_down));
+    format!("Policies:      {}\n", words.join(", "))
 }
 
-fn backend_grid(backends: &[Backend]) -> String {
+/// `lbctl backend list`.
+pub(super) fn backends(backends: &Backends) -> String {
+    if backends.backends.is_empty() && backends.leaving.is_empty() {
+        return "no backends; add one: lbctl backend add SERVICE ADDRESS\n".to_owned();
+    }
+    backend_grid(&backends.backends, &backends.leaving)
+}
+
+fn backend_grid(backends: &[Backend], leaving: &[LeavingBackend]) -> String {
     let mut grid = Grid::new(&[
         ("SERVICE", Left),
         ("NAME", Left),
@@ -98,6 +117,8 @@ fn backend_grid(backends: &[Backend]) -> String {
         ("PORT", Right),
         ("WEIGHT", Right),
         ("SHARE", Right),
+        ("ADMIN", Left),
+        ("HEALTH", Left),
         ("FLOWS", Right),
         ("PACKETS", Right),
         ("BYTES", Right),
@@ -111,13 +132,40 @@ fn backend_grid(backends: &[Backend]) -> String {
             port(backend.port),
             backend.weight.to_string(),
             percent(backend.share),
+            admin(backend),
+            backend.health.clone(),
             backend.counters.new_flows.to_string(),
             backend.counters.packets.to_string(),
             bytes(backend.counters.bytes),
             next_hop(&backend.next_hop),
         ]);
     }
+    for one in leaving {
+        grid.row([
+            one.service.clone(),
+            one.name.clone(),
+            one.address.clone(),
+            "-".to_owned(),
+            "-".to_owned(),
+            format!("{} slots", one.slots),
+            "leaving".to_owned(),
+            "-".to_owned(),
+            one.counters.new_flows.to_string(),
+            one.counters.packets.to_string(),
+            bytes(one.counters.bytes),
+            "-".to_owned(),
+        ]);
+    }
     grid.draw()
+}
+
+/// The admin state; of a ready backup, whether others come first.
+fn admin(backend: &Backend) -> String {
+    let is_waiting = backend.admin == "ready" && backend.health != "down" && !backend.is_eligible;
+    match (backend.backup, is_waiting) {
+        (0, _) | (_, false) => backend.admin.clone(),
+        (_, true) => format!("{} (backup)", backend.admin),
+    }
 }
 
 /// `lbctl backend show`.
@@ -131,6 +179,15 @@ pub(super) fn backend(backend: &Backend) -> String {
         ("Address", backend.address.clone()),
         ("Port", port(backend.port)),
         ("Weight", backend.weight.to_string()),
+        (
+            "Backup",
+            match backend.backup {
+                0 => "no".to_owned(),
+                group => format!("group {group}"),
+            },
+        ),
+        ("Admin state", admin(backend)),
+        ("Health", backend.health.clone()),
         (
             "Share",
             format!("{}, {} slots", percent(backend.share), backend.slots),

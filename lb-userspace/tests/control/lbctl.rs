@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::fake::Daemon;
 
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Done {
@@ -29,7 +29,7 @@ impl From<Output> for Done {
 }
 
 /// Runs `lbctl` with the words of a line.
-fn lbctl(socket: &Path, line: &str) -> Done {
+pub(crate) fn lbctl(socket: &Path, line: &str) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
     command
         .env("LBCTL_SOCKET", socket)
@@ -39,19 +39,19 @@ fn lbctl(socket: &Path, line: &str) -> Done {
 
 impl Daemon {
     #[track_caller]
-    fn ok(&self, line: &str) -> String {
+    pub(crate) fn ok(&self, line: &str) -> String {
         let done = lbctl(&self.socket, line);
         assert_eq!(done.code, 0, "lbctl {line}: {}", done.stderr);
         done.stdout
     }
 
     #[track_caller]
-    fn json(&self, line: &str) -> Value {
+    pub(crate) fn json(&self, line: &str) -> Value {
         serde_json::from_str(&self.ok(&format!("{line} -o json"))).unwrap()
     }
 
     #[track_caller]
-    fn refused(&self, line: &str) -> String {
+    pub(crate) fn refused(&self, line: &str) -> String {
         let done = lbctl(&self.socket, line);
         assert_eq!(
             (done.code, done.stdout.as_str()),
@@ -66,7 +66,7 @@ impl Daemon {
 const ADD_WEB: &str = "service add web --vip 203.0.113.10 --port 80 --protocol tcp \
                        --scheduler maglev --forward dsr";
 
-fn with_web() -> Daemon {
+pub(crate) fn with_web() -> Daemon {
     let daemon = Daemon::start();
     daemon.ok(ADD_WEB);
     daemon.ok("backend add web 10.0.0.11 --name web1 --weight 300");
@@ -76,7 +76,7 @@ fn with_web() -> Daemon {
 
 /// The cells of the row that begins with these words.
 #[track_caller]
-fn row<'t>(table: &'t str, start: &str) -> Vec<&'t str> {
+pub(crate) fn row<'t>(table: &'t str, start: &str) -> Vec<&'t str> {
     let words = |line: &'t str| line.split_whitespace().collect::<Vec<_>>();
     let start: Vec<_> = start.split(' ').collect();
     let mut rows = table.lines().map(words);
@@ -142,9 +142,12 @@ fn a_backend_is_added_listed_set_shown_and_removed() {
     let list = daemon.ok("backend list web");
     assert_eq!(list, daemon.ok("backend list"));
     let web1 = row(&list, "web web1");
-    assert_eq!(web1[2..7], ["10.0.0.11", "80", "300", "75.0", "%"]);
     assert_eq!(
-        web1[11..],
+        web1[2..9],
+        ["10.0.0.11", "80", "300", "75.0", "%", "ready", "unknown"]
+    );
+    assert_eq!(
+        web1[13..],
         [
             "02:00:00:00:00:0c",
             "on",
@@ -176,19 +179,30 @@ fn every_option_arrives() {
     let daemon = Daemon::start();
     daemon.ok(
         "service add dns --vip 2001:db8::10 --port 53 --protocol udp --scheduler round-robin \
-         --forward nat --idle-timeout 2m --ring-slots 16381",
+         --forward nat --idle-timeout 2m --ring-slots 16381 --flow pinned --slow-start 30s \
+         --on-down reset --on-remove drop --on-all-down drop",
     );
-    daemon.ok("backend add dns 2001:db8::11 --port 5353 --weight 2");
+    daemon.ok("backend add dns 2001:db8::11 --port 5353 --weight 2 --backup 3");
     let dns = daemon.json("service show dns");
     assert_eq!(dns["protocol"], "udp");
     assert_eq!(dns["scheduler"], "round-robin");
     assert_eq!(dns["forward"], "nat");
     assert_eq!(dns["idle_timeout_s"], 120);
+    assert_eq!(
+        (&dns["flow"], &dns["slow_start_s"]),
+        (&"pinned".into(), &30.into())
+    );
+    let policies = daemon.ok("service show dns");
+    assert_eq!(
+        row(&policies, "Policies:")[1..].join(" "),
+        "flow pinned, slow_start 30s, on_down reset, on_remove drop, on_all_down drop"
+    );
     let backend = daemon.json("backend show dns 2001-db8--11-5353");
     assert_eq!(
         (&backend["port"], &backend["weight"]),
         (&Value::from(5353), &Value::from(2))
     );
+    assert_eq!(backend["backup"], 3);
 }
 
 #[test]

@@ -3,4 +3,5 @@
 mod api;
 mod fake;
 mod lbctl;
+mod lives;
 mod refusals;
