@@ -87,13 +87,14 @@ pub(super) fn service(state: &ServiceState) -> Service {
 
 /// The backends of a service.
 pub(super) fn backends(state: &ServiceState) -> Vec<Backend> {
+    let active_group = state.service.active_group();
     let backends = state.backends.iter();
     backends
-        .map(|backend| self::backend(state, backend))
+        .map(|one| backend(state, one, active_group))
         .collect()
 }
 
-fn backend(service: &ServiceState, state: &BackendState) -> Backend {
+fn backend(service: &ServiceState, state: &BackendState, active_group: Option<u8>) -> Backend {
     let backend = &state.backend;
     Backend {
         service: service.service.name.clone(),
@@ -104,7 +105,7 @@ fn backend(service: &ServiceState, state: &BackendState) -> Backend {
         backup: backend.backup,
         admin: backend.admin.word().to_owned(),
         health: backend.health.word().to_owned(),
-        is_eligible: service.service.is_eligible(backend),
+        is_eligible: backend.is_available() && active_group == Some(backend.backup),
         slots: state.slots,
         share: match service.ring_len {
             0 => 0.0,

@@ -27,7 +27,14 @@ impl Service {
         available.map(|backend| backend.backup).min()
     }
 
-    /// Whether new flows go to this backend of the service.
+    /// The backends that new flows may go to, in the order of their names.
+    pub fn eligible(&self) -> impl Iterator<Item = &Backend> {
+        let group = self.active_group();
+        let backends = self.backends.values();
+        backends.filter(move |one| one.is_available() && group == Some(one.backup))
+    }
+
+    /// Whether new flows go to this backend of the service. Of many, [`Self::eligible`] tells sooner.
     pub fn is_eligible(&self, backend: &Backend) -> bool {
         backend.is_available() && self.active_group() == Some(backend.backup)
     }
@@ -41,11 +48,9 @@ pub fn members<'s>(
     service: &'s Service,
     eligible_for_ms: impl Fn(&Backend) -> Option<u64>,
 ) -> Option<Vec<Eligible<'s>>> {
-    let group = service.active_group()?;
-    let backends = service.backends.values();
-    let chosen = backends.filter(|one| one.is_available() && one.backup == group);
+    service.active_group()?;
     let slow_start_ms = u64::from(service.policies.slow_start_s) * 1_000;
-    let members = chosen.map(|backend| Eligible {
+    let members = service.eligible().map(|backend| Eligible {
         backend,
         weight: match eligible_for_ms(backend) {
             Some(since_ms) => slow_start::weight(backend.weight, since_ms, slow_start_ms),

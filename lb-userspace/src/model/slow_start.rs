@@ -64,10 +64,7 @@ impl Eligibility {
         for service in model.services.values() {
             // Of a service where nobody is eligible nothing is known either; it starts at full weight.
             let is_known = self.knows(service);
-            for backend in service.backends.values() {
-                if !service.is_eligible(backend) {
-                    continue;
-                }
+            for backend in service.eligible() {
                 let key = key(service, backend.address, backend.port);
                 let newly = is_known.then_some(now_ms);
                 seen.insert(key, self.since_ms.get(&key).copied().unwrap_or(newly));
