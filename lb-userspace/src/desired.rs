@@ -4,7 +4,7 @@ pub mod ids;
 mod network;
 pub mod ring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bytemuck::Zeroable;
@@ -15,11 +15,13 @@ use lb_common::abi::{
 use lb_common::hash;
 use lb_common::maglev::Member;
 
-use crate::model::{Backend, ForwardMode, Model, Protocol, Scheduler, Service};
+use crate::model::{
+    AdminState, Backend, ForwardMode, Health, Model, OnDown, OnRemove, Protocol, Scheduler, Service,
+};
 use crate::netlink::next_hop::{Hop, Memory, ResolvedHop};
 use crate::netlink::view::View;
 use ids::{Id, Ids, ServiceIdentity};
-use ring::RingSpec;
+use ring::{RingContent, RingSpec};
 
 /// A service's entry, but for the place of its ring, which the plan decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +29,22 @@ pub struct DesiredService {
     id: Id,
     idle_timeout_s: u32,
     tracks_flows: bool,
-    /// What its ring is made of.
-    pub ring: RingSpec,
+    scheduler: Scheduler,
+    new_flows: NewFlows,
+    /// Its ring.
+    pub ring: RingContent,
+}
+
+/// Where a service's flows go: what health, admin states and time have made of its backends.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    /// The ring to be in force.
+    pub ring: RingContent,
+    /// What happens to new flows.
+    pub new_flows: NewFlows,
+    /// Backend ids whose flows are still delivered whatever the policy says: new flows go there until
+    /// another ring is in force.
+    pub held: BTreeSet<u16>,
 }
 
 impl DesiredService {
@@ -40,9 +56,9 @@ impl DesiredService {
             idle_timeout_s: self.idle_timeout_s,
             id: self.id.id,
             generation: self.id.generation,
-            scheduler: self.ring.scheduler as u8,
+            scheduler: self.scheduler as u8,
             tracks_flows: self.tracks_flows as u8,
-            new_flows: NewFlows::Schedule as u8,
+            new_flows: self.new_flows as u8,
             pad: 0,
         }
     }
@@ -86,12 +102,19 @@ pub fn has_nat(model: &Model) -> bool {
         .any(|service| service.forward == ForwardMode::Nat)
 }
 
-/// What the maps should hold for `model`. What has no id in `ids` is left out: call
-/// [`Ids::assign`] first.
-pub fn desired(model: &Model, ids: &Ids, network: &Network) -> Desired {
+/// What the maps should hold for `model`. What has no id in `ids` is left out (call [`Ids::assign`]
+/// first), and so is a service without `steering`, by its name.
+pub fn desired(
+    model: &Model,
+    ids: &Ids,
+    network: &Network,
+    steering: &BTreeMap<String, Steering>,
+) -> Desired {
     let mut desired = Desired::default();
     for service in model.services.values() {
-        add_service(&mut desired, service, ids, network);
+        if let Some(steering) = steering.get(&service.name) {
+            add_service(&mut desired, service, ids, network, steering);
+        }
     }
     if has_nat(model) {
         let (routes, routes_left_out) = network::routes(&network.view, &network.memory);
@@ -103,50 +126,96 @@ pub fn desired(model: &Model, ids: &Ids, network: &Network) -> Desired {
     desired
 }
 
-fn add_service(desired: &mut Desired, service: &Service, ids: &Ids, network: &Network) {
+fn add_service(
+    desired: &mut Desired,
+    service: &Service,
+    ids: &Ids,
+    network: &Network,
+    steering: &Steering,
+) {
     let identity = ServiceIdentity::of(service);
     let Some(id) = ids.service(&identity) else {
         return;
     };
-    let vip = Address::from(service.vip);
-    let mut members = Vec::with_capacity(service.backends.len());
     for backend in service.backends.values() {
         let Some(backend_id) = ids.backend(&identity, backend.address, backend.port) else {
             continue;
         };
-        let entry = backend_entry(service, backend, id, backend_id, network);
+        let mut entry = backend_entry(service, backend, id, backend_id, network);
+        if steering.held.contains(&backend_id.id) {
+            entry.delivery = Delivery::Forward as u8;
+        }
         desired.backends.insert(backend_id.id, entry);
         if service.forward == ForwardMode::Nat {
             let (key, reply) = nat_reply(service, backend, id, backend_id);
             desired.nat_replies.insert(key, reply);
         }
-        members.push(Member {
-            id: backend_id.id,
-            identity: hash::identity(&Address::from(backend.address), backend.port),
-            weight: backend.weight,
-        });
     }
-    members.sort_unstable_by_key(|member| member.identity);
-    let key = EndpointKey::new(vip, service.port.to_be(), protocol_number(service.protocol));
-    let ring = RingSpec {
-        scheduler: service.scheduler,
-        maglev_slots: service.ring_slots,
-        members,
-    };
     let entry = DesiredService {
         id,
         idle_timeout_s: service.idle_timeout_s,
-        tracks_flows: tracks_flows(service),
-        ring,
+        tracks_flows: service.tracks_flows(),
+        scheduler: service.scheduler,
+        new_flows: steering.new_flows,
+        ring: steering.ring.clone(),
     };
-    desired.services.insert(key, entry);
-    *desired.vips.entry(vip).or_default() += 1;
+    desired.services.insert(endpoint_key(service), entry);
+    *desired.vips.entry(Address::from(service.vip)).or_default() += 1;
 }
 
-/// Round robin cannot tell from a packet where its flow went, and UDP has no SYN that would tell a
-/// new flow from an old one when the ring changes.
-fn tracks_flows(service: &Service) -> bool {
-    service.scheduler == Scheduler::RoundRobin || service.protocol == Protocol::Udp
+/// A service's key in `SERVICES`.
+pub fn endpoint_key(service: &Service) -> EndpointKey {
+    let protocol = protocol_number(service.protocol);
+    EndpointKey::new(Address::from(service.vip), service.port.to_be(), protocol)
+}
+
+/// The ring of a service whose new flows go to these backends, with their weights for now.
+pub fn ring_spec<'b>(
+    service: &Service,
+    ids: &Ids,
+    members: impl Iterator<Item = (&'b Backend, u32)>,
+) -> RingSpec {
+    let identity = ServiceIdentity::of(service);
+    let mut members: Vec<Member> = members
+        .filter_map(|(backend, weight)| {
+            let id = ids.backend(&identity, backend.address, backend.port)?;
+            Some(Member {
+                id: id.id,
+                identity: hash::identity(&Address::from(backend.address), backend.port),
+                weight,
+            })
+        })
+        .collect();
+    members.sort_unstable_by_key(|member| member.identity);
+    RingSpec {
+        scheduler: service.scheduler,
+        maglev_slots: service.ring_slots,
+        members,
+    }
+}
+
+/// Whether the service's ring changes by transitions: its flows are in no table but for the exceptions.
+pub fn has_transitions(service: &Service) -> bool {
+    service.scheduler == Scheduler::Maglev && service.protocol == Protocol::Tcp
+}
+
+/// What happens to the packets of a backend's flows.
+fn delivery(service: &Service, backend: &Backend) -> Delivery {
+    let policies = &service.policies;
+    match (backend.admin, backend.health) {
+        (AdminState::Maint, _) => match policies.on_remove {
+            OnRemove::Keep => Delivery::Forward,
+            OnRemove::Reset => Delivery::Reset,
+            OnRemove::Drop => Delivery::Drop,
+        },
+        (_, Health::Down) if policies.on_down == OnDown::Reset => Delivery::Reset,
+        _ => Delivery::Forward,
+    }
+}
+
+/// Whether a backend may keep a handshake, and take a new flow for want of room in the flow table.
+fn is_up(backend: &Backend) -> bool {
+    backend.admin != AdminState::Maint && backend.health != Health::Down
 }
 
 /// The IP protocol number.
@@ -170,8 +239,8 @@ fn backend_entry(
         generation: backend_id.generation,
         port_be: rewritten_port_be(service, backend.port),
         forward: service.forward as u8,
-        delivery: Delivery::Forward as u8,
-        is_up: 1,
+        delivery: delivery(service, backend) as u8,
+        is_up: is_up(backend) as u8,
         ..BackendEntry::zeroed()
     };
     if let Ok(hop) = way_to(service.forward, network.hops.get(&backend.address)) {
@@ -225,4 +294,4 @@ pub fn way_to(forward: ForwardMode, hop: Option<&Hop>) -> Result<&ResolvedHop, &
 const NO_LINK: LinkRewrite = LinkRewrite([0; 3]);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

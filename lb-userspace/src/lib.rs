@@ -14,6 +14,8 @@ pub mod loader;
 pub mod maps;
 pub mod model;
 pub mod netlink;
+pub mod pins;
 pub mod reconcile;
+pub mod steering;
 pub mod suggest;
 pub mod transition;

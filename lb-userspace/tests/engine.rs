@@ -122,6 +122,7 @@ impl Running {
             model,
             config_file: None,
             state_file: StateFile::beside(&directory.path().join("lbd.sock")),
+            services_file: StateFile::of_services(&directory.path().join("lbd.sock")),
         };
         let (engine, task) = engine::start(options)
             .await

@@ -11,9 +11,15 @@ use nix::sys::signal::Signal;
 use crate::netns::Netns;
 use crate::process::Process;
 use crate::scratch::ScratchDir;
+#[cfg(feature = "e2e")]
+use crate::wait::wait_until;
 
 /// How long lbd may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A planned change takes 1.5 s.
+#[cfg(feature = "e2e")]
+const RING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Names of its files.
 const CONFIG_FILE: &str = "lbd.toml";
@@ -187,6 +193,16 @@ impl Lbd {
         let text = self.ctl_ok(&[&["-o", "json"], args].concat())?;
         serde_json::from_str(&text)
             .with_context(|| format!("`lbctl -o json {}` said no JSON: {text}", args.join(" ")))
+    }
+
+    /// Waits until the ring of a service is what its backends ask for: a planned change is prepared first,
+    /// so that handshakes under way complete.
+    #[cfg(feature = "e2e")]
+    pub fn await_ring(&self, service: &str) -> Result<()> {
+        wait_until("the change of the ring", RING_TIMEOUT, || {
+            let ring = self.ctl_json(&["ring", "show", service])?;
+            Ok((ring["armed_slots"] == 0).then_some(()))
+        })
     }
 
     /// Replaces the configuration file and has lbd read it (SIGHUP). What it makes of it is in the

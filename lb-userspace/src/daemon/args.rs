@@ -4,6 +4,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::control::SOCKET_DEFAULT;
+use crate::model::{Keyword, OnStop};
 
 /// The load balancer's daemon: steers the packets of its services to their backends.
 #[derive(Debug, Parser)]
@@ -25,12 +26,28 @@ pub(super) struct Args {
     #[arg(long, default_value = SOCKET_DEFAULT, value_name = "PATH")]
     pub(super) socket: PathBuf,
 
+    /// What a stop does to the datapath, in the place of the file's `on_stop`: it goes on forwarding
+    /// (keep), or is taken off (detach)
+    #[arg(long, value_name = "WHAT", value_parser = on_stop)]
+    pub(super) on_stop: Option<OnStop>,
+
+    /// Takes a datapath off that goes on without its daemon (VIPs, then the XDP program and its maps),
+    /// and ends. Its connections break
+    #[arg(long, conflicts_with_all = ["config", "check", "iface", "on_stop"])]
+    pub(super) detach: bool,
+
     /// What to log, such as info, debug or lb_userspace::netlink=debug
     #[arg(long, env = "LBD_LOG", default_value = "info", value_name = "FILTER", value_parser = filter)]
     pub(super) log: String,
 }
 
-const SIGNALS: &str = "SIGHUP reads the config file again. SIGTERM and SIGINT take everything down: VIPs first, then the XDP program.";
+const SIGNALS: &str = "SIGHUP reads the config file again. SIGTERM and SIGINT end lbd; the datapath goes on \
+     forwarding, and the next start adopts it, unless `on_stop` is `detach`: then VIPs, program and maps \
+     are taken off.";
+
+fn on_stop(text: &str) -> Result<OnStop, String> {
+    OnStop::from_word(text).map_err(|error| error.to_string())
+}
 
 fn filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {

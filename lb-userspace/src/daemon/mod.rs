@@ -17,11 +17,15 @@ use tracing_subscriber::EnvFilter;
 use self::args::Args;
 use self::reload::Origin;
 use crate::config::{self, Loaded, Look, Overrides, Report};
+use crate::engine;
 use crate::model::Model;
 
 /// Runs `lbd` with the words of the command line.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    if args.detach {
+        return detach(&args);
+    }
     let overrides = Overrides {
         interfaces: args.iface.clone(),
         node: node_name(),
@@ -43,9 +47,31 @@ pub fn main() -> ExitCode {
         overrides,
         model: loaded.model,
     };
-    let ended = require_interface(&origin.model).and_then(|()| run::run(&args.socket, origin));
+    let ended = require_interface(&origin.model)
+        .and_then(|()| run::run(&args.socket, origin, args.on_stop));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--detach`.
+fn detach(args: &Args) -> ExitCode {
+    start_log(&args.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let detached = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(engine::detach(&args.socket)));
+    match detached {
+        Ok(detached) => {
+            say(&detached.to_string());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             say(&format!("error: {error:#}"));
             ExitCode::FAILURE

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::config::parse;
     use crate::engine::Request;
-    use crate::engine::snapshot::{ServiceState, Snapshot};
+    use crate::engine::snapshot::{DatapathOrigin, DatapathState, ServiceState, Snapshot};
 
     fn model(text: &str) -> Model {
         let overrides = Overrides {
@@ -165,6 +165,12 @@ mod tests {
             node: model.node.clone(),
             uptime: Duration::ZERO,
             config_file: None,
+            datapath: DatapathState {
+                pinned: PathBuf::new(),
+                abi_version: 1,
+                origin: DatapathOrigin::Fresh,
+                heartbeat_age: Duration::ZERO,
+            },
             interfaces: vec![],
             services: services.collect(),
             maps: vec![],

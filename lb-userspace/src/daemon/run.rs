@@ -17,15 +17,17 @@ use super::say;
 use crate::control::{Socket, server};
 use crate::engine::{self, EngineHandle, Options, StateFile};
 use crate::loader;
+use crate::model::OnStop;
+use crate::pins::Pins;
 
 /// How long requests under way may take when lbd stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the engine may take to remove VIPs and program.
+/// How long the engine may take to leave the datapath to itself, or to take it off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs until a signal or a failure of the engine.
-pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
+pub(super) fn run(socket: &Path, origin: Origin, on_stop: Option<OnStop>) -> anyhow::Result<()> {
     loader::check_privilege()?;
     raise_open_files();
     let socket = Socket::bind(socket)?;
@@ -34,7 +36,7 @@ pub(super) fn run(socket: &Path, origin: Origin) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(&socket, origin))
+    runtime.block_on(serve(&socket, origin, on_stop))
     // The runtime goes before the socket: its lock is held until everything is down.
 }
 
@@ -48,14 +50,16 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
+async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> anyhow::Result<()> {
     // Before anything is attached: a signal during the start is kept, not fatal.
     let mut signals = Signals::catch().context("cannot catch signals")?;
-    let state_file = StateFile::beside(socket.path());
     let options = Options {
         model: origin.model.clone(),
         config_file: origin.file.clone(),
-        state_file: state_file.clone(),
+        state_file: StateFile::beside(socket.path()),
+        services_file: StateFile::of_services(socket.path()),
+        pins: Pins::of(socket.path()),
+        on_stop,
     };
     let (engine, mut engine_task) = engine::start(options).await?;
     let api = Api::start(socket, &engine)?;
@@ -70,7 +74,7 @@ async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
                     break None;
                 }
             },
-            // It ends by itself only when it fails.
+            // It ends by itself when it fails, and when it was told to take the datapath off.
             ended = &mut engine_task => break Some(ended),
         }
     };
@@ -79,12 +83,7 @@ async fn serve(socket: &Socket, mut origin: Origin) -> anyhow::Result<()> {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,
     };
-    ended.context("the engine's task was cut off")??;
-    // After an orderly stop there is nothing left that a next start would have to clean up.
-    if let Err(error) = state_file.remove() {
-        warn!("{error}");
-    }
-    Ok(())
+    ended.context("the engine's task was cut off")?
 }
 
 fn announce(socket: &Socket, origin: &Origin) {

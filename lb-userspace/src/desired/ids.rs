@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use lb_common::abi::EndpointKey;
+
+use super::protocol_number;
+use crate::maps::MapState;
 use crate::model::{Model, Protocol, Service};
 
-/// What makes a service the same service: its name and its VIP endpoint.
+/// What makes a service the same service: its VIP endpoint. Its name may change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceIdentity {
-    name: String,
     vip: IpAddr,
     port: u16,
     protocol: Protocol,
@@ -18,11 +21,24 @@ impl ServiceIdentity {
     /// The identity of a service of the model.
     pub fn of(service: &Service) -> Self {
         Self {
-            name: service.name.clone(),
             vip: service.vip,
             port: service.port,
             protocol: service.protocol,
         }
+    }
+
+    /// The identity of a service that was found in the maps; `None` for a protocol that we have no word
+    /// for.
+    fn of_entry(key: &EndpointKey) -> Option<Self> {
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let protocol = protocols
+            .into_iter()
+            .find(|protocol| protocol_number(*protocol) == key.protocol)?;
+        Some(Self {
+            vip: key.address.to_ip(),
+            port: u16::from_be(key.port_be),
+            protocol,
+        })
     }
 }
 
@@ -59,6 +75,10 @@ pub struct IdAllocator<K> {
     fresh: u16,
     live: BTreeMap<K, Id>,
     retired: VecDeque<(K, Id)>,
+    /// Generations of earlier uses of fresh numbers, which an earlier daemon has handed out.
+    used: BTreeMap<u16, u16>,
+    /// Numbers that were live when an earlier allocator was adopted.
+    found: BTreeSet<u16>,
 }
 
 impl<K: Ord + Clone> IdAllocator<K> {
@@ -69,6 +89,19 @@ impl<K: Ord + Clone> IdAllocator<K> {
             fresh: 1,
             live: BTreeMap::new(),
             retired: VecDeque::new(),
+            used: BTreeMap::new(),
+            found: BTreeSet::new(),
+        }
+    }
+
+    /// An allocator that goes on where an earlier one was: `live` ids stay what they are, and a number
+    /// of `used` that is free gets a later generation when it is handed out.
+    pub fn adopted(id_max: u16, live: BTreeMap<K, Id>, used: BTreeMap<u16, u16>) -> Self {
+        Self {
+            found: live.values().map(|id| id.id).collect(),
+            live,
+            used,
+            ..Self::new(id_max)
         }
     }
 
@@ -82,7 +115,7 @@ impl<K: Ord + Clone> IdAllocator<K> {
             .iter()
             .filter(|key| !self.live.contains_key(key))
             .collect();
-        let free = usize::from(self.id_max) + 1 - usize::from(self.fresh) + self.retired.len();
+        let free = usize::from(self.id_max).saturating_sub(self.live.len());
         if added.len() > free {
             return Err(OutOfIds {
                 live: self.live.len(),
@@ -113,10 +146,10 @@ impl<K: Ord + Clone> IdAllocator<K> {
     }
 
     fn hand_out(&mut self) -> Id {
-        if self.fresh <= self.id_max {
-            let id = self.fresh;
-            self.fresh += 1;
-            return Id { id, generation: 1 };
+        if let Some(id) = self.next_fresh() {
+            let before = self.used.get(&id).copied().unwrap_or(0);
+            let generation = before.wrapping_add(1);
+            return Id { id, generation };
         }
         let (_, id) = self
             .retired
@@ -126,6 +159,18 @@ impl<K: Ord + Clone> IdAllocator<K> {
             id: id.id,
             generation: id.generation.wrapping_add(1),
         }
+    }
+
+    /// The next number that neither this allocator nor the one before it has live or retired.
+    fn next_fresh(&mut self) -> Option<u16> {
+        while self.fresh <= self.id_max {
+            let id = self.fresh;
+            self.fresh += 1;
+            if !self.found.contains(&id) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     fn retire_all_but(&mut self, keys: &BTreeSet<K>) {
@@ -173,6 +218,52 @@ impl Ids {
         }
     }
 
+    /// The ids of what an earlier daemon has written to the maps. `recorded` has the highest generation of
+    /// each backend id that flows are on record for.
+    ///
+    /// An entry of a backend whose service is not there is what a killed daemon has left: nothing refers
+    /// to it, and its number is free.
+    pub fn adopted(
+        services_max: u16,
+        backends_max: u16,
+        maps: &MapState,
+        recorded: &BTreeMap<u16, u16>,
+    ) -> Self {
+        let mut services = BTreeMap::new();
+        let mut backends = BTreeMap::new();
+        let mut used = recorded.clone();
+        for (key, service) in &maps.services {
+            let id = Id {
+                id: service.id,
+                generation: service.generation,
+            };
+            services.extend(ServiceIdentity::of_entry(key).map(|identity| (identity, id)));
+        }
+        let by_id: BTreeMap<u16, &ServiceIdentity> =
+            services.iter().map(|(key, id)| (id.id, key)).collect();
+        for (id, backend) in &maps.backends {
+            let generation = used.entry(*id).or_default();
+            *generation = backend.generation.max(*generation);
+            let Some(service) = by_id.get(&backend.service_id) else {
+                continue;
+            };
+            let port = match backend.port_be {
+                0 => service.port,
+                port_be => u16::from_be(port_be),
+            };
+            let identity = ((*service).clone(), backend.address.to_ip(), port);
+            let id = Id {
+                id: *id,
+                generation: backend.generation,
+            };
+            backends.insert(identity, id);
+        }
+        Self {
+            services: IdAllocator::adopted(services_max, services, BTreeMap::new()),
+            backends: IdAllocator::adopted(backends_max, backends, used),
+        }
+    }
+
     /// Gives everything in the model an id and retires the ids of what is no longer there.
     ///
     /// # Errors
@@ -210,6 +301,9 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable;
+    use lb_common::abi::{Backend as BackendEntry, Service as ServiceEntry};
+
     use super::*;
 
     fn keys(names: &[&'static str]) -> BTreeSet<&'static str> {
@@ -251,6 +345,91 @@ mod tests {
         ids.assign(&keys(&["a", "m"])).unwrap();
         assert_eq!(ids.get(&"m"), id(1, 1));
         assert_eq!(ids.get(&"a"), id(2, 2));
+    }
+
+    #[test]
+    fn what_was_found_keeps_its_number_and_free_numbers_get_later_generations() {
+        let live = BTreeMap::from([(
+            "a",
+            Id {
+                id: 2,
+                generation: 7,
+            },
+        )]);
+        let used = BTreeMap::from([(1, 4), (2, 7)]);
+        let mut ids = IdAllocator::adopted(3, live, used);
+        ids.assign(&keys(&["a", "b", "c"])).unwrap();
+        assert_eq!(ids.get(&"a"), id(2, 7));
+        assert_eq!(
+            ids.get(&"b"),
+            id(1, 5),
+            "flows of the former owner are on record"
+        );
+        assert_eq!(ids.get(&"c"), id(3, 1));
+        ids.assign(&keys(&["a", "b", "c", "d"])).unwrap_err();
+    }
+
+    #[test]
+    fn ids_come_back_from_the_maps() {
+        let key = EndpointKey::new(
+            IpAddr::from([203, 0, 113, 10]).into(),
+            80_u16.to_be(),
+            libc::IPPROTO_TCP as u8,
+        );
+        let entry = |host: u8, service_id, generation, port: u16| BackendEntry {
+            address: IpAddr::from([10, 0, 0, host]).into(),
+            service_id,
+            generation,
+            port_be: port.to_be(),
+            ..BackendEntry::zeroed()
+        };
+        let maps = MapState {
+            services: BTreeMap::from([(
+                key,
+                ServiceEntry {
+                    id: 3,
+                    generation: 2,
+                    ..ServiceEntry::zeroed()
+                },
+            )]),
+            backends: BTreeMap::from([
+                (5, entry(11, 3, 4, 0)),
+                (6, entry(12, 3, 1, 8_080)),
+                (7, entry(13, 9, 8, 0)),
+            ]),
+            ..MapState::default()
+        };
+        let mut ids = Ids::adopted(9, 9, &maps, &BTreeMap::from([(1, 6)]));
+        let web = ServiceIdentity {
+            vip: IpAddr::from([203, 0, 113, 10]),
+            port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let backend =
+            |ids: &Ids, host: u8, port| ids.backend(&web, IpAddr::from([10, 0, 0, host]), port);
+        assert_eq!(ids.service(&web), id(3, 2));
+        assert_eq!(
+            backend(&ids, 11, 80),
+            id(5, 4),
+            "the port stays the service's"
+        );
+        assert_eq!(backend(&ids, 12, 8_080), id(6, 1));
+        assert_eq!(backend(&ids, 13, 80), None, "of no service");
+        let handed_out: Vec<Id> = (0..6).map(|_| ids.backends.hand_out()).collect();
+        assert_eq!(
+            handed_out[0],
+            Id {
+                id: 1,
+                generation: 7
+            }
+        );
+        assert_eq!(
+            handed_out[4],
+            Id {
+                id: 7,
+                generation: 9
+            }
+        );
     }
 
     #[test]

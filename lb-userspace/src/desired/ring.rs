@@ -1,6 +1,7 @@
 //! What a service's ring is made of, and the making.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_common::abi::Slot;
 use lb_common::limits::{RING_BLOCK_SLOTS, RING_SLOTS_MAX};
@@ -8,6 +9,44 @@ use lb_common::maglev::{self, Cursor, Member};
 use lb_common::round_robin::{self, Turn};
 
 use crate::model::Scheduler;
+
+/// The ring that a service should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RingContent {
+    /// Built anew whenever its members change: what was there before is in the flow table, or nowhere.
+    Built(RingSpec),
+    /// Slot by slot, by a [`crate::transition::RingTransition`].
+    Slots(Arc<[u32]>),
+}
+
+impl RingContent {
+    /// No backend at all.
+    pub const fn empty(scheduler: Scheduler) -> Self {
+        Self::Built(RingSpec {
+            scheduler,
+            maglev_slots: 0,
+            members: Vec::new(),
+        })
+    }
+
+    /// The slots.
+    pub fn build(&self) -> Arc<[u32]> {
+        match self {
+            Self::Built(spec) => spec.build().into(),
+            Self::Slots(slots) => Arc::clone(slots),
+        }
+    }
+
+    /// How many slots it has; `None` where only building it tells.
+    pub fn slot_count(&self) -> Option<u32> {
+        match self {
+            Self::Slots(slots) => Some(slots.len() as u32),
+            Self::Built(spec) if spec.members.is_empty() => Some(0),
+            Self::Built(spec) if spec.scheduler == Scheduler::Maglev => Some(spec.maglev_slots),
+            Self::Built(_) => None,
+        }
+    }
+}
 
 /// Everything that the content of a ring depends on. Equal specs give equal rings.
 #[derive(Clone, Debug, PartialEq, Eq)]

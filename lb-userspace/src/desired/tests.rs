@@ -13,6 +13,22 @@ use crate::netlink::view::{
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
+/// New flows go to every backend, and rings are built as if there had been none before.
+pub(crate) fn all_eligible(model: &Model, ids: &Ids) -> BTreeMap<String, Steering> {
+    let steering = |service: &Service| {
+        let members = service.backends.values().map(|one| (one, one.weight));
+        Steering {
+            ring: RingContent::Built(ring_spec(service, ids, members)),
+            new_flows: NewFlows::Schedule,
+            held: BTreeSet::new(),
+        }
+    };
+    let services = model.services.values();
+    services
+        .map(|one| (one.name.clone(), steering(one)))
+        .collect()
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -118,7 +134,12 @@ fn via_gateway() -> RouteAnswer {
 fn desired_of(model: &Model, answer: &RouteAnswer) -> Desired {
     let mut ids = Ids::new(16, 16);
     ids.assign(model).unwrap();
-    desired(model, &ids, &network(model, answer))
+    desired(
+        model,
+        &ids,
+        &network(model, answer),
+        &all_eligible(model, &ids),
+    )
 }
 
 #[test]
@@ -172,7 +193,7 @@ fn dsr_through_a_gateway_is_unresolved_and_says_why() {
     );
     let mut ids = Ids::new(16, 16);
     ids.assign(&model).unwrap();
-    let entry = desired(&model, &ids, &network).backends[&1];
+    let entry = desired(&model, &ids, &network, &all_eligible(&model, &ids)).backends[&1];
     assert_eq!((entry.is_resolved, entry.link), (0, NO_LINK));
     assert_eq!(
         entry.service_id, 1,
@@ -214,7 +235,12 @@ fn a_ring_does_not_depend_on_names_or_their_order() {
     ids.assign(&model(std::slice::from_ref(&one))).unwrap();
     let of = |service: &Service, ids: &Ids| {
         let model = model(std::slice::from_ref(service));
-        desired(&model, ids, &network(&model, &on_link()))
+        desired(
+            &model,
+            ids,
+            &network(&model, &on_link()),
+            &all_eligible(&model, ids),
+        )
     };
     let before = of(&one, &ids);
     ids.assign(&model(std::slice::from_ref(&other))).unwrap();
@@ -234,7 +260,7 @@ fn nat_view(routes: Vec<RouteEntry>) -> Desired {
     });
     let mut ids = Ids::new(16, 16);
     ids.assign(&model).unwrap();
-    desired(&model, &ids, &network)
+    desired(&model, &ids, &network, &all_eligible(&model, &ids))
 }
 
 fn entry(destination: &str, prefix_len: u8, priority: u32, target: RouteTarget) -> RouteEntry {
@@ -341,7 +367,7 @@ fn a_node_with_more_addresses_than_the_map_holds_keeps_its_default_route() {
     });
     let mut ids = Ids::new(16, 16);
     ids.assign(&model).unwrap();
-    let desired = desired(&model, &ids, &network);
+    let desired = desired(&model, &ids, &network, &all_eligible(&model, &ids));
     assert_eq!(desired.routes.len(), ROUTES_MAX as usize - 1);
     assert_eq!(desired.left_out, 13);
     assert_eq!(lookup(&desired, "0.0.0.0", 96).is_resolved, 1);

@@ -16,6 +16,7 @@ use super::views::{
 use crate::desired::ids::{Id, ServiceIdentity};
 use crate::desired::protocol_number;
 use crate::forecast::{Present, forecast};
+use crate::maps::monotonic_ms;
 use crate::model::diff::takes_restart;
 use crate::model::{Backend, Model, ModelError, Problem, Service, Urgency};
 use crate::suggest::closest;
@@ -34,7 +35,11 @@ pub(super) fn ring(engine: &Engine, service: &str) -> Result<RingView, EngineErr
     let entries = entries_by_service(engine);
     let id = entry(engine, service).map_or(0, |entry| entry.id);
     let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
-    let since_s = None;
+    let oldest_ms = engine
+        .keeper
+        .transition(service)
+        .and_then(|transition| transition.summary().oldest_ms);
+    let since_s = oldest_ms.map(|oldest_ms| monotonic_ms().saturating_sub(oldest_ms) / 1_000);
     Ok(views::view(
         service,
         &slots,
@@ -64,14 +69,34 @@ pub(super) fn drain(
     let tally = views::tally(&owners(engine), table(engine), now_s());
     // While a slot sends flows there that are not on record, there may be some.
     let is_certain = service.tracks_flows() || current_count + previous_count == 0;
+    let certain_in_s = (!is_certain).then(|| certain_in_s(engine, service, id));
     Ok(DrainView {
         admin: backend.admin,
         health: backend.health,
         current_count,
         previous_count,
         flows: tally.by_backend.get(&id).copied().unwrap_or_default(),
-        certain_in_s: (!is_certain).then_some(u64::from(service.idle_timeout_s)),
+        certain_in_s,
     })
+}
+
+/// How long it takes at most until all flows of a backend are on record, or have been silent for longer
+/// than the idle time-out.
+fn certain_in_s(engine: &Engine, service: &Service, id: u16) -> u64 {
+    let idle_timeout_ms = u64::from(service.idle_timeout_s) * 1_000;
+    let now_ms = monotonic_ms();
+    let service_id = entry(engine, service).map_or(0, |entry| entry.id);
+    let suppressed_s = engine.store.flows().suppressed_s(service_id);
+    let suppressed_ms = suppressed_s.map_or(0, |stamp_s| (stamp_s + 1) * 1_000);
+    let moved_ms = engine
+        .keeper
+        .transition(service)
+        .and_then(|transition| transition.moved_from_ms(id));
+    // A slot that still has to move, moves now at the earliest.
+    let since_ms = moved_ms.unwrap_or(now_ms).max(suppressed_ms);
+    (since_ms + idle_timeout_ms)
+        .saturating_sub(now_ms)
+        .div_ceil(1_000)
 }
 
 /// What a change would do.
@@ -170,8 +195,9 @@ fn entry(engine: &Engine, service: &Service) -> Option<ServiceEntry> {
 /// The ring in force.
 fn slots(engine: &Engine, service: &Service) -> Vec<Slot> {
     let ring = engine.actual.rings.get(&key_of(service));
-    let slots = ring.map(|ring| ring.spec.build()).unwrap_or_default();
-    slots.into_iter().map(Slot).collect()
+    let slots = ring.map(|ring| ring.content.build());
+    let slots = slots.as_deref().unwrap_or_default();
+    slots.iter().copied().map(Slot).collect()
 }
 
 /// The entries of a service's backends.
@@ -243,8 +269,13 @@ fn owners(engine: &Engine) -> Owners {
 }
 
 /// The entries of the flow table.
-fn table(_engine: &Engine) -> impl Iterator<Item = TableEntry> + use<> {
-    std::iter::empty()
+fn table(engine: &Engine) -> impl Iterator<Item = TableEntry> + use<'_> {
+    let flows = engine.store.flows();
+    (0..flows.entry_count()).filter_map(|place| {
+        let entry = flows.entry(place)?;
+        let origin = flows.origin(place);
+        Some((entry, origin))
+    })
 }
 
 /// The clock of the flow table ([`lb_common::kernel::Kernel::now_s`]): `bpf_ktime_get_coarse_ns` is

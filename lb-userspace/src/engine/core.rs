@@ -13,17 +13,25 @@ use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
 use super::handle::{EngineError, Outcome};
-use super::interfaces::{Interfaces, Unattached};
+use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
+use super::saved_services::SavedServices;
+use super::snapshot::DatapathOrigin;
+use super::steer::{Counted, LeavingBackends};
 use super::surroundings::Surroundings;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
-use crate::desired::{Desired, desired};
-use crate::loader::{Datapath, readiness};
+use crate::desired::{Desired, Steering, desired};
+use crate::loader::{Adopted, Datapath, readiness};
 use crate::maps::{AyaStore, MapStore};
-use crate::model::{Interface, Limits, Model};
+use crate::model::{Interface, Limits, Model, OnStop};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
+use crate::pins::Pins;
 use crate::reconcile::{Actual, Capacities, MapFull, Plan, apply, plan};
+use crate::steering::RingKeeper;
+
+/// Rings that follow each other in one pass: armed or moved, then what waited for it.
+const PASSES_MAX: usize = 3;
 
 /// Everything that the engine owns.
 pub(super) struct Engine {
@@ -34,12 +42,30 @@ pub(super) struct Engine {
     pub(super) surroundings: Surroundings,
     pub(super) interfaces: Interfaces,
     pub(super) own_vips: OwnVips,
+    pub(super) saved: SavedServices,
     pub(super) announcer: Announcer,
     pub(super) store: AyaStore,
     pub(super) events: AsyncFd<RingBuf<MapData>>,
     pub(super) started: Instant,
     pub(super) config_file: Option<PathBuf>,
     pub(super) datapath: Datapath,
+    /// The model, and the backends that are leaving.
+    pub(super) whole: Model,
+    pub(super) leaving: LeavingBackends,
+    pub(super) keeper: RingKeeper,
+    /// What the keeper has said last.
+    pub(super) steering: BTreeMap<String, Steering>,
+    pub(super) is_sweep_due: bool,
+    /// When to look at the rings again.
+    pub(super) look_at: Option<tokio::time::Instant>,
+    /// What the last sweep has found.
+    pub(super) counted: Option<Counted>,
+    /// Where all that outlives the engine is.
+    pub(super) pins: Pins,
+    /// Where it came from.
+    pub(super) origin: DatapathOrigin,
+    /// What a stop does, if not what the model says.
+    on_stop: Option<OnStop>,
     /// What went wrong last, so that it is logged once and not every period.
     trouble: Option<String>,
     /// Routes and neighbours that the maps have no room for.
@@ -52,49 +78,95 @@ pub(super) struct Parts {
     pub(super) store: AyaStore,
     pub(super) events: RingBuf<MapData>,
     pub(super) own_vips: OwnVips,
+    pub(super) saved: SavedServices,
     pub(super) surroundings: Surroundings,
     pub(super) limits: Limits,
     pub(super) config_file: Option<PathBuf>,
+    pub(super) pins: Pins,
+    pub(super) adopted: Option<Adopted>,
+    pub(super) on_stop: Option<OnStop>,
 }
 
 impl Engine {
-    /// An engine with an empty model: nothing is attached and nothing is written yet.
+    /// An engine with an empty model: nothing is attached or written but what an earlier one has left.
     pub(super) fn new(parts: Parts, empty: Model) -> anyhow::Result<Self> {
-        let Limits {
-            services, backends, ..
-        } = parts.limits;
+        let maps = parts.store.read()?;
+        let mut surroundings = parts.surroundings;
+        surroundings.recall(&maps);
+        let origin = DatapathOrigin::of(parts.adopted.as_ref());
+        let (links, generations) = parts
+            .adopted
+            .map(|adopted| (adopted.links, adopted.generations))
+            .unwrap_or_default();
+        let (services, backends) = (parts.limits.services, parts.limits.backends);
+        let (services_max, backends_max) = (id_count(services), id_count(backends));
+        let ids = Ids::adopted(services_max, backends_max, &maps, &generations);
         let actual = Actual {
-            maps: parts.store.read()?,
+            maps,
             rings: BTreeMap::new(),
         };
         Ok(Self {
+            whole: empty.clone(),
+            leaving: LeavingBackends::new(),
+            keeper: RingKeeper::default(),
+            steering: BTreeMap::new(),
+            is_sweep_due: false,
+            look_at: None,
+            counted: None,
             model: empty,
             limits: parts.limits,
-            ids: Ids::new(id_count(services), id_count(backends)),
+            ids,
             actual,
-            surroundings: parts.surroundings,
-            interfaces: Interfaces::default(),
+            surroundings,
+            interfaces: Interfaces::adopting(links),
             own_vips: parts.own_vips,
+            saved: parts.saved,
             announcer: Announcer::open(),
             store: parts.store,
             events: readiness::readable(parts.events).context("cannot poll the events map")?,
             started: Instant::now(),
             config_file: parts.config_file,
             datapath: parts.datapath,
+            pins: parts.pins,
+            origin,
+            on_stop: parts.on_stop,
             trouble: None,
             left_out: 0,
         })
     }
 
+    /// Puts the first model in force. If that fails, what an earlier engine has left stays as it is, as
+    /// far as it was not yet changed.
+    pub(super) async fn begin(&mut self, model: Model) -> Outcome {
+        self.beat();
+        let nothing = std::mem::replace(&mut self.model, model);
+        self.note_found();
+        self.enforce(&nothing, &BTreeSet::new()).await?;
+        self.saved.save(&self.model);
+        Ok(self.warnings(&nothing))
+    }
+
+    /// Notes that somebody looks after the datapath.
+    pub(super) fn beat(&mut self) {
+        if let Err(error) = self.store.beat() {
+            warn!("{:#}", anyhow::Error::from(error));
+        }
+    }
+
     /// Puts a new model in force. If that fails, the old one is put back.
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
-        let known_before = self.surroundings.hosts(&self.model);
+        let known_before = self.surroundings.hosts(&self.whole);
         let old = std::mem::replace(&mut self.model, model);
+        self.note_leaving(&old);
         let refusal = match self.enforce(&old, &known_before).await {
-            Ok(()) => return Ok(self.warnings(&old)),
+            Ok(()) => {
+                self.saved.save(&self.model);
+                return Ok(self.warnings(&old));
+            }
             Err(error) => error,
         };
-        self.model = old;
+        let refused = std::mem::replace(&mut self.model, old);
+        self.note_leaving(&refused);
         let in_force = self.model.clone();
         if let Err(error) = self.enforce(&in_force, &known_before).await {
             // The periodic pass tries again.
@@ -110,17 +182,16 @@ impl Engine {
         old: &Model,
         known_hosts: &BTreeSet<LinkHost>,
     ) -> Result<(), EngineError> {
-        self.ids
-            .assign(&self.model)
-            .map_err(|shortage| out_of_ids(shortage, &self.limits))?;
-        let read = self.surroundings.read_for(&self.model).await;
+        self.assign_ids()?;
+        let read = self.surroundings.read_for(&self.whole).await;
         self.or_reopen(read)?;
         self.refuse_taking_the_node(old)?;
         // Whether it fits is known before anything is touched.
+        self.look();
         self.plan(&self.desired()).map_err(EngineError::from)?;
         self.attach_at_once(&old.interfaces)?;
         if !self.takes_over() {
-            let settled = self.surroundings.settle(&self.model, known_hosts).await;
+            let settled = self.surroundings.settle(&self.whole, known_hosts).await;
             settled.map_err(EngineError::Failed)?;
         }
         self.pass().await
@@ -149,14 +220,14 @@ impl Engine {
         let refreshed = self.refresh(changes).await;
         let failures = self.attach();
         self.interfaces.go_on_without(failures);
-        self.surroundings.resolve_due(&self.model).await;
+        self.surroundings.resolve_due(&self.whole).await;
         // Whatever is known by now is put in force.
         let passed = self.pass().await;
         refreshed.and(passed)
     }
 
     async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
-        let refreshed = self.surroundings.refresh(changes, &self.model).await;
+        let refreshed = self.surroundings.refresh(changes, &self.whole).await;
         self.or_reopen(refreshed)
     }
 
@@ -171,7 +242,10 @@ impl Engine {
     }
 
     fn attach(&mut self) -> Vec<Unattached> {
-        let program = self.datapath.program.as_fd();
+        let program = Program {
+            fd: self.datapath.program.as_fd(),
+            pins: &self.pins,
+        };
         let (wanted, view) = (&self.model.interfaces, self.surroundings.view());
         self.interfaces.attach(program, wanted, view)
     }
@@ -190,6 +264,22 @@ impl Engine {
     /// is being added gets its VIP last. A VIP that cannot be moved holds up nothing else: the first
     /// failure is reported in the end.
     async fn pass(&mut self) -> Result<(), EngineError> {
+        let mut outcome = Ok(());
+        for _ in 0..PASSES_MAX {
+            self.assign_ids()?;
+            self.look();
+            outcome = self.pass_once().await;
+            // What depends on the ring in force, such as an end to a backend's flows, comes after it.
+            if outcome.is_err() || !self.note_in_force() {
+                return outcome;
+            }
+        }
+        // Only now is it known when the next step of the last ring is due.
+        self.look_soon();
+        outcome
+    }
+
+    async fn pass_once(&mut self) -> Result<(), EngineError> {
         let desired = self.desired();
         self.note_left_out(desired.left_out);
         let plan = self.plan(&desired).map_err(EngineError::from)?;
@@ -211,7 +301,8 @@ impl Engine {
     }
 
     fn desired(&self) -> Desired {
-        desired(&self.model, &self.ids, &self.surroundings.network)
+        let network = &self.surroundings.network;
+        desired(&self.whole, &self.ids, network, &self.steering)
     }
 
     fn plan(&self, desired: &Desired) -> Result<Plan, MapFull> {
@@ -228,15 +319,38 @@ impl Engine {
         blocking(|| apply(plan, actual, store)).map_err(|error| EngineError::Failed(error.into()))
     }
 
-    /// Takes everything down: VIPs, services, and last the program. Goes on after a failure and
+    /// The end of the daemon: the datapath goes on forwarding, or is taken off.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        match self.on_stop.unwrap_or(self.model.on_stop) {
+            OnStop::Detach => self.detach().await,
+            OnStop::Keep => {
+                self.beat();
+                info!(
+                    pinned = %self.pins.directory().display(),
+                    "stopped; the datapath goes on forwarding without lbd. The next start adopts it, and \
+                     {} takes it off",
+                    self.pins.way_off()
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes everything off: VIPs, services, then the program and the maps. Goes on after a failure and
     /// reports the first.
-    pub(super) async fn take_down(mut self) -> anyhow::Result<()> {
+    pub(super) async fn detach(mut self) -> anyhow::Result<()> {
         self.model.services.clear();
+        self.whole.services.clear();
         let vips = self.remove_all_vips().await;
         let maps = self.clear_maps();
         self.interfaces.release_all_but(&[]);
-        info!("stopped");
+        let pins = self.pins.remove().map_err(anyhow::Error::from);
+        info!("stopped, and the datapath taken off");
+        let saved = self.saved.remove_file();
         vips.and(maps)
+            .and(pins)
+            .and(self.own_vips.remove_file())
+            .and(saved)
     }
 
     async fn remove_all_vips(&mut self) -> anyhow::Result<()> {
@@ -284,7 +398,7 @@ impl From<MapFull> for EngineError {
     }
 }
 
-fn out_of_ids(shortage: IdShortage, limits: &Limits) -> EngineError {
+pub(super) fn out_of_ids(shortage: IdShortage, limits: &Limits) -> EngineError {
     use lb_common::abi::map_name::{BACKENDS, SERVICES};
     let (OutOfIds { live, needed }, map, max, setting) = match shortage {
         IdShortage::Services(out) => (out, SERVICES, limits.services, "limits.services"),

@@ -58,8 +58,10 @@ pub enum Request {
         Box<PlanQuery>,
         oneshot::Sender<Result<PlanView, EngineError>>,
     ),
-    /// Take everything down in order and end.
+    /// End; what becomes of the datapath is the model's `on_stop`, unless the daemon was told otherwise.
     Shutdown,
+    /// Take everything off in order (VIPs, program, maps) and end.
+    Detach(oneshot::Sender<Result<(), EngineError>>),
 }
 
 /// The way to the engine, for the API, signals and tests.
@@ -105,8 +107,15 @@ impl EngineHandle {
             .await?
     }
 
-    /// Asks the engine to take everything down (VIPs first, the program last) and to end. The task's
-    /// `JoinHandle` tells when it has. An engine that has already stopped is fine.
+    /// Takes everything off (VIPs first, then program and maps); the engine ends then.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`]: what is left, and why.
+    pub async fn detach(&self) -> Result<(), EngineError> {
+        self.ask(Request::Detach).await?
+    }
+
+    /// Asks the engine to end. The task's `JoinHandle` tells when it has. An engine that has already stopped is fine.
     pub async fn shutdown(&self) {
         let _already_stopped = self.requests.send(Request::Shutdown).await;
     }

@@ -6,9 +6,10 @@ use std::os::fd::BorrowedFd;
 use tracing::{error, info, warn};
 
 use super::snapshot::InterfaceState;
-use crate::loader::attach::{AttachError, Attachment, attach};
-use crate::model::Interface;
+use crate::loader::attach::{AttachError, AttachedMode, Attachment, attach};
+use crate::model::{Interface, XdpMode};
 use crate::netlink::view::View;
+use crate::pins::{FoundLink, PinError, Pins};
 
 struct Attached {
     interface: Interface,
@@ -31,14 +32,33 @@ pub(super) struct Interfaces {
     attached: BTreeMap<String, Attached>,
     /// Reasons by configured name.
     unattached: BTreeMap<String, String>,
+    /// What an earlier daemon has attached, and no configured interface has claimed.
+    found: Vec<FoundLink>,
+}
+
+/// What is attached, and where that is noted.
+#[derive(Clone, Copy)]
+pub(super) struct Program<'p> {
+    /// The program.
+    pub(super) fd: BorrowedFd<'p>,
+    /// Where its links are pinned.
+    pub(super) pins: &'p Pins,
 }
 
 impl Interfaces {
+    /// Begins with what an earlier daemon has attached; the program of this one is there by now.
+    pub(super) fn adopting(found: Vec<FoundLink>) -> Self {
+        Self {
+            found,
+            ..Self::default()
+        }
+    }
+
     /// Attaches `program` to each of `wanted` that it is not yet attached to; an interface that was
     /// deleted and made again is a new one. What fails does not keep the others from being attached.
     pub(super) fn attach(
         &mut self,
-        program: BorrowedFd<'_>,
+        program: Program<'_>,
         wanted: &[Interface],
         view: &View,
     ) -> Vec<Unattached> {
@@ -48,7 +68,7 @@ impl Interfaces {
             if self.attached.contains_key(&interface.name) {
                 continue;
             }
-            match attach_one(program, interface, view) {
+            match self.attach_one(program, interface, view) {
                 Ok(attached) => drop(self.attached.insert(interface.name.clone(), attached)),
                 Err(error) => failures.push(Unattached {
                     interface: interface.name.clone(),
@@ -79,6 +99,7 @@ impl Interfaces {
                     interface = configured,
                     "the interface has gone; waiting for it"
                 );
+                report(configured, attached.attachment.forget());
                 return false;
             };
             if link.name != attached.name {
@@ -96,13 +117,16 @@ impl Interfaces {
 
     /// Detaches the program from everything that is not in `wanted`.
     pub(super) fn release_all_but(&mut self, wanted: &[Interface]) {
-        self.attached.retain(|name, _| {
+        self.attached.retain(|name, attached| {
             let stays = wanted.iter().any(|interface| interface.name == *name);
             if !stays {
-                info!(interface = name, "XDP detached");
+                detach(name, || attached.attachment.detach());
             }
             stays
         });
+        for link in self.found.drain(..) {
+            detach(&link.interface, || link.pin.detach());
+        }
     }
 
     /// Names and indices in the order of `wanted`, for what is attached.
@@ -144,23 +168,70 @@ impl Interfaces {
         };
         wanted.iter().map(state).collect()
     }
+
+    fn attach_one(
+        &mut self,
+        program: Program<'_>,
+        interface: &Interface,
+        view: &View,
+    ) -> Result<Attached, AttachError> {
+        let Some(ifindex) = view.ifindex(&interface.name) else {
+            return Err(AttachError::NoInterface {
+                interface: interface.name.clone(),
+                existing: view.links.values().map(|link| link.name.clone()).collect(),
+            });
+        };
+        let attachment = match self.claim(interface, ifindex) {
+            Some(attachment) => attachment,
+            None => attach(
+                program.fd,
+                program.pins,
+                &interface.name,
+                ifindex,
+                interface.xdp,
+            )?,
+        };
+        Ok(Attached {
+            interface: interface.clone(),
+            name: interface.name.clone(),
+            attachment,
+        })
+    }
+
+    /// The attachment to this interface that was found, if it is as wanted. The kernel attaches no
+    /// second one in another mode: then the one that was found goes, and for a moment nobody steers
+    /// packets.
+    fn claim(&mut self, interface: &Interface, ifindex: u32) -> Option<Attachment> {
+        let position = self.found.iter().position(|link| link.ifindex == ifindex)?;
+        let link = self.found.swap_remove(position);
+        let is_as_wanted = match interface.xdp {
+            XdpMode::Auto => true,
+            XdpMode::Native => link.mode == AttachedMode::Native,
+            XdpMode::Generic => link.mode == AttachedMode::Generic,
+        };
+        if is_as_wanted {
+            return Some(Attachment::adopted(link));
+        }
+        warn!(
+            interface = interface.name,
+            "attached in {} mode, and another is wanted: packets of this moment are the host's",
+            link.mode.label()
+        );
+        detach(&interface.name, || link.pin.detach());
+        None
+    }
 }
 
-fn attach_one(
-    program: BorrowedFd<'_>,
-    interface: &Interface,
-    view: &View,
-) -> Result<Attached, AttachError> {
-    let Some(ifindex) = view.ifindex(&interface.name) else {
-        return Err(AttachError::NoInterface {
-            interface: interface.name.clone(),
-            existing: view.links.values().map(|link| link.name.clone()).collect(),
-        });
-    };
-    let attachment = attach(program, &interface.name, ifindex, interface.xdp)?;
-    Ok(Attached {
-        interface: interface.clone(),
-        name: interface.name.clone(),
-        attachment,
-    })
+fn detach(interface: &str, work: impl FnOnce() -> Result<(), PinError>) {
+    let detached = work();
+    if detached.is_ok() {
+        info!(interface, "XDP detached");
+    }
+    report(interface, detached);
+}
+
+fn report(interface: &str, outcome: Result<(), PinError>) {
+    if let Err(error) = outcome {
+        error!(interface, "{error}");
+    }
 }

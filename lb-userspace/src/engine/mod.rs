@@ -6,16 +6,19 @@
 mod announcer;
 mod answers;
 mod core;
+mod detach;
 mod handle;
 mod interfaces;
 mod own_vips;
 mod report;
 mod resolver;
+mod saved_services;
 pub mod snapshot;
-pub mod views;
 mod state_file;
+mod steer;
 mod surroundings;
 mod task;
+pub mod views;
 mod vip_work;
 mod vips;
 mod warnings;
@@ -29,10 +32,13 @@ use tracing::{error, warn};
 
 use self::core::{Engine, Parts};
 use self::own_vips::OwnVips;
+use self::saved_services::SavedServices;
 use self::surroundings::Surroundings;
 use crate::loader;
-use crate::model::Model;
+use crate::model::{Model, OnStop};
+use crate::pins::Pins;
 
+pub use detach::{Detached, detach};
 pub use handle::{EngineError, EngineHandle, Outcome, Request};
 pub use state_file::{StateFile, StateFileError};
 
@@ -45,15 +51,22 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// A file of this daemon's own, for what must survive it: which VIPs it has added.
     pub state_file: StateFile,
+    /// Another one: its services with the changes made at run time.
+    pub services_file: StateFile,
+    /// Where all that outlives it is pinned.
+    pub pins: Pins,
+    /// What a stop does to the datapath, if not what the model says.
+    pub on_stop: Option<OnStop>,
 }
 
-/// Loads the datapath, attaches it, fills the maps, adds the VIPs, and keeps all that in line with
-/// the model until it is told to shut down. Returns when the model is in force for the first time;
-/// the task ends after everything was taken down. Must be called within a tokio runtime, in the
+/// Loads the datapath or adopts it, attaches it, fills the maps, adds the VIPs, and keeps all that in
+/// line with the model until it is told to shut down. Returns when the model is in force for the first
+/// time; the task ends when the datapath was taken off, or left to go on. Must be called within a tokio runtime, in the
 /// network namespace that is to be served.
 ///
 /// # Errors
-/// Whatever stands in the way, named; what was done until then is taken back.
+/// Whatever stands in the way, named. What was done until then is taken back; a datapath that was found
+/// stays.
 pub async fn start(
     options: Options,
 ) -> anyhow::Result<(EngineHandle, JoinHandle<anyhow::Result<()>>)> {
@@ -61,29 +74,42 @@ pub async fn start(
         model,
         config_file,
         state_file,
+        services_file,
+        pins,
+        on_stop,
     } = options;
+    let (saved, model) = SavedServices::resume(services_file, model);
     let limits = model.limits;
     let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;
-    let loaded = loader::load(&limits)?;
+    let loaded = loader::load(&limits, &pins)?;
+    let is_adopted = loaded.adopted.is_some();
     let parts = Parts {
         datapath: loaded.datapath,
         store: loaded.store,
         events: loaded.events,
         own_vips,
+        saved,
         surroundings,
         limits,
         config_file,
+        pins,
+        adopted: loaded.adopted,
+        on_stop,
     };
     let mut engine = Engine::new(parts, without_services(&model))?;
-    match engine.adopt(model).await {
+    match engine.begin(model).await {
         Ok(warnings) => {
             for warning in warnings {
                 warn!("{warning}");
             }
         }
+        Err(refusal) if is_adopted => {
+            return Err(refusal)
+                .context("lbd cannot start; the datapath that it found goes on forwarding");
+        }
         Err(refusal) => {
-            if let Err(error) = engine.take_down().await {
+            if let Err(error) = engine.detach().await {
                 error!("not everything was taken back: {error:#}");
             }
             return Err(refusal).context("lbd cannot start");

@@ -82,6 +82,17 @@ impl OwnVips {
         Ok(())
     }
 
+    /// Removes the file, if nothing is left of what it lists: the next start has nothing to clean up.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub(super) fn remove_file(&self) -> anyhow::Result<()> {
+        if !self.is_empty() {
+            return Ok(());
+        }
+        Ok(self.file.remove()?)
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()

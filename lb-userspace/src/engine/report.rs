@@ -2,14 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{Address, Backend as BackendEntry, BackendStats, EndpointKey, map_name};
+use std::time::Duration;
+
+use bytemuck::Zeroable;
+use lb_common::abi::{
+    Address, Backend as BackendEntry, BackendStats, EndpointKey, Instance, map_name,
+};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
 
 use super::answers::entries_by_service;
 use super::core::Engine;
-use super::snapshot::{BackendState, LeavingBackend, MapFill, NextHop, ServiceState, Snapshot};
+use super::snapshot::{
+    BackendState, DatapathState, LeavingBackend, MapFill, NextHop, ServiceState, Snapshot,
+};
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::blocks_for;
 use crate::desired::{protocol_number, way_to};
@@ -17,6 +24,7 @@ use crate::maps::{MapStore, ServiceCounters};
 use crate::model::{Backend, Service};
 use crate::netlink::next_hop::{Freshness, ResolvedHop};
 use crate::netlink::view::View;
+use crate::pins::boottime_ns;
 use crate::reconcile::InstalledRing;
 
 /// In place of a config key for maps whose capacity is fixed.
@@ -30,6 +38,7 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
         node: engine.model.node.clone(),
         uptime: engine.started.elapsed(),
         config_file: engine.config_file.clone(),
+        datapath: datapath_state(engine),
         interfaces: engine.interfaces.states(&engine.model.interfaces),
         services: engine
             .model
@@ -40,6 +49,20 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
         maps: map_fills(engine),
         passed_packets: node_counters[PASSED_INDEX as usize],
         drops: drops(&node_counters),
+    }
+}
+
+fn datapath_state(engine: &Engine) -> DatapathState {
+    let instance = engine.store.instance().unwrap_or_else(|error| {
+        warn!("{:#}", anyhow::Error::from(error));
+        Instance::zeroed()
+    });
+    let heartbeat_age_ns = boottime_ns().saturating_sub(instance.heartbeat_ns);
+    DatapathState {
+        pinned: engine.pins.directory().to_owned(),
+        abi_version: instance.version,
+        origin: engine.origin,
+        heartbeat_age: Duration::from_nanos(heartbeat_age_ns),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lb_common::abi::BackendStats;
 use lb_common::drop_reason::DropReason;
 
+use crate::loader::Adopted;
 use crate::model::{Backend, Interface, Service};
 
 /// How an interface is attached, or why it is not.
@@ -19,6 +20,50 @@ pub struct InterfaceState {
     pub attached: Option<&'static str>,
     /// Why it is not attached.
     pub reason: Option<String>,
+}
+
+/// Where the datapath came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatapathOrigin {
+    /// This daemon has made it.
+    Fresh,
+    /// An earlier daemon has left it.
+    Adopted,
+    /// An earlier daemon has left it, and this one has exchanged maps for others of another capacity.
+    Migrated,
+}
+
+impl DatapathOrigin {
+    /// Of what the loader has found.
+    pub(super) fn of(adopted: Option<&Adopted>) -> Self {
+        match adopted {
+            None => Self::Fresh,
+            Some(adopted) if adopted.is_migrated => Self::Migrated,
+            Some(_) => Self::Adopted,
+        }
+    }
+
+    /// As in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Adopted => "adopted",
+            Self::Migrated => "migrated",
+        }
+    }
+}
+
+/// What of the datapath outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatapathState {
+    /// Where it is pinned.
+    pub pinned: std::path::PathBuf,
+    /// The version of its maps.
+    pub abi_version: u32,
+    /// Where it came from.
+    pub origin: DatapathOrigin,
+    /// Since the engine last noted that it looks after it.
+    pub heartbeat_age: Duration,
 }
 
 /// A backend's next hop.
@@ -114,6 +159,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// The config file, if there is one.
     pub config_file: Option<std::path::PathBuf>,
+    /// What outlives the daemon.
+    pub datapath: DatapathState,
     /// The interfaces.
     pub interfaces: Vec<InterfaceState>,
     /// The services, by name.

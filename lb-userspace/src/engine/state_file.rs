@@ -1,4 +1,4 @@
-//! The one file of a daemon's own: beside its socket, so that no two daemons share it.
+//! The files of a daemon's own: beside its socket, so that no two daemons share them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,6 +11,9 @@ use nix::unistd::geteuid;
 /// What is added to the socket's full name. The name is not shortened first: `y.eth0` and `y.eth1` are
 /// the sockets of two daemons.
 const SUFFIX: &str = ".vips.json";
+
+/// The same for the services as they were changed at run time.
+const SERVICES_SUFFIX: &str = ".services.json";
 
 /// What is added to the file's name while it is being written.
 const DRAFT_SUFFIX: &str = ".new";
@@ -61,6 +64,13 @@ impl StateFile {
     pub fn beside(socket: &Path) -> Self {
         Self {
             path: with_suffix(socket, SUFFIX),
+        }
+    }
+
+    /// The file of the services of the daemon behind `socket`.
+    pub fn of_services(socket: &Path) -> Self {
+        Self {
+            path: with_suffix(socket, SERVICES_SUFFIX),
         }
     }
 

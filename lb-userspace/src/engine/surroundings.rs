@@ -9,11 +9,12 @@ use tracing::{debug, info, warn};
 
 use super::resolver::Resolver;
 use crate::desired::{Network, has_nat};
+use crate::maps::MapState;
 use crate::model::Model;
 use crate::netlink::Netlink;
 use crate::netlink::monitor::{Changes, Monitor};
 use crate::netlink::next_hop::{Freshness, Hop, RouteAnswer, hop, link_host};
-use crate::netlink::view::{LinkHost, NeighbourState, View};
+use crate::netlink::view::{LinkAddress, LinkHost, NeighbourState, View};
 
 /// How long a change waits for new backends to answer, so that no flow is sent to one whose
 /// address is not known yet. One that does not answer in this time is taken in nevertheless.
@@ -36,6 +37,15 @@ pub(super) struct Surroundings {
     /// The topology has changed since all answers were got.
     answers_are_old: bool,
     resolver: Resolver,
+    /// Ethernet addresses that an earlier daemon knew: by backend, and by host.
+    recalled: Recalled,
+}
+
+/// What the maps tell of next hops.
+#[derive(Debug, Default)]
+struct Recalled {
+    backends: BTreeMap<IpAddr, (u32, LinkAddress)>,
+    gateways: BTreeMap<LinkHost, LinkAddress>,
 }
 
 impl Surroundings {
@@ -49,7 +59,48 @@ impl Surroundings {
             answers: BTreeMap::new(),
             answers_are_old: false,
             resolver: Resolver::default(),
+            recalled: Recalled::default(),
         })
+    }
+
+    /// Begins with the next hops that stand in the maps: what the kernel has forgotten meanwhile is used
+    /// until it is found anew.
+    pub(super) fn recall(&mut self, maps: &MapState) {
+        let backends = maps
+            .backends
+            .values()
+            .filter(|entry| entry.is_resolved == 1);
+        self.recalled.backends = backends
+            .map(|entry| {
+                let hop = (entry.ifindex, entry.link.destination());
+                (entry.address.to_ip(), hop)
+            })
+            .collect();
+        let routes = maps.routes.values().filter(|route| route.is_resolved == 1);
+        self.recalled.gateways = routes
+            .map(|route| {
+                let gateway = (route.ifindex, route.gateway.to_ip());
+                (gateway, route.link.destination())
+            })
+            .collect();
+    }
+
+    /// Takes what was recalled for granted, once, where nothing better is known.
+    fn use_recalled(&mut self, hosts: &BTreeSet<LinkHost>) {
+        let Recalled { backends, gateways } = std::mem::take(&mut self.recalled);
+        let behind = backends
+            .into_iter()
+            .filter_map(|(address, (ifindex, link))| {
+                let target = self.answers.get(&address)?.as_ref().ok()?;
+                let host = link_host(address, target)?;
+                (host.0 == ifindex).then_some((host, link))
+            });
+        let known: Vec<_> = behind.chain(gateways).collect();
+        for (host, link) in known {
+            if hosts.contains(&host) {
+                self.network.memory.recall(host, link);
+            }
+        }
     }
 
     /// The kernel's tables as last read.
@@ -84,6 +135,7 @@ impl Surroundings {
         let looked_up = self.look_up(backend_addresses(model)).await;
         let hosts = self.hosts(model);
         self.network.memory.refresh(&self.network.view, &hosts);
+        self.use_recalled(&hosts);
         self.update_hops();
         looked_up
     }

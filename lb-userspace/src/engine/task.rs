@@ -3,17 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::NeighbourWanted;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tracing::error;
 
 use super::core::{Engine, blocking};
-use super::handle::{Outcome, Request};
+use super::handle::{EngineError, Outcome, Request};
 use super::{answers, report};
-use crate::model::{Change, Problem};
+use crate::model::{Change, Model, Problem};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
 
@@ -37,16 +38,39 @@ const TICKS_PER_PERIOD: u32 = 5;
 /// Events taken from the packet path at once; the rest waits for the next round.
 const EVENTS_MAX: usize = 256;
 
+/// Why the engine ends.
+enum Ending {
+    /// The daemon stops.
+    Stop,
+    /// Everything is to be taken off.
+    Detach(oneshot::Sender<Result<(), EngineError>>),
+}
+
 impl Engine {
     /// Serves until it is told to stop or nobody can tell it any more; then, and after a failure
-    /// too, takes everything down.
+    /// too, leaves the datapath or takes it off, as is configured.
     pub(super) async fn run(mut self, requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
-        let served = self.serve_all(requests).await;
-        let taken_down = self.take_down().await;
-        served.and(taken_down)
+        match self.serve_all(requests).await {
+            Ok(Ending::Detach(reply)) => {
+                let detached = self.detach().await;
+                // Whoever asked may have gone; the log has it too.
+                let _unheard = reply.send(match &detached {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(EngineError::Failed(anyhow!("{error:#}"))),
+                });
+                detached
+            }
+            Ok(Ending::Stop) => self.stop().await,
+            Err(failure) => {
+                if let Err(error) = self.stop().await {
+                    error!("{error:#}");
+                }
+                Err(failure)
+            }
+        }
     }
 
-    async fn serve_all(&mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+    async fn serve_all(&mut self, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<Ending> {
         let mut ticks = interval_at(Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick_count = 0;
@@ -56,7 +80,8 @@ impl Engine {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
-                    None | Some(Request::Shutdown) => return Ok(()),
+                    None | Some(Request::Shutdown) => return Ok(Ending::Stop),
+                    Some(Request::Detach(reply)) => return Ok(Ending::Detach(reply)),
                     Some(request) => self.serve(request).await,
                 },
                 changes = self.surroundings.monitor.changed() => {
@@ -76,6 +101,7 @@ impl Engine {
                     self.follow(std::mem::take(&mut pending)).await;
                     pause = pause_after(start.elapsed());
                 }
+                () = until(self.look_at) => self.tend().await,
                 wanted = wanted_clients(&mut self.events) => {
                     for client in wanted.context("the events map cannot be polled")? {
                         self.surroundings.resolve_client(client).await;
@@ -97,8 +123,7 @@ impl Engine {
         match request {
             Request::Change(change, reply) => drop(reply.send(self.change(*change).await)),
             Request::Replace(model, reply) => {
-                let model = model.keeping_state_of(&self.model);
-                drop(reply.send(self.adopt(model).await));
+                drop(reply.send(self.replace(*model).await));
             }
             Request::Snapshot(reply) => {
                 drop(reply.send(blocking(|| report::snapshot(self))));
@@ -115,11 +140,20 @@ impl Engine {
             Request::Plan(query, reply) => {
                 drop(reply.send(blocking(|| answers::plan(self, *query))));
             }
-            Request::Shutdown => {}
+            Request::Shutdown | Request::Detach(_) => {}
         }
     }
 
+    async fn replace(&mut self, configured: Model) -> Outcome {
+        let model = configured.clone().keeping_state_of(&self.model);
+        let warnings = self.adopt(model).await?;
+        self.saved.reloaded(configured);
+        self.saved.save(&self.model);
+        Ok(warnings)
+    }
+
     async fn change(&mut self, change: Change) -> Outcome {
+        self.note_strictness(&change);
         let (model, problems) = self.model.apply(change)?;
         let mut warnings: Vec<String> = problems.iter().map(Problem::to_string).collect();
         warnings.extend(self.adopt(model).await?);
@@ -127,14 +161,23 @@ impl Engine {
     }
 
     async fn keep_house(&mut self) {
-        self.surroundings.resolve_due(&self.model).await;
+        self.surroundings.resolve_due(&self.whole).await;
         self.announcer.tick(self.surroundings.view());
+        self.beat();
     }
 }
 
 /// How long to collect changes after following some took `busy`.
 fn pause_after(busy: Duration) -> Duration {
     (busy * (FOLLOW_SHARE - 1)).clamp(COALESCE_MIN, COALESCE_MAX)
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for the packet path to ask for clients.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use tracing::{info, warn};
 
 use crate::model::XdpMode;
+use crate::pins::{FoundLink, PinError, PinnedLink, Pins};
 
 /// `BPF_LINK_CREATE` (`enum bpf_cmd`).
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -36,6 +37,13 @@ impl AttachedMode {
             Self::Native => "native",
             Self::Generic => "generic",
         }
+    }
+
+    /// The mode of this label.
+    pub(crate) fn from_label(label: &str) -> Option<Self> {
+        [Self::Native, Self::Generic]
+            .into_iter()
+            .find(|mode| mode.label() == label)
     }
 
     const fn flags(self) -> u32 {
@@ -94,25 +102,55 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// The link cannot be pinned.
+    #[error(transparent)]
+    Unpinned(#[from] PinError),
 }
 
-/// The program on an interface, until this is dropped.
+/// The program on an interface. It outlives this value, and the process, until it is detached.
 #[derive(Debug)]
 pub struct Attachment {
     /// The interface's index when it was attached.
     pub ifindex: u32,
     /// How it is attached.
     pub mode: AttachedMode,
-    /// Closing it detaches the program.
-    _link: OwnedFd,
+    link: PinnedLink,
 }
 
-/// Attaches `program` to `interface`.
+impl Attachment {
+    /// What an earlier daemon has attached.
+    pub(crate) fn adopted(found: FoundLink) -> Self {
+        Self {
+            ifindex: found.ifindex,
+            mode: found.mode,
+            link: found.pin,
+        }
+    }
+
+    /// Takes the program off the interface.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub(crate) fn detach(&self) -> Result<(), PinError> {
+        self.link.detach()
+    }
+
+    /// Removes what is left of the attachment to an interface that has gone.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub(crate) fn forget(&self) -> Result<(), PinError> {
+        self.link.unpin()
+    }
+}
+
+/// Attaches `program` to `interface`, and pins the link.
 ///
 /// # Errors
 /// [`AttachError`]; nothing is attached then.
 pub fn attach(
     program: BorrowedFd<'_>,
+    pins: &Pins,
     interface: &str,
     ifindex: u32,
     wanted: XdpMode,
@@ -126,7 +164,7 @@ pub fn attach(
             if first == AttachedMode::Generic {
                 warn_of_cost(interface, "as configured");
             }
-            return Ok(attached(interface, ifindex, first, link));
+            return attached(pins, interface, ifindex, first, link);
         }
         Err(error) => error,
     };
@@ -142,7 +180,7 @@ pub fn attach(
             })?;
             let why = format!("because the driver refuses native mode ({reason})");
             warn_of_cost(interface, &why);
-            Ok(attached(interface, ifindex, mode, link))
+            attached(pins, interface, ifindex, mode, link)
         }
     }
 }
@@ -156,13 +194,21 @@ fn warn_of_cost(interface: &str, why: &str) {
     );
 }
 
-fn attached(interface: &str, ifindex: u32, mode: AttachedMode, link: OwnedFd) -> Attachment {
+/// Without its pin the link would go with this process: then it goes at once.
+fn attached(
+    pins: &Pins,
+    interface: &str,
+    ifindex: u32,
+    mode: AttachedMode,
+    link: OwnedFd,
+) -> Result<Attachment, AttachError> {
+    let link = pins.pin_link(link, interface, mode)?;
     info!(interface, ifindex, mode = mode.label(), "XDP attached");
-    Attachment {
+    Ok(Attachment {
         ifindex,
         mode,
-        _link: link,
-    }
+        link,
+    })
 }
 
 enum Refusal {

@@ -10,15 +10,18 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::util::nr_cpus;
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, NatReply, Neighbour, NeighbourKey, Route,
-    RouteKey, Service, map_name,
+    Address, Backend, BackendStats, EndpointKey, Instance, NatReply, Neighbour, NeighbourKey,
+    Route, RouteKey, Service, Slot, map_name,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
+use super::fault::Fault;
+use super::flow_memory::{FlowMaps, FlowMemory};
 use super::ring_memory::RingMemory;
 use super::service_lines::ServiceLines;
 use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier};
+use crate::pins::boottime_ns;
 
 /// A type of the map ABI in aya's hands.
 #[derive(Clone, Copy)]
@@ -45,6 +48,9 @@ pub struct AyaStore {
     counters: PerCpuArray<MapData, u64>,
     rounds: Array<MapData, u64>,
     rings: RingMemory,
+    instance: Array<MapData, Raw<Instance>>,
+    flows: FlowMemory,
+    fault: Fault,
 }
 
 impl AyaStore {
@@ -65,7 +71,52 @@ impl AyaStore {
             counters: take(ebpf, map_name::COUNTERS)?,
             rounds: take(ebpf, map_name::ROUNDS)?,
             rings: map_rings(ebpf)?,
+            instance: take(ebpf, map_name::INSTANCE)?,
+            flows: map_flows(ebpf)?,
+            fault: Fault::from_environment(),
         })
+    }
+
+    /// The flow table.
+    pub(crate) const fn flows(&self) -> &FlowMemory {
+        &self.flows
+    }
+
+    /// Notes that a daemon looks after the datapath.
+    ///
+    /// # Errors
+    /// [`StoreError`] if `INSTANCE` cannot be read or written.
+    pub(crate) fn beat(&mut self) -> Result<(), StoreError> {
+        let beaten = self.instance.get(&0, 0).and_then(|Raw(mut instance)| {
+            instance.daemon_pid = std::process::id();
+            instance.heartbeat_ns = boottime_ns();
+            self.instance.set(0, Raw(instance), ANY)
+        });
+        beaten.map_err(|error| StoreError {
+            map: map_name::INSTANCE,
+            action: "write the heartbeat".to_owned(),
+            source: error.into(),
+        })
+    }
+
+    /// What the datapath says of itself.
+    ///
+    /// # Errors
+    /// [`StoreError`] if `INSTANCE` cannot be read.
+    pub(crate) fn instance(&self) -> Result<Instance, StoreError> {
+        let read = self.instance.get(&0, 0);
+        read.map(|Raw(instance)| instance)
+            .map_err(unreadable(map_name::INSTANCE))
+    }
+
+    /// Puts the lines of services in order after the death of a daemon that may have been writing;
+    /// returns the number of lines that were written.
+    ///
+    /// # Errors
+    /// [`StoreError`] if `SERVICES` cannot be read.
+    pub(crate) fn repair_lines(&mut self) -> Result<usize, StoreError> {
+        let services = read_hash(&self.services).map_err(unreadable(map_name::SERVICES))?;
+        Ok(self.service_lines.repair(&services))
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), MapError> {
@@ -154,6 +205,7 @@ impl MapStore for AyaStore {
                 Ok(())
             }
         };
+        self.fault.count_write();
         done.map_err(|source| StoreError {
             map: write.map(),
             action: write.to_string(),
@@ -177,6 +229,16 @@ impl MapStore for AyaStore {
             routes: self.read_routes().map_err(unreadable(map_name::ROUTES))?,
             neighbours: read_hash(&self.neighbours).map_err(unreadable(map_name::NEIGHBOURS))?,
         })
+    }
+
+    fn read_ring(&self, service: &Service) -> Result<Vec<Slot>, StoreError> {
+        let ring = self.rings.read(service.ring_block, service.ring_len);
+        ring.map(|slots| slots.into_iter().map(Slot).collect())
+            .map_err(|error| StoreError {
+                map: map_name::RINGS,
+                action: format!("read the ring at block {}", service.ring_block),
+                source: error.into(),
+            })
     }
 
     fn backend_stats(&self, id: u16) -> Result<BackendStats, StoreError> {
@@ -239,6 +301,24 @@ fn map_rings(ebpf: &mut Ebpf) -> anyhow::Result<RingMemory> {
     let block_count = data.info()?.max_entries();
     RingMemory::map(data.fd().as_fd(), block_count)
         .with_context(|| format!("cannot map {block_count} blocks of {}", map_name::RINGS))
+}
+
+fn map_flows(ebpf: &mut Ebpf) -> anyhow::Result<FlowMemory> {
+    let flows = take_array(ebpf, map_name::FLOWS)?;
+    let origins = take_array(ebpf, map_name::FLOW_ORIGINS)?;
+    let suppressed = take_array(ebpf, map_name::SUPPRESSED)?;
+    let maps = FlowMaps {
+        flows: flows.fd().as_fd(),
+        origins: origins.fd().as_fd(),
+        suppressed: suppressed.fd().as_fd(),
+        // Both are as long as the shorter one is, should they ever differ.
+        set_count: flows
+            .info()?
+            .max_entries()
+            .min(origins.info()?.max_entries()),
+        service_count: suppressed.info()?.max_entries(),
+    };
+    FlowMemory::map(&maps).with_context(|| format!("cannot map {} into memory", map_name::FLOWS))
 }
 
 fn read_hash<K, V>(map: &HashMap<MapData, Raw<K>, Raw<V>>) -> Result<BTreeMap<K, V>, MapError>

@@ -12,7 +12,7 @@ const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 const READER_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Returns when no XDP program runs any more that ran when this was called. Takes ~8 ms.
-pub(super) fn wait_for_readers() {
+pub(crate) fn wait_for_readers() {
     // SAFETY: the system call takes no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {

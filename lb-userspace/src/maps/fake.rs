@@ -112,6 +112,10 @@ impl MapStore for FakeStore {
         Ok(self.state.clone())
     }
 
+    fn read_ring(&self, service: &Service) -> Result<Vec<Slot>, StoreError> {
+        Ok(self.ring_of(service).into_iter().map(Slot).collect())
+    }
+
     fn backend_stats(&self, _id: u16) -> Result<BackendStats, StoreError> {
         Ok(BackendStats::default())
     }

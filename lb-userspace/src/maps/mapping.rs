@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// The values of an array map with `BPF_F_MMAPABLE`, one after the other.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     address: NonNull<u8>,
     len_bytes: usize,
 }
@@ -17,7 +17,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps the first `len_bytes` bytes of the map behind `fd`.
-    pub(super) fn new(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
+    pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice; `fd` is open during the call.
         let address = unsafe {
             libc::mmap(
@@ -37,7 +37,7 @@ impl Mapping {
     }
 
     /// Where the memory starts, on a page boundary.
-    pub(super) fn address(&self) -> NonNull<u8> {
+    pub(crate) fn address(&self) -> NonNull<u8> {
         self.address
     }
 }

@@ -6,15 +6,21 @@ mod aya;
 mod barrier;
 #[cfg(test)]
 pub(crate) mod fake;
+mod fault;
+mod flow_memory;
 mod mapping;
 mod ring_memory;
 mod service_lines;
 mod state;
 
-use lb_common::abi::BackendStats;
+use lb_common::abi::{BackendStats, Service, Slot};
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
 pub use self::aya::AyaStore;
+pub(crate) use barrier::wait_for_readers;
+pub use flow_memory::FlowMemory;
+pub(crate) use flow_memory::monotonic_ms;
+pub(crate) use mapping::Mapping;
 pub use state::{Entry, Key, MapState, Write};
 
 /// The counters of one service: position = drop reason, position 0 = passed packets.
@@ -46,6 +52,12 @@ pub trait MapStore {
     /// # Errors
     /// [`StoreError`] if a map cannot be read.
     fn read(&self) -> Result<MapState, StoreError>;
+
+    /// The ring that a service's entry refers to, slot by slot.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the entry refers to what is beyond the storage.
+    fn read_ring(&self, service: &Service) -> Result<Vec<Slot>, StoreError>;
 
     /// The counters of a backend id, summed over the CPUs.
     ///

@@ -24,6 +24,22 @@ impl RingMemory {
         })
     }
 
+    /// A copy of `slot_count` slots from the start of block `block`.
+    pub(super) fn read(&self, block: u32, slot_count: u32) -> io::Result<Vec<u32>> {
+        let (start, len) = (block as usize * RING_BLOCK_SLOTS, slot_count as usize);
+        if start + len > self.slot_count {
+            return Err(io::Error::other("the ring is beyond the storage"));
+        }
+        let mut ring = vec![0; len];
+        let slots = self.mapping.address().cast::<u32>();
+        // SAFETY: the source lies within the mapping, as was just checked, and does not overlap `ring`;
+        // whoever may write a ring through this mapping has it borrowed mutably.
+        unsafe {
+            std::ptr::copy_nonoverlapping(slots.as_ptr().add(start), ring.as_mut_ptr(), len);
+        }
+        Ok(ring)
+    }
+
     /// Copies a ring to the start of block `block`. No packet may be reading those blocks.
     pub(super) fn write(&mut self, block: u32, ring: &[u32]) -> io::Result<()> {
         let start = block as usize * RING_BLOCK_SLOTS;

@@ -1,5 +1,6 @@
 //! The copies of services that the packet path looks at first ([`ServiceLine`]).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -48,9 +49,33 @@ impl ServiceLines {
         }
     }
 
+    /// Puts in order what a writer that was killed has left: a line in the middle of being written, a
+    /// copy that is no longer true, a service without a copy. Returns the number of lines that were
+    /// written.
+    pub(super) fn repair(&mut self, services: &BTreeMap<EndpointKey, Service>) -> usize {
+        let mut repaired = 0;
+        for index in 0..SERVICE_LINES {
+            let line = self.line_at(index);
+            if !line.is_true(services) {
+                line.write(&EndpointKey::zeroed(), &Service::zeroed());
+                repaired += 1;
+            }
+        }
+        for (key, service) in services {
+            if IS_ORDERED && self.line(key).read().key == EndpointKey::zeroed() {
+                self.put(key, service);
+                repaired += 1;
+            }
+        }
+        repaired
+    }
+
     fn line(&mut self, key: &EndpointKey) -> Line<'_> {
-        let index = ServiceLine::index(key) as usize;
-        debug_assert!(index < SERVICE_LINES);
+        self.line_at(ServiceLine::index(key) as usize)
+    }
+
+    fn line_at(&mut self, index: usize) -> Line<'_> {
+        assert!(index < SERVICE_LINES);
         let lines = self.mapping.address().cast::<[AtomicU32; LINE_WORDS]>();
         // SAFETY: the index is below the number of lines, which are mapped and 64-byte aligned, and
         // all access to them is atomic: here, and a word at a time in the packet path.
@@ -66,6 +91,14 @@ impl Line<'_> {
         bytemuck::cast(std::array::from_fn::<u32, LINE_WORDS, _>(|word| {
             self.0[word].load(Ordering::Relaxed)
         }))
+    }
+
+    /// Whether it says what is so: nothing, or a copy of a service, and not half written.
+    fn is_true(&self, services: &BTreeMap<EndpointKey, Service>) -> bool {
+        let line = self.read();
+        let is_free = line.key == EndpointKey::zeroed();
+        let is_copy = services.get(&line.key) == Some(&line.service);
+        (is_free || is_copy) && line.sequence % 2 == 0
     }
 
     /// Writes under an odd sequence number.
@@ -118,5 +151,25 @@ mod tests {
             },
         );
         assert_eq!((line.read().service.ring_len, line.read().sequence), (4, 4));
+    }
+
+    #[test]
+    fn a_line_that_is_half_written_or_out_of_date_is_seen() {
+        let words: [AtomicU32; LINE_WORDS] = std::array::from_fn(|_| AtomicU32::new(0));
+        let line = Line(&words);
+        let key = EndpointKey::new(IpAddr::from([203, 0, 113, 10]).into(), 80_u16.to_be(), 6);
+        let service = Service {
+            id: 7,
+            ..Service::zeroed()
+        };
+        let services = BTreeMap::from([(key, service)]);
+        assert!(line.is_true(&services), "nothing is true");
+        line.write(&key, &service);
+        assert!(line.is_true(&services));
+        assert!(!line.is_true(&BTreeMap::new()), "the service has gone");
+        words[SEQUENCE_WORD].store(3, Ordering::Relaxed);
+        assert!(!line.is_true(&services), "half written");
+        line.write(&EndpointKey::zeroed(), &Service::zeroed());
+        assert!(line.is_true(&BTreeMap::new()));
     }
 }

@@ -56,6 +56,11 @@ impl Memory {
         }
     }
 
+    /// Notes an address that was known before, unless a later one is.
+    pub fn recall(&mut self, host: LinkHost, address: LinkAddress) {
+        self.0.entry(host).or_insert(address);
+    }
+
     fn address(&self, view: &View, host: &LinkHost) -> Option<(LinkAddress, Freshness)> {
         let current = view.neighbours.get(host).and_then(|entry| entry.address);
         let last = || self.0.get(host).map(|last| (*last, Freshness::LastKnown));

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use lb_common::abi::EndpointKey;
 
-use crate::desired::ring::RingSpec;
+use crate::desired::ring::RingContent;
 use crate::maps::MapState;
 
 pub use apply::apply;
@@ -34,8 +34,8 @@ pub struct Actual {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstalledRing {
     /// What it was made of.
-    pub spec: RingSpec,
-    /// Slots by backend id.
+    pub content: RingContent,
+    /// Slots by the backend id that new flows go to.
     pub shares: BTreeMap<u16, u32>,
 }
 

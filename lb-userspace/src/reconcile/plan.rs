@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use lb_common::abi::{EndpointKey, Service, map_name};
 
@@ -11,7 +10,6 @@ use super::{Actual, Capacities, InstalledRing, MapFull};
 use crate::desired::ring::{blocks_for, shares};
 use crate::desired::{Desired, DesiredService};
 use crate::maps::{Entry, Key, Write};
-use crate::model::Scheduler;
 
 /// An ordered list of writes.
 #[derive(Clone, Debug, Default)]
@@ -136,15 +134,11 @@ fn surplus<'a, K: Ord + Copy, A, D>(
 /// before it is built: the former one's has to do.
 fn spared(desired: &Desired, actual: &Actual) -> u32 {
     let wanted = desired.services.iter().map(|(key, service)| {
-        let ring = &service.ring;
-        match (ring.members.is_empty(), ring.scheduler) {
-            (true, _) => 0,
-            (false, Scheduler::Maglev) => blocks_for(ring.maglev_slots),
-            (false, Scheduler::RoundRobin) => {
-                let old = actual.maps.services.get(key);
-                old.map_or(0, |old| blocks_for(old.ring_len))
-            }
-        }
+        let former = || {
+            let old = actual.maps.services.get(key);
+            old.map_or(0, |old| old.ring_len)
+        };
+        blocks_for(service.ring.slot_count().unwrap_or_else(former))
     });
     wanted.max().filter(|largest| *largest > 1).unwrap_or(0)
 }
@@ -228,7 +222,9 @@ impl<'a> Planner<'a> {
         let old = self.actual.maps.services.get(key).copied();
         let ring = self.actual.rings.get(key);
         let (ring_block, ring_len) = match (old, ring) {
-            (Some(old), Some(ring)) if ring.spec == wanted.ring => (old.ring_block, old.ring_len),
+            (Some(old), Some(ring)) if ring.content == wanted.ring => {
+                (old.ring_block, old.ring_len)
+            }
             _ => self.write_ring(key, wanted)?,
         };
         let service = wanted.entry(ring_block, ring_len);
@@ -260,9 +256,9 @@ impl<'a> Planner<'a> {
         key: &EndpointKey,
         wanted: &DesiredService,
     ) -> Result<(u32, u32), MapFull> {
-        let slots: Arc<[u32]> = wanted.ring.build().into();
+        let slots = wanted.ring.build();
         let ring = InstalledRing {
-            spec: wanted.ring.clone(),
+            content: wanted.ring.clone(),
             shares: shares(&slots),
         };
         self.plan.rings.insert(*key, ring);

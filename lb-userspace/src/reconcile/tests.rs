@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::desired::ids::Ids;
+use crate::desired::tests::all_eligible;
 use crate::desired::{Desired, Network, desired};
 use crate::maps::fake::FakeStore;
 use crate::maps::{Entry, Key, MapStore, StoreError, Write};
@@ -107,7 +108,12 @@ impl Node {
 
     fn desired(&mut self, model: &Model) -> Desired {
         self.ids.assign(model).unwrap();
-        desired(model, &self.ids, &Network::default())
+        desired(
+            model,
+            &self.ids,
+            &Network::default(),
+            &all_eligible(model, &self.ids),
+        )
     }
 
     fn plan(&mut self, model: &Model) -> Result<Plan, MapFull> {

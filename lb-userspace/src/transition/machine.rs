@@ -1,6 +1,6 @@
 //! The machine: one ring, its clocks, and the ring that it is on its way to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::Slot;
 use lb_common::limits::PREPARE_MS;
@@ -19,8 +19,9 @@ pub struct Timing {
     /// The least time between two sweeps for the sake of quiet slots: a sweep reads the whole flow
     /// table. Unit: milliseconds.
     pub sweep_interval_ms: u64,
-    /// For how long a slot that moved away from a dead backend keeps sending unknown flows there, when
-    /// flows cannot be recorded for want of room: as long as false alarms last. Unit: milliseconds.
+    /// For how long a backend that is down still gets the unknown flows of slots that have moved away
+    /// from it, when flows cannot be recorded for want of room: as long as false alarms last. Unit:
+    /// milliseconds.
     pub give_up_ms: u64,
 }
 
@@ -30,7 +31,7 @@ impl Default for Timing {
             prepare_ms: PREPARE_MS,
             settle_interval_ms: 1_000,
             sweep_interval_ms: 2_000,
-            give_up_ms: 10_000,
+            give_up_ms: 15_000,
         }
     }
 }
@@ -82,7 +83,7 @@ pub struct Summary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the ring has {actual} slots and cannot become one of {wanted} without breaking flows; \
-     remove the service and add it again to change `maglev_slots`"
+     remove the service and add it again to change `ring_slots`"
 )]
 pub struct RingLengthChanged {
     /// Slots of the ring as it is.
@@ -133,6 +134,8 @@ pub struct RingTransition {
     urgent: BTreeSet<u16>,
     revision: u64,
     in_force_revision: u64,
+    /// Since when backends are down that are.
+    down_since_ms: BTreeMap<u16, u64>,
     last_settle_ms: Option<u64>,
     last_sweep_ms: Option<u64>,
     /// The caller's word on takeovers and restarts: nothing settles before an idle time-out from here.
@@ -164,6 +167,7 @@ impl RingTransition {
             urgent: BTreeSet::new(),
             revision: 0,
             in_force_revision: 0,
+            down_since_ms: BTreeMap::new(),
             last_settle_ms: None,
             last_sweep_ms: None,
             restarted_ms: now_ms,
@@ -233,6 +237,23 @@ impl RingTransition {
         is_in_slots || is_to_come()
     }
 
+    /// When the last slot that moved away from a backend did so; `None` if there is none, or if one has
+    /// yet to. Unit: milliseconds.
+    pub fn moved_from_ms(&self, backend_id: u16) -> Option<u64> {
+        let slots = self.slots.iter().zip(&self.clocks);
+        let mut moved_ms = None;
+        for (slot, clock) in slots {
+            let is_its = slot.previous() == backend_id || slot.current() == backend_id;
+            if is_its && (Phase::of(*slot) != Phase::Moving || clock.since_ms == NOT_IN_FORCE) {
+                return None;
+            }
+            if is_its {
+                moved_ms = moved_ms.max(Some(clock.since_ms));
+            }
+        }
+        moved_ms
+    }
+
     /// Says which ring should be in force, by backend ids (0 = none), and from which backends slots are
     /// taken without preparation: dead ones, and drained ones where the operator prefers broken
     /// handshakes. To be said at any time, as often as one likes.
@@ -272,6 +293,7 @@ impl RingTransition {
     /// Moves on as far as the time and the facts allow.
     pub fn step(&mut self, now_ms: u64, facts: &Facts<'_>) -> Step {
         let before = self.revision;
+        self.note_down(now_ms, facts);
         self.change(now_ms);
         if self.may_settle(now_ms, facts) {
             self.settle(now_ms, facts);
@@ -382,10 +404,7 @@ impl RingTransition {
         let quieted_ms = survey
             .oldest_moving_ms
             .map(|oldest_ms| self.quiet_due_ms(oldest_ms, facts));
-        let given_up_ms = survey
-            .oldest_moving_ms
-            .filter(|_| self.is_under_pressure(facts))
-            .map(|oldest_ms| oldest_ms + self.timing.give_up_ms);
+        let given_up_ms = self.give_up_due_ms(facts);
         let at_once = (survey.has_idle_arms || survey.has_clear).then_some(0);
         let due_ms = [quieted_ms, given_up_ms, at_once]
             .into_iter()
@@ -406,14 +425,22 @@ impl RingTransition {
         last_ms + facts.idle_timeout_ms
     }
 
-    /// Whether a backend is dead while flows find no room. Since when there has been no room does not
-    /// matter: it cannot have been for longer than the slot has been moving.
-    fn is_under_pressure(&self, facts: &Facts<'_>) -> bool {
-        let oldest_ms = self.survey.oldest_moving_ms.unwrap_or(u64::MAX);
-        let is_suppressed = facts
+    fn note_down(&mut self, now_ms: u64, facts: &Facts<'_>) {
+        self.down_since_ms.retain(|id, _| facts.down.contains(id));
+        for id in facts.down {
+            self.down_since_ms.entry(*id).or_insert(now_ms);
+        }
+    }
+
+    /// When the first backend that is down is given up, if flows find no room. Since when they find none
+    /// does not matter: it is a matter of slots that are moving.
+    fn give_up_due_ms(&self, facts: &Facts<'_>) -> Option<u64> {
+        let oldest_ms = self.survey.oldest_moving_ms?;
+        facts
             .suppressed_ms
-            .is_some_and(|last_ms| last_ms >= oldest_ms);
-        is_suppressed && !facts.down.is_empty()
+            .filter(|last_ms| *last_ms >= oldest_ms)?;
+        let since_ms = self.down_since_ms.values().min()?;
+        Some(since_ms + self.timing.give_up_ms)
     }
 
     fn settle(&mut self, now_ms: u64, facts: &Facts<'_>) {
@@ -454,11 +481,11 @@ impl RingTransition {
     /// Whether unknown flows of a slot should no longer be sent to a dead backend: new ones that find no
     /// room in the flow table are unknown too, and would all be lost.
     fn is_given_up(&self, slot: Slot, since_ms: u64, now_ms: u64, facts: &Facts<'_>) -> bool {
-        facts.down.contains(&slot.previous())
-            && facts
-                .suppressed_ms
-                .is_some_and(|last_ms| last_ms >= since_ms)
-            && now_ms >= since_ms + self.timing.give_up_ms
+        let down_since_ms = self.down_since_ms.get(&slot.previous());
+        facts
+            .suppressed_ms
+            .is_some_and(|last_ms| last_ms >= since_ms)
+            && down_since_ms.is_some_and(|down_ms| now_ms >= down_ms + self.timing.give_up_ms)
     }
 
     fn is_pending(&self, slot: usize) -> bool {

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::abi::{FINGERPRINT_MIN, FlowEntry, FlowRecord, FlowState, Service};
+use lb_common::limits::{FIN_LINGER_S, RST_LINGER_S};
 use lb_common::{datapath::flow, hash};
 
 use super::RingTransition;
@@ -162,14 +163,20 @@ impl Sweep {
         let Some(owner) = directory.service_of(backend_id, generation) else {
             return Fate::Delete;
         };
-        let is_live = record.remaining_s(self.now_s) >= 0;
-        self.count(record, is_live);
+        let remaining_s = record.remaining_s(self.now_s);
+        let is_live = remaining_s >= 0;
+        let displaced_id = if record.state().is_half_open() {
+            displaced_id()
+        } else {
+            0
+        };
+        self.count(record, is_live, displaced_id);
         let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
             let is_spared = is_live || self.expired == Expired::Keep;
             return if is_spared { Fate::Keep } else { Fate::Delete };
         };
-        let is_displacing = record.state().is_half_open() && displaced_id() != 0;
-        if !is_live || backend_id == current && !is_displacing {
+        let is_silent = remaining_s + forged_end_s(record.state(), &owner.service) < 0;
+        if is_silent || backend_id == current && displaced_id == 0 {
             return Fate::Delete;
         }
         if let Some(exceptions) = self.services.get_mut(&owner.service.id)
@@ -180,17 +187,24 @@ impl Sweep {
         Fate::Keep
     }
 
-    fn count(&mut self, record: FlowRecord, is_live: bool) {
+    fn count(&mut self, record: FlowRecord, is_live: bool, displaced_id: u16) {
         if !is_live {
             self.expired_count += 1;
             return;
         }
         self.live_count += 1;
-        let id = usize::from(record.backend_id());
+        self.of_backend(record.backend_id()).count(record.state());
+        if displaced_id != 0 {
+            self.of_backend(displaced_id).count(FlowState::OPEN);
+        }
+    }
+
+    fn of_backend(&mut self, backend_id: u16) -> &mut FlowCounts {
+        let id = usize::from(backend_id);
         if self.backends.len() <= id {
             self.backends.resize(id + 1, FlowCounts::default());
         }
-        self.backends[id].count(record.state());
+        &mut self.backends[id]
     }
 
     /// What the sweep found.
@@ -202,6 +216,20 @@ impl Sweep {
             expired_count: self.expired_count,
         }
     }
+}
+
+/// For how long a flow that seems to have ended is remembered beyond its expiry where there is room:
+/// anybody can send a FIN or a RST, and the flow itself may be silent for as long as any. Unit:
+/// seconds.
+fn forged_end_s(state: FlowState, service: &Service) -> i32 {
+    let linger_s = if state.has(FlowState::RST) {
+        RST_LINGER_S
+    } else if state.is_closing() {
+        FIN_LINGER_S
+    } else {
+        return 0;
+    };
+    i32::try_from(service.idle_timeout_s.saturating_sub(linger_s)).unwrap_or(i32::MAX)
 }
 
 /// The slot of an entry and the slot's backend, if the slot is quiet.

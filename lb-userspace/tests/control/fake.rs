@@ -13,7 +13,8 @@ use lb_common::abi::{
 use lb_common::drop_reason::DropReason;
 use lb_userspace::control::{Socket, server};
 use lb_userspace::engine::snapshot::{
-    BackendState, InterfaceState, MapFill, NextHop, ServiceState, Snapshot,
+    BackendState, DatapathOrigin, DatapathState, InterfaceState, MapFill, NextHop, ServiceState,
+    Snapshot,
 };
 use lb_userspace::engine::views::{
     self, DrainView, FlowCounts, FlowOwner, Holder, Owners, PlanQuery, PlanView, RingView,
@@ -123,6 +124,10 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
                 reply.send(view).unwrap();
             }
             Request::Plan(query, reply) => reply.send(plan(&model, *query)).unwrap(),
+            Request::Detach(reply) => {
+                reply.send(Ok(())).unwrap();
+                return;
+            }
             Request::Shutdown => return,
         }
     }
@@ -264,6 +269,12 @@ fn snapshot(model: &Model) -> Snapshot {
         node: model.node.clone(),
         uptime: Duration::from_millis(61_500),
         config_file: None,
+        datapath: DatapathState {
+            pinned: PathBuf::from("/sys/fs/bpf/lbd/run-lbd-lbd-sock"),
+            abi_version: lb_common::abi::VERSION,
+            origin: DatapathOrigin::Adopted,
+            heartbeat_age: Duration::from_millis(300),
+        },
         interfaces: vec![
             InterfaceState {
                 interface: interface("eth0", XdpMode::Auto),

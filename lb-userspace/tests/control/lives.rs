@@ -120,7 +120,13 @@ fn what_makes_no_sense_is_refused_with_its_field() {
             404,
             None,
         ),
-        ("POST", "/v1/plan", r#"{"change": "explode"}"#, 400, Some("change")),
+        (
+            "POST",
+            "/v1/plan",
+            r#"{"change": "explode"}"#,
+            400,
+            Some("change"),
+        ),
         (
             "POST",
             "/v1/config/diff",

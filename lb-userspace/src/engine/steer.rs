@@ -1,0 +1,446 @@
+//! Rings on their way: what the keeper of the rings needs of the world, and what the world needs of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::abi::Service as ServiceEntry;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::core::{Engine, blocking};
+use super::handle::EngineError;
+use crate::desired::ids::ServiceIdentity;
+use crate::desired::ring::{RingContent, shares};
+use crate::desired::{endpoint_key, has_transitions};
+use crate::maps::{MapStore, monotonic_ms};
+use crate::model::{AdminState, Backend, Change, Health, Model, Service, Urgency};
+use crate::reconcile::InstalledRing;
+use crate::steering::Observed;
+use crate::transition::sweep::{Census, Directory, Expired, Fate, Sweep, SweptService};
+
+/// While a backend is leaving, its flows are counted this often.
+const LEAVING_PERIOD: Duration = Duration::from_secs(2);
+
+/// Nothing is done more often than this for the rings' sake.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// A backend that the model has no more. Its entry stays until no slot and no flow refers to it.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving {
+    pub(super) backend: Backend,
+    /// When it left. Unit: milliseconds of the packet path's clock.
+    pub(super) since_ms: u64,
+}
+
+/// The backends that are leaving.
+pub(super) type LeavingBackends = BTreeMap<(ServiceIdentity, IpAddr, u16), Leaving>;
+
+/// What a sweep has found, and when it began.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) census: Census,
+    pub(super) began_ms: u64,
+}
+
+impl Engine {
+    /// Notes which backends leave with the change from `old` to the model, and which come back.
+    pub(super) fn note_leaving(&mut self, old: &Model) {
+        let now_ms = monotonic_ms();
+        for service in old.services.values() {
+            for backend in service.backends.values() {
+                self.leave(service, backend, now_ms);
+            }
+        }
+        self.forget_returned();
+    }
+
+    /// Notes the backends of a datapath that was adopted: those that the model does not have are
+    /// leaving.
+    pub(super) fn note_found(&mut self) {
+        let now_ms = monotonic_ms();
+        let services: Vec<Service> = self.model.services.values().cloned().collect();
+        for service in services {
+            let Some(entry) = self.entry_of(&service) else {
+                continue;
+            };
+            self.adopt_ring(&service, &entry, now_ms);
+            let entries = self.actual.maps.backends.values();
+            let found: Vec<Backend> = entries
+                .filter(|backend| backend.service_id == entry.id)
+                .map(|backend| {
+                    let port = match backend.port_be {
+                        0 => service.port,
+                        port_be => u16::from_be(port_be),
+                    };
+                    nameless(backend.address.to_ip(), port)
+                })
+                .collect();
+            for backend in found {
+                self.leave(&service, &backend, now_ms);
+            }
+        }
+        self.forget_returned();
+        if !self.leaving.is_empty() {
+            info!(
+                "{} backends that are no longer configured stay until their flows have ended",
+                self.leaving.len()
+            );
+        }
+    }
+
+    /// Takes over a ring as it was left.
+    fn adopt_ring(&mut self, service: &Service, entry: &ServiceEntry, now_ms: u64) {
+        if !has_transitions(service) || entry.tracks_flows != 0 || entry.ring_len == 0 {
+            return;
+        }
+        let slots = match self.store.read_ring(entry) {
+            Ok(slots) => slots,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                warn!(service = service.name, "its ring is built anew: {error:#}");
+                return;
+            }
+        };
+        self.keeper.adopt(service, &slots, now_ms);
+        let slots: Arc<[u32]> = slots.iter().map(|slot| slot.0).collect();
+        let installed = InstalledRing {
+            shares: shares(&slots),
+            content: RingContent::Slots(slots),
+        };
+        self.actual.rings.insert(endpoint_key(service), installed);
+    }
+
+    fn leave(&mut self, service: &Service, backend: &Backend, now_ms: u64) {
+        let identity = ServiceIdentity::of(service);
+        let services = self.model.services.values();
+        let is_there = services
+            .filter(|one| ServiceIdentity::of(one) == identity)
+            .flat_map(|one| one.backends.values())
+            .any(|one| (one.address, one.port) == (backend.address, backend.port));
+        if is_there {
+            return;
+        }
+        let key = (identity, backend.address, backend.port);
+        self.leaving.entry(key).or_insert_with(|| Leaving {
+            backend: backend.clone(),
+            since_ms: now_ms,
+        });
+    }
+
+    /// Who is in the model again is leaving no more; who has lost its service has nowhere to leave from.
+    fn forget_returned(&mut self) {
+        let mut live = BTreeSet::new();
+        let mut services = BTreeSet::new();
+        for service in self.model.services.values() {
+            let identity = ServiceIdentity::of(service);
+            for backend in service.backends.values() {
+                live.insert((identity.clone(), backend.address, backend.port));
+            }
+            services.insert(identity);
+        }
+        self.leaving
+            .retain(|key, _| services.contains(&key.0) && !live.contains(key));
+        self.whole = self.with_leaving();
+    }
+
+    /// The model with those that are leaving: for the datapath they are backends in maintenance.
+    fn with_leaving(&self) -> Model {
+        let mut whole = self.model.clone();
+        for service in whole.services.values_mut() {
+            let identity = ServiceIdentity::of(service);
+            for ((_, address, port), leaving) in self
+                .leaving
+                .iter()
+                .filter(|((one, ..), _)| *one == identity)
+            {
+                let backend = Backend {
+                    admin: AdminState::Maint,
+                    ..leaving.backend.clone()
+                };
+                // No name that the model allows holds a slash.
+                let key = format!("leaving/{address}/{port}");
+                service.backends.insert(key, backend);
+            }
+        }
+        whole
+    }
+
+    /// Notes a change that the operator wants to take effect at once.
+    pub(super) fn note_strictness(&mut self, change: &Change) {
+        if let Change::SetBackendAdmin {
+            service, backend, ..
+        } = change
+            && change.urgency() == Urgency::Immediate
+            && let Some(service) = self.model.services.get(service)
+            && let Some(backend) = service.backends.get(backend)
+        {
+            self.keeper.be_strict(service, backend);
+        }
+    }
+
+    /// Asks the keeper which rings should be in force.
+    pub(super) fn look(&mut self) {
+        let now_ms = monotonic_ms();
+        let in_force = self.current_in_force();
+        let flows = self.store.flows();
+        let suppressed_ms = |service_id| {
+            flows
+                .suppressed_s(service_id)
+                .map(|stamp_s| stamp_s * 1_000 + 999)
+        };
+        let observed = Observed {
+            ids: &self.ids,
+            now_ms,
+            suppressed_ms: &suppressed_ms,
+            in_force: &in_force,
+        };
+        let (model, whole, keeper) = (&self.model, &self.whole, &mut self.keeper);
+        let (steering, outlook) = blocking(|| keeper.look(model, whole, &observed));
+        self.steering = steering;
+        self.is_sweep_due = outlook.sweep;
+        let due = outlook.due_ms.map(|due_ms| {
+            let wait = Duration::from_millis(due_ms.saturating_sub(now_ms));
+            Instant::now() + wait.max(PAUSE_MIN)
+        });
+        let leaving = (!self.leaving.is_empty()).then(|| Instant::now() + LEAVING_PERIOD);
+        let sweep = outlook.sweep.then(|| Instant::now() + PAUSE_MIN);
+        self.look_at = [due, leaving, sweep].into_iter().flatten().min();
+    }
+
+    /// Has the rings looked at again right away.
+    pub(super) fn look_soon(&mut self) {
+        self.look_at = Some(Instant::now() + PAUSE_MIN);
+    }
+
+    /// The backends that get new flows by the rings in force.
+    fn current_in_force(&self) -> BTreeMap<ServiceIdentity, BTreeSet<u16>> {
+        let services = self.model.services.values();
+        let current = services.filter_map(|service| {
+            let ring = self.actual.rings.get(&endpoint_key(service))?;
+            let ids = ring.shares.keys().copied().filter(|id| *id != 0).collect();
+            Some((ServiceIdentity::of(service), ids))
+        });
+        current.collect()
+    }
+
+    /// Tells the transitions that their rings are in force; returns whether any is new.
+    pub(super) fn note_in_force(&mut self) -> bool {
+        let now_ms = monotonic_ms();
+        let mut is_any_new = false;
+        for service in self.model.services.values() {
+            if let Some(transition) = self.keeper.transition_mut(service)
+                && !transition.is_in_force()
+            {
+                let revision = transition.revision();
+                transition.in_force(revision, now_ms);
+                is_any_new = true;
+            }
+        }
+        is_any_new
+    }
+
+    /// What is due for the rings' sake: a sweep of the flow table, the next step of a transition.
+    pub(super) async fn tend(&mut self) {
+        if self.is_sweep_due || !self.leaving.is_empty() {
+            self.sweep();
+            self.release_leaving();
+        }
+        self.follow(crate::netlink::monitor::Changes::default())
+            .await;
+    }
+
+    /// Walks over the flow table.
+    pub(super) fn sweep(&mut self) {
+        let began_ms = monotonic_ms();
+        let counted = blocking(|| self.swept(began_ms));
+        for service in self.model.services.values() {
+            let service_id = self.actual.maps.services.get(&endpoint_key(service));
+            let service_id = service_id.map_or(0, |entry| entry.id);
+            if let Some(exceptions) = counted.census.services.get(&service_id)
+                && let Some(transition) = self.keeper.transition_mut(service)
+            {
+                transition.swept(exceptions, began_ms);
+            }
+        }
+        self.counted = Some(counted);
+    }
+
+    fn swept(&self, began_ms: u64) -> Counted {
+        let directory = Owners::of(self);
+        let flows = self.store.flows();
+        let now_s = (began_ms / 1_000) as u32;
+        let live_count = self
+            .counted
+            .as_ref()
+            .map_or(0, |last| last.census.live_count);
+        let expired = Expired::by_filling(live_count, flows.entry_count() as u64);
+        let transitions = directory
+            .services
+            .values()
+            .filter_map(|service| Some((service.service.id, service.transition?)));
+        let mut sweep = Sweep::begin(now_s, expired, transitions);
+        let mut deleted = 0;
+        for place in 0..flows.entry_count() {
+            let Some(entry) = flows.entry(place) else {
+                continue;
+            };
+            let displaced_id = || flows.origin(place).displaced_id;
+            if sweep.visit(&entry, displaced_id, &directory) == Fate::Delete {
+                deleted += u64::from(flows.delete(place, &entry));
+            }
+        }
+        debug!(deleted, "flow table swept");
+        Counted {
+            census: sweep.end(),
+            began_ms,
+        }
+    }
+
+    /// Lets go of those that are leaving and that nothing refers to any more.
+    fn release_leaving(&mut self) {
+        let Some(counted) = &self.counted else {
+            return;
+        };
+        let released: Vec<_> = self
+            .leaving
+            .iter()
+            .filter(|(key, leaving)| self.is_forgotten(key, leaving, counted))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in released {
+            if let Some(leaving) = self.leaving.remove(&key) {
+                let (address, port) = (key.1, key.2);
+                info!(
+                    backend = leaving.backend.name,
+                    %address, port, "gone: none of its flows is left"
+                );
+            }
+        }
+        self.whole = self.with_leaving();
+    }
+
+    fn is_forgotten(
+        &self,
+        (identity, address, port): &(ServiceIdentity, IpAddr, u16),
+        leaving: &Leaving,
+        counted: &Counted,
+    ) -> bool {
+        let mut services = self.model.services.values();
+        let service = services.find(|one| ServiceIdentity::of(one) == *identity);
+        let (Some(service), Some(id)) = (service, self.ids.backend(identity, *address, *port))
+        else {
+            return true;
+        };
+        let is_in_ring = match self.keeper.transition(service) {
+            Some(transition) => transition.refers_to(id.id) || !transition.is_in_force(),
+            None => {
+                let ring = self.actual.rings.get(&endpoint_key(service));
+                ring.is_some_and(|ring| ring.shares.contains_key(&id.id))
+            }
+        };
+        // Of flows that are in no table and in no slot, only the time tells: UDP with `flow = "hash"`.
+        let idle_timeout_ms = u64::from(service.idle_timeout_s) * 1_000;
+        let is_stateless = !service.tracks_flows() && !has_transitions(service);
+        let has_waited = !is_stateless || counted.began_ms >= leaving.since_ms + idle_timeout_ms;
+        let was_counted_since = counted.began_ms >= leaving.since_ms;
+        let flows = counted.census.of_backend(id.id).total();
+        !is_in_ring && has_waited && was_counted_since && flows == 0
+    }
+
+    fn entry_of(&self, service: &Service) -> Option<ServiceEntry> {
+        self.actual
+            .maps
+            .services
+            .get(&endpoint_key(service))
+            .copied()
+    }
+
+    /// Gives up the backend that has been leaving for longest, for want of ids; `false` if there is none.
+    pub(super) fn give_up_leaving(&mut self) -> bool {
+        let oldest = self
+            .leaving
+            .iter()
+            .min_by_key(|(_, leaving)| leaving.since_ms);
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else {
+            return false;
+        };
+        if let Some(leaving) = self.leaving.remove(&key) {
+            warn!(
+                backend = leaving.backend.name,
+                "its last flows are given up: `limits.backends` leaves no room for backends that leave"
+            );
+        }
+        self.whole = self.with_leaving();
+        true
+    }
+
+    /// # Errors
+    /// [`EngineError::MapFull`] when not even giving up those that are leaving makes room.
+    pub(super) fn assign_ids(&mut self) -> Result<(), EngineError> {
+        loop {
+            let Err(shortage) = self.ids.assign(&self.whole) else {
+                return Ok(());
+            };
+            if !self.give_up_leaving() {
+                return Err(super::core::out_of_ids(shortage, &self.limits));
+            }
+        }
+    }
+}
+
+/// A backend that was found in the maps, without its name.
+fn nameless(address: IpAddr, port: u16) -> Backend {
+    Backend {
+        name: format!("{address} port {port}"),
+        address,
+        port,
+        weight: lb_common::limits::WEIGHT_DEFAULT,
+        backup: 0,
+        admin: AdminState::Maint,
+        health: Health::Unknown,
+    }
+}
+
+/// Whose an entry of the flow table is.
+struct Owners<'e> {
+    services: BTreeMap<u16, SweptService<'e>>,
+    /// By backend id: generation and service id.
+    backends: Vec<(u16, u16)>,
+}
+
+impl<'e> Owners<'e> {
+    fn of(engine: &'e Engine) -> Self {
+        let services = engine.model.services.values().filter_map(|service| {
+            let entry = engine.entry_of(service)?;
+            let swept = SweptService {
+                service: entry,
+                transition: engine.keeper.transition(service),
+            };
+            Some((entry.id, swept))
+        });
+        let mut backends = Vec::new();
+        for (id, entry) in &engine.actual.maps.backends {
+            let id = usize::from(*id);
+            if backends.len() <= id {
+                backends.resize(id + 1, (0, 0));
+            }
+            backends[id] = (entry.generation, entry.service_id);
+        }
+        Self {
+            services: services.collect(),
+            backends,
+        }
+    }
+}
+
+impl Directory for Owners<'_> {
+    fn service_of(&self, backend_id: u16, generation: u16) -> Option<SweptService<'_>> {
+        let (live, service_id) = self.backends.get(usize::from(backend_id)).copied()?;
+        if live != generation || service_id == 0 {
+            return None;
+        }
+        self.services.get(&service_id).copied()
+    }
+}

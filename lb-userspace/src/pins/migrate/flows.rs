@@ -1,0 +1,226 @@
+//! The flow table into one of another size, while packets use both.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use lb_common::abi::{
+    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
+    FlowRecord, FlowSet, map_name,
+};
+use lb_common::datapath::flow;
+
+use crate::maps::Mapping;
+use crate::pins::clock::flow_now_s;
+use crate::pins::{MapSet, PinError, failed};
+
+/// Words of a [`FlowOrigin`].
+const ORIGIN_WORDS: usize = size_of::<FlowOrigin>() / size_of::<u32>();
+
+/// What became of the flows of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Those that the new table did not have.
+    pub(crate) count: usize,
+    /// Live ones that it has no room for.
+    pub(crate) left_out: usize,
+}
+
+/// Enters the flows of one set of maps into the table of another. What is there already stays, unless the
+/// old table has heard of the flow later.
+pub(crate) fn carry(from: &MapSet, to: &MapSet) -> Result<Carried, PinError> {
+    let (old, new) = (from.require(map_name::FLOWS)?, to.require(map_name::FLOWS)?);
+    if old.id == new.id {
+        return Ok(Carried::default());
+    }
+    let (old, new) = (FlowTable::map(from)?, FlowTable::map(to)?);
+    let now_s = flow_now_s();
+    let mut carried = Carried::default();
+    // Expired ones may still be followed, but keep no live one out.
+    for is_live in [true, false] {
+        for (fingerprint, record, origin) in old.flows() {
+            if (record.remaining_s(now_s) >= 0) != is_live {
+                continue;
+            }
+            match new.enter(fingerprint, record, &origin, now_s) {
+                Entered::Yes => carried.count += 1,
+                Entered::WasThere => {}
+                Entered::NoRoom => carried.left_out += usize::from(is_live),
+            }
+        }
+    }
+    Ok(carried)
+}
+
+enum Entered {
+    Yes,
+    WasThere,
+    NoRoom,
+}
+
+/// `FLOWS` and `FLOW_ORIGINS` as memory.
+struct FlowTable {
+    flows: Mapping,
+    origins: Mapping,
+    set_count: u32,
+}
+
+/// An entry, word by word: the packet path writes it too.
+struct Entry<'t> {
+    fingerprint: &'t AtomicU64,
+    record: &'t AtomicU64,
+    origin: &'t [AtomicU32; ORIGIN_WORDS],
+}
+
+impl FlowTable {
+    fn map(maps: &MapSet) -> Result<Self, PinError> {
+        let set_count = maps.require(map_name::FLOWS)?.shape.entries_max;
+        let map = |name, element_bytes: usize| {
+            let map = maps.require(name)?;
+            // Both maps have one element for each set; a smaller one would be read beyond its end.
+            let is_whole = map.shape.entries_max >= set_count
+                && map.shape.value_bytes as usize == element_bytes;
+            let mapped = if is_whole {
+                Mapping::new(map.as_fd(), set_count as usize * element_bytes)
+            } else {
+                Err(io::Error::other(format!("it is {}", map.shape)))
+            };
+            mapped.map_err(failed("map into memory", &maps.directory.join(name)))
+        };
+        Ok(Self {
+            flows: map(map_name::FLOWS, size_of::<FlowSet>())?,
+            origins: map(map_name::FLOW_ORIGINS, size_of::<FlowOriginSet>())?,
+            set_count,
+        })
+    }
+
+    fn entry(&self, set: u32, entry: usize) -> Entry<'_> {
+        assert!(set < self.set_count && entry < FLOW_SET_ENTRIES);
+        let index = set as usize * FLOW_SET_ENTRIES + entry;
+        let flows = self.flows.address().cast::<[AtomicU64; 2]>();
+        let origins = self.origins.address().cast::<[AtomicU32; ORIGIN_WORDS]>();
+        const { assert!(size_of::<FlowEntry>() == size_of::<[AtomicU64; 2]>()) };
+        // SAFETY: the index is below the number of entries of both mappings, and all access to them
+        // from here is atomic.
+        let ([fingerprint, record], origin) =
+            unsafe { (flows.add(index).as_ref(), origins.add(index).as_ref()) };
+        Entry {
+            fingerprint,
+            record,
+            origin,
+        }
+    }
+
+    /// Every flow that is not being written at this moment.
+    fn flows(&self) -> impl Iterator<Item = (u64, FlowRecord, FlowOrigin)> {
+        let places = (0..self.set_count)
+            .flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| (set, entry)));
+        places.filter_map(|(set, entry)| self.entry(set, entry).read())
+    }
+
+    fn enter(
+        &self,
+        fingerprint: u64,
+        record: FlowRecord,
+        origin: &FlowOrigin,
+        now_s: u32,
+    ) -> Entered {
+        let (first, second) = flow::sets(fingerprint, self.set_count);
+        let places = || {
+            [first, second]
+                .into_iter()
+                .flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| self.entry(set, entry)))
+        };
+        for entry in places() {
+            if entry.fingerprint.load(Ordering::Acquire) == fingerprint {
+                entry.follow(record, now_s);
+                return Entered::WasThere;
+            }
+        }
+        let free = places().try_for_each(|entry| entry.take(0, fingerprint, record, origin));
+        if free.is_break() {
+            return Entered::Yes;
+        }
+        if record.remaining_s(now_s) < 0 {
+            return Entered::NoRoom;
+        }
+        let spared = places().try_for_each(|entry| match entry.expired(now_s) {
+            Some(old) => entry.take(old, fingerprint, record, origin),
+            None => ControlFlow::Continue(()),
+        });
+        if spared.is_break() {
+            Entered::Yes
+        } else {
+            Entered::NoRoom
+        }
+    }
+}
+
+impl Entry<'_> {
+    fn read(&self) -> Option<(u64, FlowRecord, FlowOrigin)> {
+        let fingerprint = self.fingerprint.load(Ordering::Acquire);
+        let record = FlowRecord(self.record.load(Ordering::Relaxed));
+        let origin = self
+            .origin
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        let is_steady = self.fingerprint.load(Ordering::Relaxed) == fingerprint;
+        let is_flow = fingerprint >= FINGERPRINT_MIN && is_steady;
+        is_flow.then(|| (fingerprint, record, bytemuck::cast(origin)))
+    }
+
+    /// The fingerprint of a flow whose time is over.
+    fn expired(&self, now_s: u32) -> Option<u64> {
+        let (fingerprint, record, _) = self.read()?;
+        (record.remaining_s(now_s) < 0).then_some(fingerprint)
+    }
+
+    /// Takes the record of the same flow if it lives longer: it was written later.
+    fn follow(&self, newer: FlowRecord, now_s: u32) {
+        let old = self.record.load(Ordering::Relaxed);
+        if newer.remaining_s(now_s) > FlowRecord(old).remaining_s(now_s) {
+            // Whoever writes it at this moment knows better still.
+            let _other_writer =
+                self.record
+                    .compare_exchange(old, newer.0, Ordering::SeqCst, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the place of `old`, as the packet path does: claimed first, the fingerprint last.
+    fn take(
+        &self,
+        old: u64,
+        fingerprint: u64,
+        record: FlowRecord,
+        origin: &FlowOrigin,
+    ) -> ControlFlow<()> {
+        let claimed = self.fingerprint.compare_exchange(
+            old,
+            FINGERPRINT_BUSY,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+        if claimed.is_err() {
+            return ControlFlow::Continue(());
+        }
+        let words: [u32; ORIGIN_WORDS] = bytemuck::cast(*origin);
+        for (target, word) in self.origin.iter().zip(words) {
+            target.store(word, Ordering::Relaxed);
+        }
+        self.record.store(record.0, Ordering::Relaxed);
+        self.fingerprint.store(fingerprint, Ordering::Release);
+        ControlFlow::Break(())
+    }
+}
+
+/// The highest generation on record of each backend id.
+pub(crate) fn generations(maps: &MapSet) -> Result<std::collections::BTreeMap<u16, u16>, PinError> {
+    let mut highest = std::collections::BTreeMap::new();
+    for (_, record, _) in FlowTable::map(maps)?.flows() {
+        let generation = highest.entry(record.backend_id()).or_default();
+        *generation = record.backend_generation().max(*generation);
+    }
+    Ok(highest)
+}
