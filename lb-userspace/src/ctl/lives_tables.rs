@@ -22,10 +22,14 @@ pub(super) fn left(admin: &Admin) -> String {
         "{} flows on record ({established} established, {half_open} half open, {closing} closing)",
         total(&admin.flows)
     );
+    let new = match admin.slots {
+        0 => String::new(),
+        slots => format!("; {slots} slots still send new flows there"),
+    };
     match admin.certain_in_s {
-        None => known,
+        None => known + &new,
         Some(certain_in_s) => format!(
-            "{known}; silent ones may be unknown for {} more",
+            "{known}{new}; silent ones may be unknown for {} more",
             duration(certain_in_s)
         ),
     }
@@ -171,4 +175,34 @@ pub(super) fn ring(ring: &Ring) -> String {
     }
     text.push('\n');
     text + &grid.draw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drained_backend_that_still_gets_flows_is_told() {
+        let mut admin = Admin {
+            state: "drain".to_owned(),
+            slots: 16_381,
+            previous_slots: 0,
+            flows: FlowCounts {
+                established: 3,
+                ..FlowCounts::default()
+            },
+            is_empty: false,
+            certain_in_s: Some(900),
+        };
+        assert_eq!(
+            left(&admin),
+            "3 flows on record (3 established, 0 half open, 0 closing); 16381 slots still send new \
+             flows there; silent ones may be unknown for 15m 0s more"
+        );
+        (admin.slots, admin.certain_in_s) = (0, None);
+        assert_eq!(
+            left(&admin),
+            "3 flows on record (3 established, 0 half open, 0 closing)"
+        );
+    }
 }
