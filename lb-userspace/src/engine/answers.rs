@@ -67,8 +67,8 @@ pub(super) fn drain(
     let current_count = count(|slot, id| slot.current() == id);
     let previous_count = count(|slot, id| slot.previous() == id);
     let tally = views::tally(&owners(engine), table(engine), now_s());
-    // While a slot sends flows there that are not on record, there may be some.
-    let is_certain = service.tracks_flows() || current_count + previous_count == 0;
+    // While a slot sends flows there, new ones or such as are not on record, there may be some.
+    let is_certain = current_count + previous_count == 0;
     let certain_in_s = (!is_certain).then(|| certain_in_s(engine, service, id));
     Ok(DrainView {
         admin: backend.admin,
