@@ -127,7 +127,7 @@ impl Stage {
             return Ok(true);
         }
         let ring: serde_json::Value = serde_json::from_str(&ring.stdout)?;
-        Ok(ring["armed"] == 0 && ring["moving"] == 0)
+        Ok(ring["armed_slots"] == 0 && ring["moving_slots"] == 0)
     }
 
     /// How lbd is started.
