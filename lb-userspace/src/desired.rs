@@ -194,11 +194,6 @@ pub fn ring_spec<'b>(
     }
 }
 
-/// Whether the service's ring changes by transitions: its flows are in no table but for the exceptions.
-pub fn has_transitions(service: &Service) -> bool {
-    service.scheduler == Scheduler::Maglev && service.protocol == Protocol::Tcp
-}
-
 /// What happens to the packets of a backend's flows.
 fn delivery(service: &Service, backend: &Backend) -> Delivery {
     let policies = &service.policies;
@@ -240,7 +235,7 @@ fn backend_entry(
         port_be: rewritten_port_be(service, backend.port),
         forward: service.forward as u8,
         delivery: delivery(service, backend) as u8,
-        is_up: is_up(backend) as u8,
+        is_up: u8::from(is_up(backend)),
         ..BackendEntry::zeroed()
     };
     if let Ok(hop) = way_to(service.forward, network.hops.get(&backend.address)) {

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::desired::ids::{Ids, ServiceIdentity};
 use crate::desired::ring::{RingContent, RingSpec};
-use crate::desired::{Steering, has_transitions, ring_spec};
+use crate::desired::{Steering, ring_spec};
 use crate::model::eligible::members;
 use crate::model::slow_start::Eligibility;
 use crate::model::{AdminState, Backend, Health, Model, OnAllDown, OnRemove, Service};
@@ -67,7 +67,7 @@ pub struct RingKeeper {
 impl RingKeeper {
     /// Takes over the ring that a former daemon has left in force.
     pub fn adopt(&mut self, service: &Service, slots: &[Slot], now_ms: u64) {
-        if !has_transitions(service) || slots.is_empty() {
+        if !service.has_transitions() || slots.is_empty() {
             return;
         }
         let ring = Ring {
@@ -159,7 +159,7 @@ impl RingKeeper {
         let spec = ring.spec(service, eligible, observed.ids);
         let wanted: BTreeSet<u16> = spec.members.iter().map(|member| member.id).collect();
         let new_flows = new_flows(service, is_anybody_eligible);
-        let content = if has_transitions(service) {
+        let content = if service.has_transitions() {
             ring.transit(service, whole, spec, &urgent, observed, outlook)
         } else {
             RingContent::Built(spec)
@@ -289,7 +289,7 @@ impl Ring {
             return;
         }
         if let Err(error) = transition.want(target, urgent) {
-            warn!(service = service.name, "{error}; its connections break now");
+            warn!(service = service.name, "its connections break now: {error}");
             self.transition = Some(RingTransition::settled(target));
             self.slots = None;
         }

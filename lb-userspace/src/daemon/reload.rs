@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Overrides};
 use crate::engine::{EngineError, EngineHandle};
-use crate::model::diff::{differences, dropped};
+use crate::model::diff::{differences, dropped, takes_restart};
 use crate::model::{Model, Service};
 
 /// Where the model came from, and what it was.
@@ -36,7 +36,7 @@ impl Origin {
             }
         };
         loaded.warnings.lines().for_each(|line| warn!("{line}"));
-        if let Some(key) = needs_restart(&self.model, &loaded.model) {
+        if let Some(key) = takes_restart(&self.model, &loaded.model).first() {
             error!("reload refused: {key} changed, which takes a restart of lbd");
             return;
         }
@@ -76,17 +76,6 @@ async fn current_services(engine: &EngineHandle) -> Result<BTreeMap<String, Serv
         .collect())
 }
 
-/// What is different and cannot be changed while the datapath is attached.
-fn needs_restart(old: &Model, new: &Model) -> Option<&'static str> {
-    if old.interfaces != new.interfaces {
-        return Some("[[interface]]");
-    }
-    if old.limits != new.limits {
-        return Some("[limits]");
-    }
-    (old.manage_vips != new.manage_vips).then_some("node.manage_vips")
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -109,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_the_datapath_was_loaded_with_takes_a_restart() {
-        let restart = |text| needs_restart(&model(""), &model(text));
+        let restart = |text| takes_restart(&model(""), &model(text)).first().copied();
         assert_eq!(
             restart("[[interface]]\nname = \"eth1\"\n"),
             Some("[[interface]]")

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{
-    Address, Backend as BackendEntry, EndpointKey, Service as ServiceEntry, Slot,
-};
+use lb_common::abi::{Backend as BackendEntry, Service as ServiceEntry, Slot};
 use nix::time::{ClockId, clock_gettime};
 
 use super::core::Engine;
@@ -13,8 +11,8 @@ use super::views::{
     self, DrainView, FlowOwner, FlowQuery, FlowsView, Holder, Holders, Owners, PlanQuery, PlanView,
     RingView, TableEntry,
 };
+use crate::desired::endpoint_key;
 use crate::desired::ids::{Id, ServiceIdentity};
-use crate::desired::protocol_number;
 use crate::forecast::{Present, forecast};
 use crate::maps::monotonic_ms;
 use crate::model::diff::takes_restart;
@@ -180,21 +178,18 @@ fn id_of(engine: &Engine, service: &Service, backend: &Backend) -> Option<Id> {
     engine.ids.backend(&identity, backend.address, backend.port)
 }
 
-fn key_of(service: &Service) -> EndpointKey {
-    EndpointKey::new(
-        Address::from(service.vip),
-        service.port.to_be(),
-        protocol_number(service.protocol),
-    )
-}
-
 fn entry(engine: &Engine, service: &Service) -> Option<ServiceEntry> {
-    engine.actual.maps.services.get(&key_of(service)).copied()
+    engine
+        .actual
+        .maps
+        .services
+        .get(&endpoint_key(service))
+        .copied()
 }
 
 /// The ring in force.
 fn slots(engine: &Engine, service: &Service) -> Vec<Slot> {
-    let ring = engine.actual.rings.get(&key_of(service));
+    let ring = engine.actual.rings.get(&endpoint_key(service));
     let slots = ring.map(|ring| ring.content.build());
     let slots = slots.as_deref().unwrap_or_default();
     slots.iter().copied().map(Slot).collect()

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytemuck::Zeroable;
-use lb_common::abi::{
-    Address, Backend as BackendEntry, BackendStats, EndpointKey, Instance, map_name,
-};
+use lb_common::abi::{Backend as BackendEntry, BackendStats, Instance, map_name};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
@@ -19,7 +17,7 @@ use super::snapshot::{
 };
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::blocks_for;
-use crate::desired::{protocol_number, way_to};
+use crate::desired::{endpoint_key, way_to};
 use crate::maps::{MapStore, ServiceCounters};
 use crate::model::{Backend, Service};
 use crate::netlink::next_hop::{Freshness, ResolvedHop};
@@ -74,11 +72,7 @@ fn service_state(
     let identity = ServiceIdentity::of(service);
     let id = engine.ids.service(&identity).map_or(0, |id| id.id);
     let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
-    let key = EndpointKey::new(
-        Address::from(service.vip),
-        service.port.to_be(),
-        protocol_number(service.protocol),
-    );
+    let key = endpoint_key(service);
     let entry = engine.actual.maps.services.get(&key);
     let ring = engine.actual.rings.get(&key);
     let backends = service.backends.values();

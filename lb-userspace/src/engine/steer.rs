@@ -11,9 +11,9 @@ use tracing::{debug, info, warn};
 
 use super::core::{Engine, blocking};
 use super::handle::EngineError;
+use crate::desired::endpoint_key;
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::{RingContent, shares};
-use crate::desired::{endpoint_key, has_transitions};
 use crate::maps::{MapStore, monotonic_ms};
 use crate::model::{AdminState, Backend, Change, Health, Model, Service, Urgency};
 use crate::reconcile::InstalledRing;
@@ -92,7 +92,7 @@ impl Engine {
 
     /// Takes over a ring as it was left.
     fn adopt_ring(&mut self, service: &Service, entry: &ServiceEntry, now_ms: u64) {
-        if !has_transitions(service) || entry.tracks_flows != 0 || entry.ring_len == 0 {
+        if !service.has_transitions() || entry.tracks_flows != 0 || entry.ring_len == 0 {
             return;
         }
         let slots = match self.store.read_ring(entry) {
@@ -342,7 +342,7 @@ impl Engine {
         };
         // Of flows that are in no table and in no slot, only the time tells: UDP with `flow = "hash"`.
         let idle_timeout_ms = u64::from(service.idle_timeout_s) * 1_000;
-        let is_stateless = !service.tracks_flows() && !has_transitions(service);
+        let is_stateless = !service.tracks_flows() && !service.has_transitions();
         let has_waited = !is_stateless || counted.began_ms >= leaving.since_ms + idle_timeout_ms;
         let was_counted_since = counted.began_ms >= leaving.since_ms;
         let flows = counted.census.of_backend(id.id).total();

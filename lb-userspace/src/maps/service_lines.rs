@@ -98,7 +98,7 @@ impl Line<'_> {
         let line = self.read();
         let is_free = line.key == EndpointKey::zeroed();
         let is_copy = services.get(&line.key) == Some(&line.service);
-        (is_free || is_copy) && line.sequence % 2 == 0
+        (is_free || is_copy) && line.sequence.is_multiple_of(2)
     }
 
     /// Writes under an odd sequence number.

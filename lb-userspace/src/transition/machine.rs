@@ -82,8 +82,7 @@ pub struct Summary {
 /// A ring of another length was wanted. Every flow's slot would change, and there is no rule for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the ring has {actual} slots and cannot become one of {wanted} without breaking flows; \
-     remove the service and add it again to change `ring_slots`"
+    "`ring_slots` has changed from {actual} to {wanted}, and with the length of the ring every flow's slot"
 )]
 pub struct RingLengthChanged {
     /// Slots of the ring as it is.
