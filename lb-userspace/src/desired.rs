@@ -45,6 +45,9 @@ pub struct Steering {
     /// Backend ids whose flows are still delivered whatever the policy says: new flows go there until
     /// another ring is in force.
     pub held: BTreeSet<u16>,
+    /// Backend ids that the operator's model has no more: where another service has the same NAT
+    /// endpoint now, replies are that one's.
+    pub leaving: BTreeSet<u16>,
 }
 
 impl DesiredService {
@@ -148,7 +151,11 @@ fn add_service(
         desired.backends.insert(backend_id.id, entry);
         if service.forward == ForwardMode::Nat {
             let (key, reply) = nat_reply(service, backend, id, backend_id);
-            desired.nat_replies.insert(key, reply);
+            if steering.leaving.contains(&backend_id.id) {
+                desired.nat_replies.entry(key).or_insert(reply);
+            } else {
+                desired.nat_replies.insert(key, reply);
+            }
         }
     }
     let entry = DesiredService {

@@ -172,6 +172,7 @@ impl RingKeeper {
             ring: content,
             new_flows,
             held,
+            leaving: leaving(service, whole, observed.ids),
         }
     }
 
@@ -303,6 +304,21 @@ fn currents(spec: &RingSpec, slot_count: usize) -> Vec<u16> {
     }
     let slots = spec.build();
     slots.into_iter().map(|slot| Slot(slot).current()).collect()
+}
+
+/// The backends of `whole` that are not `service`'s.
+fn leaving(service: &Service, whole: &Service, ids: &Ids) -> BTreeSet<u16> {
+    if whole.backends.len() == service.backends.len() {
+        return BTreeSet::new();
+    }
+    let identity = ServiceIdentity::of(service);
+    let endpoint = |one: &Backend| (one.address, one.port);
+    let live: BTreeSet<_> = service.backends.values().map(endpoint).collect();
+    let backends = whole.backends.values();
+    let gone = backends.filter(|backend| !live.contains(&endpoint(backend)));
+    gone.filter_map(|backend| ids.backend(&identity, backend.address, backend.port))
+        .map(|id| id.id)
+        .collect()
 }
 
 fn new_flows(service: &Service, is_anybody_eligible: bool) -> NewFlows {

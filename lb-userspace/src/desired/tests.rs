@@ -21,6 +21,7 @@ pub(crate) fn all_eligible(model: &Model, ids: &Ids) -> BTreeMap<String, Steerin
             ring: RingContent::Built(ring_spec(service, ids, members)),
             new_flows: NewFlows::Schedule,
             held: BTreeSet::new(),
+            leaving: BTreeSet::new(),
         }
     };
     let services = model.services.values();

@@ -156,6 +156,7 @@ impl Engine {
     /// Puts a new model in force. If that fails, the old one is put back.
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
         let known_before = self.surroundings.hosts(&self.whole);
+        let leaving = self.leaving.clone();
         let old = std::mem::replace(&mut self.model, model);
         self.note_leaving(&old);
         let refusal = match self.enforce(&old, &known_before).await {
@@ -165,8 +166,8 @@ impl Engine {
             }
             Err(error) => error,
         };
-        let refused = std::mem::replace(&mut self.model, old);
-        self.note_leaving(&refused);
+        self.model = old;
+        self.restore_leaving(leaving);
         let in_force = self.model.clone();
         if let Err(error) = self.enforce(&in_force, &known_before).await {
             // The periodic pass tries again.

@@ -357,36 +357,18 @@ impl Engine {
             .copied()
     }
 
-    /// Gives up the backend that has been leaving for longest, for want of ids; `false` if there is none.
-    pub(super) fn give_up_leaving(&mut self) -> bool {
-        let oldest = self
-            .leaving
-            .iter()
-            .min_by_key(|(_, leaving)| leaving.since_ms);
-        let Some(key) = oldest.map(|(key, _)| key.clone()) else {
-            return false;
-        };
-        if let Some(leaving) = self.leaving.remove(&key) {
-            warn!(
-                backend = leaving.backend.name,
-                "its last flows are given up: `limits.backends` leaves no room for backends that leave"
-            );
-        }
-        self.whole = self.with_leaving();
-        true
+    /// # Errors
+    /// [`EngineError::MapFull`]. Backends that are leaving count: their flows are not given up for newcomers.
+    pub(super) fn assign_ids(&mut self) -> Result<(), EngineError> {
+        self.ids
+            .assign(&self.whole)
+            .map_err(|shortage| super::core::out_of_ids(shortage, &self.limits))
     }
 
-    /// # Errors
-    /// [`EngineError::MapFull`] when not even giving up those that are leaving makes room.
-    pub(super) fn assign_ids(&mut self) -> Result<(), EngineError> {
-        loop {
-            let Err(shortage) = self.ids.assign(&self.whole) else {
-                return Ok(());
-            };
-            if !self.give_up_leaving() {
-                return Err(super::core::out_of_ids(shortage, &self.limits));
-            }
-        }
+    /// A change was refused: who was leaving before it is leaving, and nobody else.
+    pub(super) fn restore_leaving(&mut self, leaving: LeavingBackends) {
+        self.leaving = leaving;
+        self.whole = self.with_leaving();
     }
 }
 

@@ -68,6 +68,7 @@ impl Bench {
                 ring: RingContent::empty(Scheduler::Maglev),
                 new_flows: NewFlows::Schedule,
                 held: BTreeSet::new(),
+                leaving: BTreeSet::new(),
             },
             outlook: Outlook::default(),
         };
