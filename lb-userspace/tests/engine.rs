@@ -16,6 +16,7 @@ use lb_userspace::model::{
 };
 use lb_userspace::netlink::Netlink;
 use lb_userspace::netlink::view::View;
+use lb_userspace::pins::Pins;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -118,11 +119,14 @@ struct Running {
 impl Running {
     async fn start(model: Model) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("lbd.sock");
         let options = Options {
             model,
             config_file: None,
-            state_file: StateFile::beside(&directory.path().join("lbd.sock")),
-            services_file: StateFile::of_services(&directory.path().join("lbd.sock")),
+            state_file: StateFile::beside(&socket),
+            services_file: StateFile::of_services(&socket),
+            pins: Pins::of(&socket),
+            on_stop: Some(OnStop::Detach),
         };
         let (engine, task) = engine::start(options)
             .await

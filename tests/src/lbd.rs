@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::netns::Netns;
+use crate::pins;
 use crate::process::Process;
 use crate::scratch::ScratchDir;
 #[cfg(feature = "e2e")]
@@ -20,6 +21,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// A planned change takes 1.5 s.
 #[cfg(feature = "e2e")]
 const RING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a stop does to the datapath.
+const ON_STOP: &str = "--on-stop";
 
 /// Names of its files.
 const CONFIG_FILE: &str = "lbd.toml";
@@ -46,7 +50,8 @@ pub struct Ended {
     pub log: String,
 }
 
-/// Which lbd is started, and how.
+/// Which lbd is started, and how. Unless the arguments say otherwise (`--on-stop`), its stop takes
+/// everything down.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// The directory of the program; by default that of the release build.
@@ -57,7 +62,17 @@ pub struct Launch {
     pub arguments: Vec<String>,
 }
 
-/// A running lbd. Dropping it ends it with SIGTERM.
+impl Launch {
+    /// An lbd whose stop leaves the datapath as it is.
+    pub fn keeping() -> Self {
+        Self {
+            arguments: [ON_STOP, "keep"].map(str::to_owned).into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A running lbd. Dropping it ends it with SIGTERM, and takes off what it, or one before it, has left.
 #[derive(Debug)]
 pub struct Lbd {
     process: Process,
@@ -65,6 +80,9 @@ pub struct Lbd {
     /// The command line, without the socket.
     arguments: Vec<String>,
     launch: Launch,
+    /// The file of its network namespace.
+    netns: PathBuf,
+    is_kept: bool,
     scratch: ScratchDir,
 }
 
@@ -113,6 +131,8 @@ impl Lbd {
             socket,
             arguments,
             launch,
+            netns: netns.path(),
+            is_kept: false,
             scratch,
         };
         lbd.wait_ready()?;
@@ -224,8 +244,24 @@ impl Lbd {
 
     /// Leaves it running, and its files in place.
     pub fn keep(&mut self) {
+        self.is_kept = true;
         self.process.keep();
         self.scratch.keep();
+    }
+}
+
+impl Drop for Lbd {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        self.process.end();
+        if !pins::has_any(self.scratch.path()) {
+            return;
+        }
+        if let Err(error) = pins::detach(&self.socket, &self.netns) {
+            eprintln!("what lbd has pinned is left behind: {error:#}");
+        }
     }
 }
 
@@ -235,12 +271,16 @@ fn spawn(
     netns: &Netns,
     arguments: &[String],
 ) -> Result<Process> {
+    pins::remove_orphans();
     let program = match &launch.directory {
         Some(directory) => directory.join("lbd"),
         None => program("lbd")?,
     };
     let mut command = netns.command(program);
     command.args(arguments).args(&launch.arguments);
+    if !launch.arguments.iter().any(|argument| argument == ON_STOP) {
+        command.args([ON_STOP, "detach"]);
+    }
     let environment = launch.environment.iter();
     command.envs(environment.map(|(name, value)| (name, value)));
     command

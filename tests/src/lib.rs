@@ -37,6 +37,7 @@ pub mod netns;
 pub mod nginx;
 #[cfg(feature = "e2e")]
 pub mod observe;
+pub mod pins;
 pub mod process;
 pub mod requirement;
 pub mod scratch;

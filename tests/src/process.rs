@@ -26,6 +26,7 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     is_kept: bool,
+    is_ended: bool,
 }
 
 impl Process {
@@ -48,6 +49,7 @@ impl Process {
             child,
             log: log.to_path_buf(),
             is_kept: false,
+            is_ended: false,
         })
     }
 
@@ -133,7 +135,22 @@ impl Process {
         self.is_kept = true;
     }
 
-    fn end(&mut self) -> Result<()> {
+    /// Ends it as dropping it does: with SIGTERM, or SIGKILL if that does not help. A panic that is under
+    /// way shows its log first.
+    pub(crate) fn end(&mut self) {
+        if self.is_kept || self.is_ended {
+            return;
+        }
+        self.is_ended = true;
+        if std::thread::panicking() {
+            eprintln!("--- last lines of {}:\n{}", self.name, self.log_tail());
+        }
+        if let Err(error) = self.try_end() {
+            eprintln!("{} is left running: {error:#}", self.name);
+        }
+    }
+
+    fn try_end(&mut self) -> Result<()> {
         if self.exit_status()?.is_some() {
             return Ok(());
         }
@@ -146,15 +163,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
-        if std::thread::panicking() {
-            eprintln!("--- last lines of {}:\n{}", self.name, self.log_tail());
-        }
-        if let Err(error) = self.end() {
-            eprintln!("{} is left running: {error:#}", self.name);
-        }
+        self.end();
     }
 }
 

@@ -25,7 +25,17 @@ pub(crate) struct RunArgs {
 /// `cargo xtask run`
 pub(crate) fn task(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode> {
     build::everything(workspace)?;
-    become_root_program(workspace, "lbd", &args.lbd_args)
+    become_root_program(workspace, "lbd", &in_the_foreground(&args.lbd_args))
+}
+
+/// Somebody who ends lbd with Ctrl-C wants the machine as it was, unless he says otherwise.
+fn in_the_foreground(lbd_args: &[OsString]) -> Vec<OsString> {
+    let is_on_stop = |arg: &OsString| arg.to_string_lossy().starts_with("--on-stop");
+    let mut args = lbd_args.to_vec();
+    if !lbd_args.iter().any(is_on_stop) {
+        args.extend(["--on-stop", "detach"].map(OsString::from));
+    }
+    args
 }
 
 /// Replaces this process by a built program, through sudo where not root. The program inherits the
@@ -65,3 +75,20 @@ pub(crate) fn as_root(program: &std::ffi::OsStr) -> Command {
 /// What of the environment means something to our programs.
 pub(crate) const PRESERVED_ENV: &str =
     "--preserve-env=RUST_LOG,RUST_BACKTRACE,NO_COLOR,LBD_LOG,LBCTL_SOCKET,LB_SKIP_LOG,CI";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_foreground_leaves_nothing_behind_unless_told_to() {
+        let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(
+            in_the_foreground(&args(&["--iface", "eth0"])),
+            args(&["--iface", "eth0", "--on-stop", "detach"])
+        );
+        for told in [&["--on-stop", "keep"][..], &["--on-stop=keep"]] {
+            assert_eq!(in_the_foreground(&args(told)), args(told));
+        }
+    }
+}

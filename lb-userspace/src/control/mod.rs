@@ -7,6 +7,7 @@ use std::time::Duration;
 mod body;
 pub mod client;
 mod connections;
+mod datapath;
 mod error;
 mod journal;
 mod openapi;

@@ -1,7 +1,7 @@
 use utoipa::OpenApi;
 
 use super::proto::{Changed, Refusal};
-use super::routes;
+use super::{datapath, routes};
 
 /// The OpenAPI document, at `/openapi.json`.
 #[derive(OpenApi)]
@@ -32,7 +32,8 @@ use super::routes;
         routes::lives::show_ring,
         routes::lives::list_flows,
         routes::plan::plan,
-        routes::plan::config_diff
+        routes::plan::config_diff,
+        datapath::detach
     ),
     components(schemas(Changed, Refusal))
 )]

@@ -25,6 +25,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// The config file; null without one.
     pub config_file: Option<String>,
+    /// What of the datapath outlives `lbd`.
+    pub datapath: Datapath,
     /// Where the datapath is attached.
     pub interfaces: Vec<Interface>,
     /// Number of services.
@@ -37,6 +39,33 @@ pub struct Status {
     pub passed_packets: u64,
     /// Drops that belong to no service; reasons with a count above 0.
     pub drops: Vec<Drop>,
+}
+
+/// What of the datapath outlives `lbd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Datapath {
+    /// The directory that maps, program and links are pinned in.
+    pub pinned: String,
+    /// Version of the maps' layouts.
+    pub abi_version: u32,
+    /// Where it came from: `fresh`, `adopted` (an earlier `lbd` has left it) or `migrated` (the same, with
+    /// maps of other capacities).
+    pub origin: String,
+    /// Milliseconds since `lbd` noted that it looks after it, which it does every second.
+    pub heartbeat_age_ms: u64,
+}
+
+/// A datapath that goes on without `lbd`: what `lbctl status` says then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pinned {
+    /// The directory that maps, program and links are pinned in.
+    pub pinned: String,
+    /// Version of the maps' layouts.
+    pub abi_version: u32,
+    /// Seconds since an `lbd` last looked after it; null where the version is not `lbctl`'s.
+    pub unattended_s: Option<u64>,
+    /// The interfaces that it is attached to, each with its mode.
+    pub interfaces: Vec<String>,
 }
 
 /// An interface that the datapath is or is to be attached to.

@@ -10,6 +10,7 @@ use utoipa::OpenApi;
 
 use super::body::{BODY_BYTES_MAX, CONFIG_BYTES_MAX};
 use super::connections::{self, Bounds};
+use super::datapath;
 use super::openapi::Document;
 use super::routes::{self, lives, plan};
 use crate::engine::EngineHandle;
@@ -21,6 +22,7 @@ pub(super) fn router(engine: EngineHandle) -> Router {
         .route("/openapi.json", openapi)
         .route("/v1/status", get(routes::status))
         .route("/v1/stats", get(routes::stats))
+        .route("/v1/datapath/detach", post(datapath::detach))
         .route(
             "/v1/services",
             get(routes::list_services).post(routes::add_service),

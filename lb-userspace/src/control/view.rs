@@ -2,13 +2,15 @@
 
 mod lives;
 
+use std::time::Duration;
+
 use lb_common::abi;
 use lb_common::drop_reason::DropReason;
 
 use super::API_VERSION;
 use super::proto::{
-    Backend, BackendStats, Counters, Drop, Interface, MapFill, NextHop, Service, ServiceStats,
-    Stats, Status,
+    Backend, BackendStats, Counters, Datapath, Drop, Interface, MapFill, NextHop, Service,
+    ServiceStats, Stats, Status,
 };
 use crate::engine::snapshot::{self, BackendState, InterfaceState, ServiceState, Snapshot};
 use crate::model::{Keyword, Protocol};
@@ -27,6 +29,12 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
             .config_file
             .as_ref()
             .map(|file| file.display().to_string()),
+        datapath: Datapath {
+            pinned: snapshot.datapath.pinned.display().to_string(),
+            abi_version: snapshot.datapath.abi_version,
+            origin: snapshot.datapath.origin.label().to_owned(),
+            heartbeat_age_ms: millis(snapshot.datapath.heartbeat_age),
+        },
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         service_count: snapshot.services.len(),
         backend_count: backends.sum(),
@@ -52,11 +60,15 @@ pub(super) fn stats(snapshot: &Snapshot) -> Stats {
             .collect(),
     });
     Stats {
-        uptime_ms: u64::try_from(snapshot.uptime.as_millis()).unwrap_or(u64::MAX),
+        uptime_ms: millis(snapshot.uptime),
         passed_packets: snapshot.passed_packets,
         drops: drops(&snapshot.drops),
         services: services.collect(),
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A service with its backends.

@@ -43,7 +43,8 @@ pub(super) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not \
-                          reachable; of `drain --wait`: 4 flows are left, 5 none is known but some may be left";
+                          reachable; of `drain --wait`: 4 flows are left, 5 none is known but some may be left; of \
+                          `status`: 6 no daemon, and a datapath that goes on without one";
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -78,6 +79,9 @@ pub(super) enum Command {
     Config(ConfigCommand),
     /// The node: interfaces, maps, drops
     Status,
+    /// What goes on without lbd: the XDP program, its maps, the VIPs
+    #[command(subcommand)]
+    Datapath(DatapathCommand),
     /// Counters of services and backends
     Stats(StatsArgs),
     /// Prints a completion script for a shell
@@ -85,6 +89,13 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DatapathCommand {
+    /// Takes everything off (VIPs, then the XDP program and its maps) and ends lbd: connections break.
+    /// Works without a running lbd too
+    Detach,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,22 @@
 //! One function for each noun: asks the daemon, writes the answer.
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::CommandFactory;
 use serde::Serialize;
 
 use super::args::{
-    Args, BackendAdd, BackendCommand, BackendName, Command, Output, ServiceAdd, ServiceCommand,
+    Args, BackendAdd, BackendCommand, BackendName, Command, DatapathCommand, Output, ServiceAdd,
+    ServiceCommand,
 };
-use super::{Failure, lives, plan, tables, watch};
+use super::{Failure, datapath, lives, plan, tables, watch};
 use crate::control::client::{Client, segment};
 use crate::control::proto::{
     Backend, BackendChange, Backends, Changed, NewBackend, NewService, Service, Services, Stats,
     Status,
 };
+use crate::engine;
 
 /// Where the answer goes, and in what form.
 pub(super) struct Sink<'o, W> {
@@ -65,9 +68,15 @@ pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure
         Command::Ring(command) => lives::ring(&client, command, &mut sink).await,
         Command::Plan(command) => plan::plan(&client, command, &mut sink).await,
         Command::Config(command) => plan::config(&client, command, &mut sink).await,
-        Command::Status => {
-            let status: Status = client.get("/v1/status").await?;
-            sink.put(&status, tables::status)
+        Command::Status => match client.get::<Status>("/v1/status").await {
+            Ok(status) => sink.put(&status, tables::status),
+            Err(error) => {
+                sink.put(&datapath::pinned(&args.socket, error)?, datapath::table)?;
+                Err(Failure::Unattended(args.socket))
+            }
+        },
+        Command::Datapath(DatapathCommand::Detach) => {
+            detach(&client, &args.socket, &mut sink).await
         }
         Command::Stats(stats) if stats.watch => watch::run(&client, &stats, &mut sink).await,
         Command::Stats(_) => {
@@ -79,6 +88,26 @@ pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure
             clap_complete::generate(shell, &mut Args::command(), "lbctl", &mut script);
             Ok(sink.out.write_all(&script)?)
         }
+    }
+}
+
+/// By the daemon, or in its place.
+async fn detach<W: Write>(
+    client: &Client,
+    socket: &Path,
+    sink: &mut Sink<'_, W>,
+) -> Result<(), Failure> {
+    match client.post("/v1/datapath/detach", &()).await {
+        Ok(changed) => sink.put_changed(&changed, "datapath taken off, and lbd has ended"),
+        Err(error) if datapath::is_without_daemon(&error) => {
+            let detached = engine::detach(socket).await.map_err(Failure::Detach)?;
+            let changed = Changed {
+                name: "datapath".to_owned(),
+                warnings: Vec::new(),
+            };
+            sink.put_changed(&changed, &detached.to_string())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

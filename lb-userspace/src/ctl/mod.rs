@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod datapath;
 mod grid;
 mod lives;
 mod lives_tables;
@@ -11,6 +12,7 @@ mod units;
 mod watch;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +30,8 @@ const EXIT_FLOWS_LEFT: u8 = 4;
 
 /// The time to wait is over, no flow is known, and there may be some that are on no record.
 const EXIT_UNCERTAIN: u8 = 5;
+/// `lbctl status`: no daemon listens, and the datapath goes on without one.
+const EXIT_UNATTENDED: u8 = 6;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,10 @@ enum Failure {
         units::duration(*.certain_in_s)
     )]
     Uncertain { waited: String, certain_in_s: u64 },
+    #[error("no lbd listens at {}; the datapath goes on without it", .0.display())]
+    Unattended(PathBuf),
+    #[error("{0:#}")]
+    Detach(anyhow::Error),
 }
 
 impl Failure {
@@ -62,9 +70,11 @@ impl Failure {
             | Self::Output(_)
             | Self::Json(_)
             | Self::Config(_)
-            | Self::Readied { .. } => EXIT_REFUSED.into(),
+            | Self::Readied { .. }
+            | Self::Detach(_) => EXIT_REFUSED.into(),
             Self::FlowsLeft { .. } => EXIT_FLOWS_LEFT.into(),
             Self::Uncertain { .. } => EXIT_UNCERTAIN.into(),
+            Self::Unattended(_) => EXIT_UNATTENDED.into(),
             Self::Client(
                 ClientError::Unreachable { .. }
                 | ClientError::NoAnswer { .. }

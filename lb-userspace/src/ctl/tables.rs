@@ -4,7 +4,8 @@ use super::grid::Align::{Left, Right};
 use super::grid::{Grid, facts};
 use super::units::{bytes, duration, percent, port};
 use crate::control::proto::{
-    Backend, Backends, Counters, Drop, LeavingBackend, NextHop, Service, Services, Stats, Status,
+    Backend, Backends, Counters, Datapath, Drop, LeavingBackend, NextHop, Service, Services, Stats,
+    Status,
 };
 use crate::model::text::write_duration;
 
@@ -226,6 +227,19 @@ fn next_hop(next_hop: &NextHop) -> String {
     }
 }
 
+fn datapath(datapath: &Datapath) -> String {
+    let Datapath {
+        pinned,
+        abi_version,
+        origin,
+        heartbeat_age_ms,
+    } = datapath;
+    let heartbeat_s = *heartbeat_age_ms as f64 / 1000.0;
+    format!(
+        "{origin}, pinned at {pinned} (ABI version {abi_version}, heartbeat {heartbeat_s:.1} s ago)"
+    )
+}
+
 /// `lbctl status`.
 pub(super) fn status(status: &Status) -> String {
     let config = status.config_file.as_deref();
@@ -237,6 +251,7 @@ pub(super) fn status(status: &Status) -> String {
         ),
         ("Up for", duration(status.uptime_s)),
         ("Config file", config.unwrap_or("none").to_owned()),
+        ("Datapath", datapath(&status.datapath)),
         (
             "Services",
             format!(

@@ -33,7 +33,7 @@ pub(super) struct Args {
 
     /// Takes a datapath off that goes on without its daemon (VIPs, then the XDP program and its maps),
     /// and ends. Its connections break
-    #[arg(long, conflicts_with_all = ["config", "check", "iface", "on_stop"])]
+    #[arg(long, conflicts_with_all = ["config", "check", "iface"])]
     pub(super) detach: bool,
 
     /// What to log, such as info, debug or lb_userspace::netlink=debug

@@ -88,6 +88,10 @@ fn status_has_its_documented_keys() {
             "api_version": "v1",
             "uptime_s": 61,
             "config_file": null,
+            "datapath": {
+                "pinned": "/sys/fs/bpf/lbd/x", "abi_version": 2, "origin": "fresh",
+                "heartbeat_age_ms": 250
+            },
             "interfaces": [
                 {
                     "name": "eth0", "ifindex": 2, "xdp": "auto", "attached": "generic",
@@ -258,6 +262,18 @@ fn stats_are_summed_by_service() {
 }
 
 #[test]
+fn the_datapath_is_taken_off_by_the_engine() {
+    let daemon = with_web();
+    let detached = ask(&daemon, "POST", "/v1/datapath/detach", "");
+    assert_eq!(
+        (detached.status, &detached.body),
+        (200, &json!({"name": "datapath", "warnings": []}))
+    );
+    let after = get(&daemon, "/v1/status");
+    assert_eq!((after.status, after.refusal().1), (503, "stopping"));
+}
+
+#[test]
 fn the_openapi_document_names_every_path_and_every_path_answers() {
     let daemon = with_web();
     let document = get(&daemon, "/openapi.json").body;
@@ -267,7 +283,7 @@ fn the_openapi_document_names_every_path_and_every_path_answers() {
         .values()
         .map(|path| path.as_object().unwrap().len())
         .sum();
-    assert_eq!((paths.len(), operations), (12, 19));
+    assert_eq!((paths.len(), operations), (13, 20));
     let readable = paths.iter().filter(|(_, path)| path["get"].is_object());
     for (path, _) in readable {
         let path = path

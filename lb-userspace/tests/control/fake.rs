@@ -270,10 +270,10 @@ fn snapshot(model: &Model) -> Snapshot {
         uptime: Duration::from_millis(61_500),
         config_file: None,
         datapath: DatapathState {
-            pinned: PathBuf::from("/sys/fs/bpf/lbd/run-lbd-lbd-sock"),
-            abi_version: lb_common::abi::VERSION,
-            origin: DatapathOrigin::Adopted,
-            heartbeat_age: Duration::from_millis(300),
+            pinned: "/sys/fs/bpf/lbd/x".into(),
+            abi_version: 2,
+            origin: DatapathOrigin::Fresh,
+            heartbeat_age: Duration::from_millis(250),
         },
         interfaces: vec![
             InterfaceState {

@@ -1,0 +1,27 @@
+//! The path of what outlives the daemon.
+
+use axum::Json;
+use axum::extract::State;
+use tracing::info;
+
+use super::error::ApiError;
+use super::proto::{Changed, Refusal};
+use crate::engine::EngineHandle;
+
+/// Takes the datapath off (VIPs, then the XDP program and its maps) and ends lbd. Connections break.
+#[utoipa::path(
+    post,
+    path = "/v1/datapath/detach",
+    responses(
+        (status = 200, body = Changed),
+        (status = 500, description = "Something could not be removed", body = Refusal)
+    )
+)]
+pub(super) async fn detach(State(engine): State<EngineHandle>) -> Result<Json<Changed>, ApiError> {
+    info!("API: the datapath is to be taken off");
+    engine.detach().await?;
+    Ok(Json(Changed {
+        name: "datapath".to_owned(),
+        warnings: Vec::new(),
+    }))
+}
