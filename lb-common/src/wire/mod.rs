@@ -12,6 +12,9 @@ pub mod udp;
 use crate::packet::OutOfBounds;
 
 /// Why a header could not be parsed.
+// As wide as an offset: in a `Result` it takes the place of one, and of a narrower word in that place
+// the compiler would make an offset in two parts, of which older verifiers (Linux 6.1) lose the bounds.
+#[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
     /// The frame ends inside the header.
