@@ -1,5 +1,6 @@
 //! Brings the XDP program, built by `cargo xtask build`, to where `include_bytes!` finds it. Without
-//! it an empty file takes its place, so that plain cargo works; the loader then says what to run.
+//! it an empty file takes its place, so that plain cargo works; the loader then says what to run. And
+//! the version, as `LB_VERSION`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -15,10 +16,22 @@ fn main() {
     fs::create_dir_all(&objects).unwrap_or_else(|error| panic!("{}: {error}", objects.display()));
     println!("cargo::rerun-if-changed={}", objects.display());
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-env=LB_VERSION={}", version());
 
     let bytes = fs::read(objects.join(OBJECT)).unwrap_or_default();
     let copy = out_dir.join(OBJECT);
     fs::write(&copy, bytes).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+}
+
+/// The package's version, with the label that tells two builds of the same sources apart, if there is
+/// one.
+fn version() -> String {
+    println!("cargo::rerun-if-env-changed=LB_BUILD_LABEL");
+    let version = env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
+    match env::var("LB_BUILD_LABEL") {
+        Ok(label) if !label.is_empty() => format!("{version}+{label}"),
+        _ => version,
+    }
 }
 
 /// `TARGET/bpf`, wherever cargo was told to put its target directory: `OUT_DIR` is

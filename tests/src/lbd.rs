@@ -232,6 +232,19 @@ impl Lbd {
         self.process.signal(Signal::SIGHUP)
     }
 
+    /// Replaces the configuration file, for the next start.
+    pub fn configure(&self, config: &str) -> Result<()> {
+        self.scratch.write(CONFIG_FILE, config).map(drop)
+    }
+
+    /// The directory that it pins in.
+    #[cfg(feature = "e2e")]
+    pub fn pinned(&self) -> Result<PathBuf> {
+        let status = self.ctl_json(&["status"])?;
+        let pinned = status["datapath"]["pinned"].as_str();
+        Ok(pinned.context("lbctl status names no pins")?.into())
+    }
+
     /// SIGTERM, and the wait for its end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.terminate()

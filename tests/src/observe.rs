@@ -20,6 +20,12 @@ pub fn xdp_mode(netns: &Netns, interface: &str) -> Result<Option<&'static str>> 
     })
 }
 
+/// The kernel's id of the XDP program on an interface.
+pub fn xdp_program(netns: &Netns, interface: &str) -> Result<Option<u64>> {
+    let links = netns.ip_json(&["link", "show", "dev", interface])?;
+    Ok(links[0]["xdp"]["prog"]["id"].as_u64())
+}
+
 /// The Ethernet address of an interface.
 pub fn link_address(netns: &Netns, interface: &str) -> Result<[u8; 6]> {
     let links = netns.ip_json(&["link", "show", "dev", interface])?;

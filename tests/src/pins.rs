@@ -1,6 +1,9 @@
 //! What an lbd of the laboratory has pinned: gone when its test is, however that ends.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
@@ -72,6 +75,45 @@ pub fn has_any(scratch: &Path) -> bool {
     instances()
         .iter()
         .any(|instance| instance.to_string_lossy().contains(&escaped))
+}
+
+/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM` and `BPF_OBJ_GET` (`enum bpf_cmd`).
+const MAP_LOOKUP: libc::c_long = 1;
+const MAP_UPDATE: libc::c_long = 2;
+const OBJECT_GET: libc::c_long = 7;
+
+/// Bytes of the element of `INSTANCE`.
+const INSTANCE_BYTES: usize = 128;
+
+/// Makes a pinned datapath one of another ABI version: the first word of `INSTANCE`, in whatever version.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_abi_version(instance: &Path, version: u32) -> Result<()> {
+    let path = CString::new(instance.join("maps/INSTANCE").as_os_str().as_bytes())?;
+    let fd = bpf(OBJECT_GET, &[path.as_ptr() as u64, 0])?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let map = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (key, mut value) = (0_u32, [0_u8; INSTANCE_BYTES]);
+    let element = [
+        u64::from(map.as_raw_fd().cast_unsigned()),
+        (&raw const key) as u64,
+        value.as_mut_ptr() as u64,
+        0,
+    ];
+    bpf(MAP_LOOKUP, &element)?;
+    value[..4].copy_from_slice(&version.to_ne_bytes());
+    bpf(MAP_UPDATE, &element).map(drop)
+}
+
+/// One `bpf()` call; pointers among the words are those of live buffers of the caller.
+fn bpf(command: libc::c_long, attr: &[u64]) -> Result<i32> {
+    // SAFETY: `attr` lives during the call and its size is given; see above for what it points to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(attr)) };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error()).context("bpf()");
+    }
+    Ok(result as i32)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
     let backends = snapshot.services.iter().map(|state| state.backends.len());
     Status {
         node: snapshot.node.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: env!("LB_VERSION").to_owned(),
         api_version: API_VERSION.to_owned(),
         uptime_s: snapshot.uptime.as_secs(),
         config_file: snapshot

@@ -20,7 +20,7 @@ pub(super) use plan::{ConfigCommand, PlanBackend, PlanCommand, PlanService};
 
 /// Controls lbd, the load balancer's daemon.
 #[derive(Debug, Parser)]
-#[command(name = "lbctl", version, after_help = EXIT_CODES)]
+#[command(name = "lbctl", version = env!("LB_VERSION"), after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// A table for people, or JSON with stable keys for programs
     #[arg(

@@ -8,7 +8,7 @@ use crate::model::{Keyword, OnStop};
 
 /// The load balancer's daemon: steers the packets of its services to their backends.
 #[derive(Debug, Parser)]
-#[command(name = "lbd", version, after_help = SIGNALS)]
+#[command(name = "lbd", version = env!("LB_VERSION"), after_help = SIGNALS)]
 pub(super) struct Args {
     /// The config file; without one, lbd starts with no service
     #[arg(long, value_name = "FILE")]

@@ -12,7 +12,8 @@ use super::object::{self, Maps, Opened};
 use super::{LoadError, Loaded, self_test};
 use crate::maps::wait_for_readers;
 use crate::model::Limits;
-use crate::pins::migrate::{Renewal, flows};
+use crate::pins::migrate::flows::{self, Carried};
+use crate::pins::migrate::{Renewal, Steadied};
 use crate::pins::{CARRIED, Found, FoundLink, MapSet, PinError, Pins, fresh_instance, switch};
 
 /// What was found, and is this daemon's now.
@@ -125,16 +126,12 @@ fn migrate(
     }
     let mut opened = object::open(limits, &found.instance.hash_key, Maps::Pinned(&next))?;
     let new = MapSet::open(&next)?;
-    let mut carried = renewal.carry(&found.maps, &new)?;
-    repair(&mut opened)?;
-    let links = switch(found.links, opened.datapath.program.as_fd())?;
-    // From here on there is no way back, and none is needed: the new maps are complete. What began
-    // in the old ones meanwhile is added when no packet uses them any more.
-    wait_for_readers();
-    let late = flows::carry(&found.maps, &new)?;
-    carried.count += late.count;
-    // The second round meets again what the first one had no room for.
-    carried.left_out = late.left_out;
+    let steadied = steady(renewal, &found.maps)?;
+    let exchanged = exchange(found.links, &found.maps, &new, renewal, &mut opened);
+    // Services are as they were before the new maps are the only ones, or before nothing came of it.
+    let of_program = if exchanged.is_ok() { &new } else { &found.maps };
+    steadied.end(of_program)?;
+    let (links, carried) = exchanged?;
     pins.take_next()?;
     info!(flows = carried.count, "flows carried over");
     if carried.left_out > 0 {
@@ -152,6 +149,45 @@ fn migrate(
     };
     tell(pins, &adopted, "adopted, with maps of other capacities");
     Ok(loaded(opened, Some(adopted)))
+}
+
+/// With a flow table made anew: until it is the only one, no flow depends on being on record in the right
+/// one of the two.
+fn steady(renewal: &Renewal, maps: &MapSet) -> Result<Steadied, PinError> {
+    if !renewal.has(map_name::FLOWS) {
+        return Ok(Steadied::default());
+    }
+    let steadied = Steadied::begin(maps)?;
+    wait_for_readers();
+    Ok(steadied)
+}
+
+/// Fills the new maps and puts the program that uses them in force.
+fn exchange(
+    links: Vec<FoundLink>,
+    old: &MapSet,
+    new: &MapSet,
+    renewal: &Renewal,
+    opened: &mut Opened,
+) -> Result<(Vec<FoundLink>, Carried), LoadError> {
+    let mut carried = renewal.carry(old, new)?;
+    repair(opened)?;
+    // What has changed in the meantime, so that as little as possible is to be added afterwards.
+    carried.count += flows::carry(old, new)?.count;
+    let links = switch(links, opened.datapath.program.as_fd())?;
+    // From here on there is no way back, and none is needed: the new maps are complete but for the flows
+    // that began a moment ago. They are added at once, and again when no packet uses the old ones.
+    carried.count += flows::carry(old, new)?.count;
+    wait_for_readers();
+    let last = flows::carry(old, new)?;
+    Ok((
+        links,
+        Carried {
+            count: carried.count + last.count,
+            // Each round meets again what the ones before had no room for.
+            left_out: last.left_out,
+        },
+    ))
 }
 
 /// A daemon may have been killed in the middle of a write.

@@ -21,6 +21,7 @@ pub(crate) use barrier::wait_for_readers;
 pub use flow_memory::FlowMemory;
 pub(crate) use flow_memory::monotonic_ms;
 pub(crate) use mapping::Mapping;
+pub(crate) use service_lines::ServiceLines;
 pub use state::{Entry, Key, MapState, Write};
 
 /// The counters of one service: position = drop reason, position 0 = passed packets.

@@ -19,20 +19,20 @@ const LINE_WORDS: usize = size_of::<ServiceLine>() / size_of::<u32>();
 const SEQUENCE_WORD: usize = std::mem::offset_of!(ServiceLine, sequence) / size_of::<u32>();
 
 /// `SERVICE_LINES` as memory.
-pub(super) struct ServiceLines {
+pub(crate) struct ServiceLines {
     mapping: Mapping,
 }
 
 impl ServiceLines {
     /// Maps the array behind `fd`.
-    pub(super) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let mapping = Mapping::new(fd, SERVICE_LINES * size_of::<ServiceLine>())?;
         Ok(Self { mapping })
     }
 
     /// Copies a service into its line, unless another service's copy stands there. To be called
     /// after the entry in `SERVICES` was written.
-    pub(super) fn put(&mut self, key: &EndpointKey, service: &Service) {
+    pub(crate) fn put(&mut self, key: &EndpointKey, service: &Service) {
         let line = self.line(key);
         let owner = line.read().key;
         if IS_ORDERED && (owner == *key || owner == EndpointKey::zeroed()) {

@@ -68,7 +68,7 @@ pub enum PinError {
         "{} holds a datapath of ABI version {found}, and this lbd ({}) knows version {} only: start an \
          lbd of that version, or take it off first, which breaks its connections: `lbd --detach{}`",
         directory.display(),
-        env!("CARGO_PKG_VERSION"),
+        env!("LB_VERSION"),
         lb_common::abi::VERSION,
         socket_option(socket)
     )]

@@ -37,20 +37,49 @@ pub(crate) fn carry(from: &MapSet, to: &MapSet) -> Result<Carried, PinError> {
     let (old, new) = (FlowTable::map(from)?, FlowTable::map(to)?);
     let now_s = flow_now_s();
     let mut carried = Carried::default();
-    // Expired ones may still be followed, but keep no live one out.
-    for is_live in [true, false] {
+    for worth in Worth::ALL {
         for (fingerprint, record, origin) in old.flows() {
-            if (record.remaining_s(now_s) >= 0) != is_live {
+            if Worth::of(record, now_s) != worth {
                 continue;
             }
             match new.enter(fingerprint, record, &origin, now_s) {
                 Entered::Yes => carried.count += 1,
                 Entered::WasThere => {}
-                Entered::NoRoom => carried.left_out += usize::from(is_live),
+                Entered::NoRoom => carried.left_out += usize::from(worth <= Worth::HalfOpen),
             }
         }
     }
     Ok(carried)
+}
+
+/// Whose place whom may be given, where there is not enough room: the first come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Its connection breaks without its record.
+    Open,
+    /// Its handshake does.
+    HalfOpen,
+    /// At its end.
+    Closing,
+    /// Silent for the idle time-out. If it is not over, its record is still followed.
+    Expired,
+}
+
+impl Worth {
+    const ALL: [Self; 4] = [Self::Open, Self::HalfOpen, Self::Closing, Self::Expired];
+
+    fn of(record: FlowRecord, now_s: u32) -> Self {
+        let state = record.state();
+        if record.remaining_s(now_s) < 0 {
+            Self::Expired
+        } else if state.is_closing() {
+            Self::Closing
+        } else if state.is_half_open() {
+            Self::HalfOpen
+        } else {
+            Self::Open
+        }
+    }
 }
 
 enum Entered {
@@ -142,12 +171,12 @@ impl FlowTable {
         if free.is_break() {
             return Entered::Yes;
         }
-        if record.remaining_s(now_s) < 0 {
-            return Entered::NoRoom;
-        }
-        let spared = places().try_for_each(|entry| match entry.expired(now_s) {
-            Some(old) => entry.take(old, fingerprint, record, origin),
-            None => ControlFlow::Continue(()),
+        let worth = Worth::of(record, now_s);
+        let spared = places().try_for_each(|entry| match entry.worth(now_s) {
+            Some((old, least)) if least > worth && least > Worth::HalfOpen => {
+                entry.take(old, fingerprint, record, origin)
+            }
+            _ => ControlFlow::Continue(()),
         });
         if spared.is_break() {
             Entered::Yes
@@ -160,6 +189,9 @@ impl FlowTable {
 impl Entry<'_> {
     fn read(&self) -> Option<(u64, FlowRecord, FlowOrigin)> {
         let fingerprint = self.fingerprint.load(Ordering::Acquire);
+        if fingerprint < FINGERPRINT_MIN {
+            return None;
+        }
         let record = FlowRecord(self.record.load(Ordering::Relaxed));
         let origin = self
             .origin
@@ -167,14 +199,13 @@ impl Entry<'_> {
             .map(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let is_steady = self.fingerprint.load(Ordering::Relaxed) == fingerprint;
-        let is_flow = fingerprint >= FINGERPRINT_MIN && is_steady;
-        is_flow.then(|| (fingerprint, record, bytemuck::cast(origin)))
+        is_steady.then(|| (fingerprint, record, bytemuck::cast(origin)))
     }
 
-    /// The fingerprint of a flow whose time is over.
-    fn expired(&self, now_s: u32) -> Option<u64> {
+    /// The flow's fingerprint, and what its record is worth.
+    fn worth(&self, now_s: u32) -> Option<(u64, Worth)> {
         let (fingerprint, record, _) = self.read()?;
-        (record.remaining_s(now_s) < 0).then_some(fingerprint)
+        Some((fingerprint, Worth::of(record, now_s)))
     }
 
     /// Takes the record of the same flow if it lives longer: it was written later.
@@ -223,4 +254,27 @@ pub(crate) fn generations(maps: &MapSet) -> Result<std::collections::BTreeMap<u1
         *generation = record.backend_generation().max(*generation);
     }
     Ok(highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::FlowState;
+
+    use super::*;
+
+    #[test]
+    fn open_flows_come_first_and_expired_ones_last() {
+        let now_s = 1_000;
+        let worth = |expires_s, state| Worth::of(FlowRecord::new(1, 1, expires_s, state), now_s);
+        let worths = [
+            worth(1_060, FlowState::OPEN),
+            worth(1_060, FlowState::HALF_OPEN),
+            worth(1_060, FlowState::FIN),
+            worth(999, FlowState::OPEN),
+        ];
+        assert_eq!(worths, Worth::ALL);
+        assert!(worths.is_sorted());
+        let half_closed = FlowState::FIN.with(FlowState::HALF_CLOSED);
+        assert_eq!(worth(1_060, half_closed), Worth::Open, "a download goes on");
+    }
 }

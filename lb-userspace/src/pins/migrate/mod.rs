@@ -5,6 +5,7 @@
 
 pub(crate) mod flows;
 mod rings;
+mod steady;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,6 +16,8 @@ use lb_common::abi::{Backend, EndpointKey, Service, map_name};
 use super::{MapSet, PinError, RawMap, failed};
 use crate::model::Limits;
 use flows::Carried;
+
+pub(crate) use steady::Steadied;
 
 /// Maps that are made anew.
 #[derive(Debug, Default, PartialEq, Eq)]
