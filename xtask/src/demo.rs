@@ -94,7 +94,7 @@ fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
         "making namespaces: a client, a load balancer, {MACHINE_COUNT} web servers ({})",
         servers.word()
     ));
-    let stage = Stage::build(servers)?;
+    let mut stage = Stage::build(servers)?;
     show_network(&stage, servers);
 
     heading(&format!(
@@ -107,7 +107,8 @@ fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
         "Changes under traffic: http://{}/, IPv4 and IPv6 at once",
         SITES[0].host
     ));
-    let phases = traffic::change_under_load(&stage).inspect_err(|_| show_log(&stage))?;
+    let changed = traffic::change_under_load(&mut stage);
+    let phases = changed.inspect_err(|_| show_log(&stage))?;
     print!("{}", format_rows(&phases_table(&phases), Align::Right));
 
     heading("What lbd counted (lbctl stats)");

@@ -200,6 +200,17 @@ impl Stage {
             .with_context(|| format!("{host} has no {} address", family.word()))
     }
 
+    /// Kills the daemon, as a fault of its own would.
+    pub(super) fn kill_lbd(&mut self) -> Result<()> {
+        self.lbd.kill9()?;
+        Ok(())
+    }
+
+    /// Starts the daemon again.
+    pub(super) fn restart_lbd(&mut self) -> Result<()> {
+        self.lbd.restart(&self.net.lb)
+    }
+
     /// Ends the daemon, and the rest by being dropped. An error tells what it left behind.
     pub(super) fn end(mut self) -> Result<()> {
         let status = self.lbd.terminate()?;
