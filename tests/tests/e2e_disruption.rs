@@ -22,7 +22,7 @@ fn stage_plan(forward: Forward) -> StagePlan {
         forward,
         idle_timeout: IDLE_TIMEOUT,
         server: PathBuf::from(env!("CARGO_BIN_EXE_lb-disruption")),
-        launch: Launch::default(),
+        launch: Launch::keeping(),
     }
 }
 

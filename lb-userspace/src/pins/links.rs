@@ -106,15 +106,14 @@ pub(crate) fn switch(
     let mut switched = Vec::with_capacity(links.len());
     let mut formers = Vec::with_capacity(links.len());
     for link in links {
-        let former =
-            sys::program(link.program_id).map_err(failed("open the program of", &link.pin.path));
-        let updated = former.and_then(|former| Ok((link.pin.update(program)?, former)));
-        match updated {
-            Ok((true, former)) => {
+        // Without CAP_SYS_ADMIN it cannot be had, and not be put back.
+        let former = sys::program(link.program_id).ok().flatten();
+        match link.pin.update(program) {
+            Ok(true) => {
                 formers.push(former);
                 switched.push(link);
             }
-            Ok((false, _)) => {
+            Ok(false) => {
                 warn!(
                     interface = link.interface,
                     "the interface has gone, and the link with it"

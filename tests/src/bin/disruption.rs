@@ -151,7 +151,7 @@ fn run_plan(args: &Args, forward: Forward) -> Result<RunPlan> {
             forward,
             idle_timeout,
             server: std::env::current_exe().context("this program has no path")?,
-            launch: Launch::default(),
+            launch: Launch::keeping(),
         },
         traffic: TrafficPlan {
             lanes: Lane::ALL.to_vec(),
