@@ -42,8 +42,8 @@ pub struct Steering {
     pub ring: RingContent,
     /// What happens to new flows.
     pub new_flows: NewFlows,
-    /// Backend ids whose flows are still delivered whatever the policy says: new flows go there until
-    /// another ring is in force.
+    /// Backend ids whose flows are still delivered whatever the policy says: new flows go there, until
+    /// another ring is in force or for want of anybody else.
     pub held: BTreeSet<u16>,
     /// Backend ids that the operator's model has no more: where another service has the same NAT
     /// endpoint now, replies are that one's.

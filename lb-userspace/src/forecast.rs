@@ -2,6 +2,7 @@
 //! break. Pure.
 
 mod breakage;
+mod pace;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -134,21 +135,23 @@ fn of_service(
     let moved_count = follows_slots.then_some(moved.len() as u32);
     let on_slot = |slot: &usize| u64::from(present.flows_by_slot.get(*slot).copied().unwrap_or(0));
     let moves = moved_count.unwrap_or(0) > 0;
+    let names = ring::names(Some(before), after, &ids);
+    let losers = ring::losers(&present.ring, &slots, &names, &ids);
     ServiceForecast {
         service: before.name.clone(),
         slot_count: slots.len() as u32,
         moved_count,
-        moves: ring::moves(
-            &present.ring,
-            &slots,
-            &ring::names(Some(before), after, &ids),
-        ),
+        moves: ring::moves(&present.ring, &slots, &names),
         affected_count: match follows_slots {
             true => moved.iter().map(on_slot).sum(),
             false => 0,
         },
         breakages: breakage::breakages(before, after, present, moves),
-        notes: after.map_or_else(Vec::new, |after| notes(before, after, urgency, moves)),
+        notes: after.map_or_else(Vec::new, |after| {
+            let mut notes = pace::notes(before, after, urgency, &losers);
+            notes.extend(caveats(before, after, moves));
+            notes
+        }),
     }
 }
 
@@ -156,22 +159,9 @@ fn is_round_robin(service: &Service) -> bool {
     service.scheduler == Scheduler::RoundRobin
 }
 
-/// How it would go.
-fn notes(before: &Service, after: &Service, urgency: Urgency, moves: bool) -> Vec<String> {
+/// What else is worth knowing.
+fn caveats(before: &Service, after: &Service, moves: bool) -> Vec<String> {
     let mut notes = Vec::new();
-    if moves && after.has_transitions() {
-        notes.push(match urgency {
-            Urgency::Planned => format!(
-                "new flows follow after {:.1} s; the slots settle when they have been left alone for \
-                 the idle time-out ({})",
-                lb_common::limits::PREPARE_MS as f64 / 1000.0,
-                write_duration(after.idle_timeout_s)
-            ),
-            Urgency::Immediate => {
-                "new flows follow at once, and handshakes under way may fail".to_owned()
-            }
-        });
-    }
     if after.idle_timeout_s < before.idle_timeout_s {
         notes.push(format!(
             "flows that are silent for longer than {} may be forgotten, which they are not today",

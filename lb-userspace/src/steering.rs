@@ -41,10 +41,12 @@ pub struct Outlook {
 }
 
 /// A service's ring on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Ring {
     /// The ring that was wanted last while anybody was eligible.
     last_good: Option<RingSpec>,
+    /// The backends of the ring that a former daemon has left, which may know no better one.
+    found: BTreeSet<u16>,
     /// For services whose ring changes by transitions, once it has slots.
     transition: Option<RingTransition>,
     /// The transition's slots in the form that is written, and their revision.
@@ -65,18 +67,21 @@ pub struct RingKeeper {
 }
 
 impl RingKeeper {
+    /// Remembers whose flows the ring is for that a former daemon has left in force: while nobody is
+    /// eligible, it stays as it is.
+    pub fn recall(&mut self, service: &Service, slots: &[Slot]) {
+        let ring = self.rings.entry(ServiceIdentity::of(service)).or_default();
+        let current = slots.iter().map(|slot| slot.current());
+        ring.found = current.filter(|id| *id != 0).collect();
+    }
+
     /// Takes over the ring that a former daemon has left in force.
     pub fn adopt(&mut self, service: &Service, slots: &[Slot], now_ms: u64) {
         if !service.has_transitions() || slots.is_empty() {
             return;
         }
-        let ring = Ring {
-            last_good: None,
-            transition: Some(RingTransition::adopted(slots, now_ms)),
-            slots: None,
-            target: None,
-        };
-        self.rings.insert(ServiceIdentity::of(service), ring);
+        let ring = self.rings.entry(ServiceIdentity::of(service)).or_default();
+        ring.transition = Some(RingTransition::adopted(slots, now_ms));
     }
 
     /// The operator prefers that a backend gets no new flow at once, to handshakes that complete.
@@ -150,12 +155,7 @@ impl RingKeeper {
         let eligible = self.eligible(service, observed);
         let is_anybody_eligible = eligible.is_some();
         let urgent = self.urgent(whole, &identity, observed.ids);
-        let ring = self.rings.entry(identity.clone()).or_insert(Ring {
-            last_good: None,
-            transition: None,
-            slots: None,
-            target: None,
-        });
+        let ring = self.rings.entry(identity.clone()).or_default();
         let spec = ring.spec(service, eligible, observed.ids);
         let wanted: BTreeSet<u16> = spec.members.iter().map(|member| member.id).collect();
         let new_flows = new_flows(service, is_anybody_eligible);
@@ -165,9 +165,12 @@ impl RingKeeper {
             RingContent::Built(spec)
         };
         let in_force = observed.in_force.get(&identity);
-        let held = in_force.map_or_else(BTreeSet::new, |current| {
+        let mut held: BTreeSet<u16> = in_force.map_or_else(BTreeSet::new, |current| {
             current.difference(&wanted).copied().collect()
         });
+        if !is_anybody_eligible {
+            held.extend(last_good(service, &wanted, observed.ids));
+        }
         Steering {
             ring: content,
             new_flows,
@@ -215,9 +218,11 @@ impl Ring {
         }
         let all = service.backends.values().map(|one| (one, one.weight));
         let all = ring_spec(service, ids, all);
-        let Some(mut last) = self.last_good.clone() else {
-            return all;
-        };
+        let mut last = self.last_good.clone().unwrap_or_else(|| {
+            let mut last = all.clone();
+            last.members.retain(|one| self.found.contains(&one.id));
+            last
+        });
         let is_there = |id: u16| all.members.iter().any(|member| member.id == id);
         last.members.retain(|member| is_there(member.id));
         if last.members.is_empty() { all } else { last }
@@ -304,6 +309,21 @@ fn currents(spec: &RingSpec, slot_count: usize) -> Vec<u16> {
     }
     let slots = spec.build();
     slots.into_iter().map(|slot| Slot(slot).current()).collect()
+}
+
+/// With nobody eligible and `on_all_down = "last_good"`, the backends of the last ring that are down and
+/// nothing worse: what is said of all of them at once may well be wrong, and new flows go there.
+fn last_good(service: &Service, wanted: &BTreeSet<u16>, ids: &Ids) -> BTreeSet<u16> {
+    if service.policies.on_all_down != OnAllDown::LastGood {
+        return BTreeSet::new();
+    }
+    let identity = ServiceIdentity::of(service);
+    let backends = service.backends.values();
+    let down = backends.filter(|one| one.health == Health::Down && one.admin != AdminState::Maint);
+    down.filter_map(|one| ids.backend(&identity, one.address, one.port))
+        .map(|id| id.id)
+        .filter(|id| wanted.contains(id))
+        .collect()
 }
 
 /// The backends of `whole` that are not `service`'s.

@@ -48,16 +48,9 @@ pub(super) fn status(snapshot: &Snapshot) -> Status {
 pub(super) fn stats(snapshot: &Snapshot) -> Stats {
     let services = snapshot.services.iter().map(|state| ServiceStats {
         name: state.service.name.clone(),
-        counters: sum(&state.backends),
+        counters: sum(state),
         drops: drops(&state.drops),
-        backends: state
-            .backends
-            .iter()
-            .map(|backend| BackendStats {
-                name: backend.backend.name.clone(),
-                counters: counters(&backend.stats),
-            })
-            .collect(),
+        backends: backend_stats(state),
     });
     Stats {
         uptime_ms: millis(snapshot.uptime),
@@ -90,7 +83,7 @@ pub(super) fn service(state: &ServiceState) -> Service {
         on_all_down: service.policies.on_all_down.word().to_owned(),
         ring_len: state.ring_len,
         vip_interface: state.vip_interface.clone(),
-        counters: sum(&state.backends),
+        counters: sum(state),
         drops: drops(&state.drops),
         backends: backends(state),
         leaving: leaving(state),
@@ -185,10 +178,24 @@ fn drops(drops: &[(DropReason, u64)]) -> Vec<Drop> {
     drops.iter().map(drop).collect()
 }
 
-fn sum(backends: &[BackendState]) -> Counters {
+/// Of those that are leaving too: their flows may be the most for a while.
+fn backend_stats(state: &ServiceState) -> Vec<BackendStats> {
+    let backends = state.backends.iter();
+    let backends = backends.map(|one| (&one.backend.name, &one.stats));
+    let leaving = state.leaving.iter().map(|one| (&one.name, &one.stats));
+    let stats = |(name, stats): (&String, &abi::BackendStats)| BackendStats {
+        name: name.clone(),
+        counters: counters(stats),
+    };
+    backends.chain(leaving).map(stats).collect()
+}
+
+fn sum(state: &ServiceState) -> Counters {
     let mut total = abi::BackendStats::default();
-    for backend in backends {
-        total.add(&backend.stats);
+    let backends = state.backends.iter().map(|one| &one.stats);
+    let leaving = state.leaving.iter().map(|one| &one.stats);
+    for stats in backends.chain(leaving) {
+        total.add(stats);
     }
     counters(&total)
 }

@@ -106,6 +106,10 @@ fn outcome(backend: &BackendName, admin: &Admin, patience: Duration) -> Result<(
     }
     let waited = format!("{subject}, after {} s", patience.as_secs());
     Err(match total(admin) {
+        0 if admin.slots > 0 => Failure::StillServing {
+            waited,
+            slots: admin.slots,
+        },
         0 => Failure::Uncertain {
             waited,
             certain_in_s: admin.certain_in_s.unwrap_or(0),

@@ -27,9 +27,11 @@ pub(super) fn left(admin: &Admin) -> String {
         slots => format!("; {slots} slots still send new flows there"),
     };
     match admin.certain_in_s {
-        None => known + &new,
+        None => known,
+        // The time begins when the last slot moves.
+        Some(_) if admin.slots > 0 => known + &new,
         Some(certain_in_s) => format!(
-            "{known}{new}; silent ones may be unknown for {} more",
+            "{known}; silent ones may be unknown for {} more",
             duration(certain_in_s)
         ),
     }
@@ -197,9 +199,15 @@ mod tests {
         assert_eq!(
             left(&admin),
             "3 flows on record (3 established, 0 half open, 0 closing); 16381 slots still send new \
-             flows there; silent ones may be unknown for 15m 0s more"
+             flows there"
         );
-        (admin.slots, admin.certain_in_s) = (0, None);
+        admin.slots = 0;
+        assert_eq!(
+            left(&admin),
+            "3 flows on record (3 established, 0 half open, 0 closing); silent ones may be unknown for \
+             15m 0s more"
+        );
+        admin.certain_in_s = None;
         assert_eq!(
             left(&admin),
             "3 flows on record (3 established, 0 half open, 0 closing)"

@@ -30,6 +30,7 @@ const EXIT_FLOWS_LEFT: u8 = 4;
 
 /// The time to wait is over, no flow is known, and there may be some that are on no record.
 const EXIT_UNCERTAIN: u8 = 5;
+
 /// `lbctl status`: no daemon listens, and the datapath goes on without one.
 const EXIT_UNATTENDED: u8 = 6;
 
@@ -55,6 +56,11 @@ enum Failure {
         units::duration(*.certain_in_s)
     )]
     Uncertain { waited: String, certain_in_s: u64 },
+    #[error(
+        "{waited}: no flow is known, and {slots} slots still send new flows there; `lbctl ring show` \
+         tells whether another backend can take them"
+    )]
+    StillServing { waited: String, slots: u32 },
     #[error("no lbd listens at {}; the datapath goes on without it", .0.display())]
     Unattended(PathBuf),
     #[error("{0:#}")]
@@ -73,7 +79,7 @@ impl Failure {
             | Self::Readied { .. }
             | Self::Detach(_) => EXIT_REFUSED.into(),
             Self::FlowsLeft { .. } => EXIT_FLOWS_LEFT.into(),
-            Self::Uncertain { .. } => EXIT_UNCERTAIN.into(),
+            Self::Uncertain { .. } | Self::StillServing { .. } => EXIT_UNCERTAIN.into(),
             Self::Unattended(_) => EXIT_UNATTENDED.into(),
             Self::Client(
                 ClientError::Unreachable { .. }

@@ -11,7 +11,7 @@ use super::grid::Grid;
 use super::tables::{ALL_BACKENDS, all_drops};
 use super::units::{bytes, rate};
 use crate::control::client::Client;
-use crate::control::proto::{Counters, Stats};
+use crate::control::proto::{BackendStats, Counters, Stats};
 
 /// Moves the cursor home and clears to the end of the screen (ECMA-48: CUP, ED).
 const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
@@ -63,7 +63,7 @@ fn rates(before: &Stats, now: &Stats) -> String {
     let mut grid = Grid::new(&[
         ("SERVICE", Left),
         ("BACKEND", Left),
-        ("FLOWS/S", Right),
+        ("NEW FLOWS/S", Right),
         ("PACKETS/S", Right),
         ("BYTES/S", Right),
         ("REPLY PACKETS/S", Right),
@@ -86,28 +86,38 @@ fn rates(before: &Stats, now: &Stats) -> String {
         ]);
     };
     for service in &now.services {
-        let then = before
-            .services
-            .iter()
-            .find(|then| then.name == service.name);
-        row(
-            &service.name,
-            ALL_BACKENDS,
-            then.map(|then| &then.counters),
-            &service.counters,
-        );
+        let mut services = before.services.iter();
+        let then = services.find(|then| then.name == service.name);
+        let counters = |backend: &BackendStats| {
+            let mut backends = then?.backends.iter();
+            let found = backends.find(|then| then.name == backend.name);
+            found.map(|then| then.counters)
+        };
+        // Of the backends that are still there: what another one took along was no traffic now.
+        let known = service.backends.iter().filter_map(counters);
+        let sum = known.fold(Counters::default(), sum);
+        row(&service.name, ALL_BACKENDS, Some(&sum), &service.counters);
         for backend in &service.backends {
-            let then =
-                then.and_then(|then| then.backends.iter().find(|then| then.name == backend.name));
+            let then = counters(backend);
             row(
                 &service.name,
                 &backend.name,
-                then.map(|then| &then.counters),
+                then.as_ref(),
                 &backend.counters,
             );
         }
     }
     format!("{}{}", grid.draw(), all_drops(now))
+}
+
+fn sum(one: Counters, other: Counters) -> Counters {
+    Counters {
+        packets: one.packets + other.packets,
+        bytes: one.bytes + other.bytes,
+        new_flows: one.new_flows + other.new_flows,
+        reply_packets: one.reply_packets + other.reply_packets,
+        reply_bytes: one.reply_bytes + other.reply_bytes,
+    }
 }
 
 /// The time between two samples, by the daemon's clock.
@@ -139,7 +149,7 @@ impl Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::proto::{BackendStats, ServiceStats};
+    use crate::control::proto::ServiceStats;
 
     fn sample(uptime_ms: u64, packets: u64) -> Stats {
         let counters = Counters {
@@ -177,6 +187,20 @@ mod tests {
                 "web", "web1", "0", "100", "100.0", "KiB", "0", "0", "B", "300"
             ]
         );
+    }
+
+    #[test]
+    fn a_backend_that_has_gone_takes_no_traffic_along() {
+        let mut before = sample(1_000, 100);
+        let service = &mut before.services[0];
+        let gone = BackendStats {
+            name: "web2".to_owned(),
+            ..service.backends[0].clone()
+        };
+        service.counters.packets += gone.counters.packets;
+        service.backends.push(gone);
+        let text = rates(&before, &sample(2_000, 150));
+        assert_eq!((cells(&text, 1)[3], cells(&text, 2)[3]), ("50", "50"));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Backend as BackendEntry, Service as ServiceEntry, Slot};
+use lb_common::abi::{Service as ServiceEntry, Slot};
 use nix::time::{ClockId, clock_gettime};
 
 use super::core::Engine;
 use super::handle::EngineError;
+use super::leaving::departing;
 use super::views::{
     self, DrainView, FlowOwner, FlowQuery, FlowsView, Holder, Holders, Owners, PlanQuery, PlanView,
     RingView, TableEntry,
@@ -30,9 +31,6 @@ pub(super) fn flows(engine: &Engine, query: &FlowQuery) -> Result<FlowsView, Eng
 pub(super) fn ring(engine: &Engine, service: &str) -> Result<RingView, EngineError> {
     let service = engine.model.service(service)?;
     let slots = slots(engine, service);
-    let entries = entries_by_service(engine);
-    let id = entry(engine, service).map_or(0, |entry| entry.id);
-    let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
     let oldest_ms = engine
         .keeper
         .transition(service)
@@ -41,7 +39,7 @@ pub(super) fn ring(engine: &Engine, service: &str) -> Result<RingView, EngineErr
     Ok(views::view(
         service,
         &slots,
-        &holders(engine, service, entries),
+        &holders(engine, service),
         since_s,
     ))
 }
@@ -132,7 +130,9 @@ fn present(engine: &Engine, service: &Service, tally: &views::SlotFlows) -> Pres
     let flows_by_slot = entry(engine, service)
         .and_then(|entry| tally.by_slot.get(&entry.id))
         .cloned();
-    let ids: BTreeMap<_, _> = known.collect();
+    let departing = departing(engine, service).into_iter();
+    let leaving = departing.map(|one| ((one.address, one.port), one.id));
+    let ids: BTreeMap<_, _> = known.chain(leaving).collect();
     let flows = |id: &u16| Some((*id, *tally.by_backend.get(id)?));
     Present {
         ring: slots(engine, service)
@@ -195,69 +195,46 @@ fn slots(engine: &Engine, service: &Service) -> Vec<Slot> {
     slots.iter().copied().map(Slot).collect()
 }
 
-/// The entries of a service's backends.
-type Entries<'e> = [(u16, &'e BackendEntry)];
-
-/// The entries of the backends in force, by service id.
-pub(super) fn entries_by_service(engine: &Engine) -> BTreeMap<u16, Vec<(u16, &BackendEntry)>> {
-    let mut entries: BTreeMap<u16, Vec<(u16, &BackendEntry)>> = BTreeMap::new();
-    for (id, entry) in &engine.actual.maps.backends {
-        entries
-            .entry(entry.service_id)
-            .or_default()
-            .push((*id, entry));
-    }
-    entries
-}
-
 /// The backends of a service by id, those that are leaving too.
-fn holders(engine: &Engine, service: &Service, entries: &Entries<'_>) -> Holders {
-    let mut holders: Holders = entries
-        .iter()
-        .map(|(id, entry)| {
-            let leaving = Holder {
-                name: entry.address.to_string(),
-                is_eligible: false,
-                is_leaving: true,
-            };
-            (*id, leaving)
-        })
-        .collect();
-    for backend in service.backends.values() {
-        if let Some(id) = id_of(engine, service, backend) {
-            let holder = Holder {
-                name: backend.name.clone(),
-                is_eligible: service.is_eligible(backend),
-                is_leaving: false,
-            };
-            holders.insert(id.id, holder);
-        }
-    }
-    holders
+fn holders(engine: &Engine, service: &Service) -> Holders {
+    let leaving = departing(engine, service).into_iter().map(|one| {
+        let holder = Holder {
+            name: one.name,
+            is_eligible: false,
+            is_leaving: true,
+        };
+        (one.id, holder)
+    });
+    let group = service.active_group();
+    let backends = service.backends.values();
+    let present = backends.filter_map(|backend| {
+        let holder = Holder {
+            name: backend.name.clone(),
+            is_eligible: backend.is_available() && group == Some(backend.backup),
+            is_leaving: false,
+        };
+        Some((id_of(engine, service, backend)?.id, holder))
+    });
+    leaving.chain(present).collect()
 }
 
 /// Whose a record may be.
 fn owners(engine: &Engine) -> Owners {
-    let entries = entries_by_service(engine);
     let mut owners = Owners::new();
     for service in engine.model.services.values() {
-        let Some(service_entry) = entry(engine, service) else {
+        let Some(entry) = entry(engine, service) else {
             continue;
         };
-        let Some(entries) = entries.get(&service_entry.id) else {
-            continue;
-        };
-        let mut holders = holders(engine, service, entries);
-        for (id, backend) in entries {
-            let Some(holder) = holders.remove(id) else {
+        for (id, holder) in holders(engine, service) {
+            let Some(backend) = engine.actual.maps.backends.get(&id) else {
                 continue;
             };
             let owner = FlowOwner {
                 service: service.name.clone(),
                 backend: holder.name,
-                entry: service_entry,
+                entry,
             };
-            owners.insert((*id, backend.generation), owner);
+            owners.insert((id, backend.generation), owner);
         }
     }
     owners

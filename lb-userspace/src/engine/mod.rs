@@ -9,6 +9,7 @@ mod core;
 mod detach;
 mod handle;
 mod interfaces;
+mod leaving;
 mod own_vips;
 mod report;
 mod resolver;

@@ -1,7 +1,5 @@
 //! The snapshot: the model joined with what is in force and with the counters.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use std::time::Duration;
 
 use bytemuck::Zeroable;
@@ -10,8 +8,8 @@ use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
 
-use super::answers::entries_by_service;
 use super::core::Engine;
+use super::leaving::departing;
 use super::snapshot::{
     BackendState, DatapathState, LeavingBackend, MapFill, NextHop, ServiceState, Snapshot,
 };
@@ -31,7 +29,6 @@ const FIXED: &str = "(fixed)";
 /// The state of everything, now.
 pub(super) fn snapshot(engine: &Engine) -> Snapshot {
     let node_counters = service_counters(engine, 0);
-    let entries = entries_by_service(engine);
     Snapshot {
         node: engine.model.node.clone(),
         uptime: engine.started.elapsed(),
@@ -42,7 +39,7 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
             .model
             .services
             .values()
-            .map(|service| service_state(engine, service, &entries))
+            .map(|service| service_state(engine, service))
             .collect(),
         maps: map_fills(engine),
         passed_packets: node_counters[PASSED_INDEX as usize],
@@ -64,14 +61,9 @@ fn datapath_state(engine: &Engine) -> DatapathState {
     }
 }
 
-fn service_state(
-    engine: &Engine,
-    service: &Service,
-    entries: &BTreeMap<u16, Vec<(u16, &BackendEntry)>>,
-) -> ServiceState {
+fn service_state(engine: &Engine, service: &Service) -> ServiceState {
     let identity = ServiceIdentity::of(service);
     let id = engine.ids.service(&identity).map_or(0, |id| id.id);
-    let entries = entries.get(&id).map_or(&[][..], Vec::as_slice);
     let key = endpoint_key(service);
     let entry = engine.actual.maps.services.get(&key);
     let ring = engine.actual.rings.get(&key);
@@ -84,7 +76,7 @@ fn service_state(
         backends: backends
             .map(|backend| backend_state(engine, service, &identity, backend, ring))
             .collect(),
-        leaving: leaving(engine, service, entries, ring),
+        leaving: leaving(engine, service, ring),
         drops: drops(&service_counters(engine, id)),
     }
 }
@@ -108,34 +100,24 @@ fn backend_state(
     }
 }
 
-/// Entries of a service whose backends are in the model no more.
+/// Backends that are in the model no more.
 fn leaving(
     engine: &Engine,
     service: &Service,
-    entries: &[(u16, &BackendEntry)],
     ring: Option<&InstalledRing>,
 ) -> Vec<LeavingBackend> {
-    let identity = ServiceIdentity::of(service);
-    let known: BTreeSet<u16> = service
-        .backends
-        .values()
-        .filter_map(|backend| engine.ids.backend(&identity, backend.address, backend.port))
-        .map(|id| id.id)
-        .collect();
-    let left = entries
-        .iter()
-        .filter(|(id, _)| !known.contains(id))
-        .map(|(id, entry)| LeavingBackend {
-            name: entry.address.to_string(),
-            address: entry.address.to_ip(),
-            id: *id,
-            slots: ring
-                .and_then(|ring| ring.shares.get(id))
-                .copied()
-                .unwrap_or(0),
-            stats: backend_stats(engine, *id),
-        });
-    left.collect()
+    let slots = |id: u16| ring.and_then(|ring| ring.shares.get(&id)).copied();
+    let departing = departing(engine, service).into_iter();
+    departing
+        .map(|one| LeavingBackend {
+            name: one.name,
+            address: one.address,
+            port: one.port,
+            id: one.id,
+            slots: slots(one.id).unwrap_or(0),
+            stats: backend_stats(engine, one.id),
+        })
+        .collect()
 }
 
 fn next_hop(engine: &Engine, service: &Service, backend: &Backend, id: u16) -> NextHop {

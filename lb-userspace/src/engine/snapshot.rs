@@ -110,6 +110,8 @@ pub struct LeavingBackend {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
     /// Its id in the maps.
     pub id: u16,
     /// Slots of the ring that it holds.

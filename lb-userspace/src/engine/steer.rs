@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::core::{Engine, blocking};
 use super::handle::EngineError;
+use super::leaving::address_name;
 use crate::desired::endpoint_key;
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::{RingContent, shares};
@@ -74,7 +75,7 @@ impl Engine {
                         0 => service.port,
                         port_be => u16::from_be(port_be),
                     };
-                    nameless(backend.address.to_ip(), port)
+                    nameless(&service, backend.address.to_ip(), port)
                 })
                 .collect();
             for backend in found {
@@ -92,7 +93,7 @@ impl Engine {
 
     /// Takes over a ring as it was left.
     fn adopt_ring(&mut self, service: &Service, entry: &ServiceEntry, now_ms: u64) {
-        if !service.has_transitions() || entry.tracks_flows != 0 || entry.ring_len == 0 {
+        if entry.ring_len == 0 {
             return;
         }
         let slots = match self.store.read_ring(entry) {
@@ -103,6 +104,10 @@ impl Engine {
                 return;
             }
         };
+        self.keeper.recall(service, &slots);
+        if !service.has_transitions() || entry.tracks_flows != 0 {
+            return;
+        }
         self.keeper.adopt(service, &slots, now_ms);
         let slots: Arc<[u32]> = slots.iter().map(|slot| slot.0).collect();
         let installed = InstalledRing {
@@ -373,9 +378,9 @@ impl Engine {
 }
 
 /// A backend that was found in the maps, without its name.
-fn nameless(address: IpAddr, port: u16) -> Backend {
+fn nameless(service: &Service, address: IpAddr, port: u16) -> Backend {
     Backend {
-        name: format!("{address} port {port}"),
+        name: address_name(service, address, port),
         address,
         port,
         weight: lb_common::limits::WEIGHT_DEFAULT,

@@ -7,6 +7,7 @@ use lb_common::abi::{Address, Slot};
 use lb_common::hash;
 use lb_common::maglev::Member;
 
+use super::pace::Loser;
 use crate::desired::ring::RingSpec;
 use crate::model::eligible::members;
 use crate::model::{Backend, Service};
@@ -104,6 +105,27 @@ pub(super) fn moved(before: &[u16], after: &[u16]) -> Vec<usize> {
         .filter(|(_, (before, after))| before != after)
         .map(|(slot, _)| slot)
         .collect()
+}
+
+/// The backends that lose slots. A ring that is not followed by its slots loses those of which it has fewer.
+pub(super) fn losers(
+    before: &[u16],
+    after: &[u16],
+    names: &BTreeMap<u16, String>,
+    ids: &BTreeMap<Endpoint, u16>,
+) -> BTreeSet<Loser> {
+    let lost: BTreeSet<u16> = moved(before, after)
+        .into_iter()
+        .map(|slot| before[slot])
+        .collect();
+    let loser = |id: u16| {
+        let mut known = ids.iter();
+        let endpoint = known.find(|(_, known)| **known == id);
+        let endpoint = endpoint.map(|(endpoint, _)| *endpoint);
+        let name = names.get(&id).cloned().unwrap_or_default();
+        (name, endpoint)
+    };
+    lost.into_iter().map(loser).collect()
 }
 
 /// Names by id: as afterwards, where both have one.

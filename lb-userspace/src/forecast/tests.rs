@@ -245,7 +245,57 @@ fn flows_that_are_all_on_record_are_counted_and_do_not_follow_slots() {
     let breakage = &forecast.breakages[0];
     assert_eq!((breakage.known_count, breakage.is_complete), (4, true));
     assert_eq!(after(&model, drain("web1")).breakages, []);
-    assert_eq!(forecast.notes, Vec::<String>::new());
+    assert!(
+        forecast.notes[0].contains("at once"),
+        "{:?}",
+        forecast.notes
+    );
+}
+
+#[test]
+fn slots_of_a_backend_whose_flows_end_move_at_once() {
+    let health = |state| Change::SetBackendHealth {
+        service: "web".to_owned(),
+        backend: "web1".to_owned(),
+        health: state,
+    };
+    let leave = "new flows leave web1 at once";
+    for (keys, change) in [
+        ("on_remove = \"reset\"", remove("web1")),
+        (
+            "on_remove = \"drop\"",
+            admin("web1", AdminState::Maint, Urgency::Planned),
+        ),
+        ("", health(Health::Down)),
+        ("", admin("web1", AdminState::Drain, Urgency::Immediate)),
+    ] {
+        let notes = after(&model(keys), change).notes;
+        assert!(notes[0].contains(leave), "{notes:?}");
+        assert!(notes.last().unwrap().contains("settle"), "{notes:?}");
+    }
+    let notes = after(&model(""), remove("web1")).notes;
+    assert!(notes[0].starts_with("new flows follow after 1.5 s"));
+
+    // From one that is down they are taken at once also when another one comes back.
+    let mut down = model("");
+    for name in ["web1", "web2", "web3"] {
+        let service = down.services.get_mut("web").unwrap();
+        service.backends.get_mut(name).unwrap().health = Health::Down;
+    }
+    let up = Change::SetBackendHealth {
+        service: "web".to_owned(),
+        backend: "web2".to_owned(),
+        health: Health::Up,
+    };
+    let present = |service: &Service| {
+        let mut present = busy(service);
+        let web1 = present.ids[&("10.0.0.11".parse().unwrap(), 80)];
+        present.ring = vec![web1; service.ring_slots as usize];
+        present
+    };
+    let (after, _) = down.apply(up).unwrap();
+    let forecast = web(forecast(&down, &after, Urgency::Planned, present));
+    assert!(forecast.notes[0].contains(leave), "{:?}", forecast.notes);
 }
 
 #[test]

@@ -207,7 +207,8 @@ impl ServiceDraft {
     }
 }
 
-fn default_name(address: IpAddr, port: Option<i64>) -> String {
+/// The name of a backend that was given none: its address, and its port if that is not the service's.
+pub(crate) fn default_name(address: IpAddr, port: Option<i64>) -> String {
     let mut name = address.to_string().replace(':', "-");
     if name.starts_with('-') {
         name.insert(0, '0');

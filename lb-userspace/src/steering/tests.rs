@@ -4,7 +4,7 @@ use lb_common::limits::{PREPARE_MS, RING_SLOTS_DEFAULT};
 
 use super::*;
 use crate::model::{
-    ForwardMode, Interface, Limits, OnStop, Policies, Protocol, Scheduler, XdpMode,
+    ForwardMode, Interface, Limits, OnDown, OnStop, Policies, Protocol, Scheduler, XdpMode,
 };
 use crate::transition::Phase;
 
@@ -217,6 +217,53 @@ fn with_nobody_eligible_the_last_ring_stays_and_the_policy_decides() {
     bench.look();
     assert_eq!(bench.steering.new_flows, NewFlows::Schedule);
     assert!(bench.has_only(&[3]));
+}
+
+#[test]
+fn last_good_backends_that_are_down_still_get_the_new_flows() {
+    let mut web = service(&[1, 2, 3]);
+    web.policies.on_down = OnDown::Reset;
+    let mut bench = Bench::new(web);
+    for host in [1, 2, 3] {
+        assert_eq!(bench.steering.held, BTreeSet::new());
+        bench.backend(host).health = Health::Down;
+        bench.look();
+        bench.look();
+    }
+    let last = BTreeSet::from([bench.id(3)]);
+    assert_eq!(bench.steering.held, last, "new flows go there");
+    bench.backend(3).admin = AdminState::Maint;
+    bench.look();
+    assert_eq!(
+        bench.steering.held,
+        BTreeSet::new(),
+        "the operator means it"
+    );
+    bench.backend(3).admin = AdminState::Ready;
+    bench.service().policies.on_all_down = OnAllDown::Drop;
+    bench.look();
+    assert_eq!(bench.steering.held, BTreeSet::new(), "no flow goes there");
+}
+
+#[test]
+fn a_ring_that_was_found_stays_while_nobody_is_eligible() {
+    for scheduler in [Scheduler::Maglev, Scheduler::RoundRobin] {
+        let mut web = service(&[1, 2, 3]);
+        web.scheduler = scheduler;
+        let mut bench = Bench::new(web);
+        for host in [1, 2, 3] {
+            bench.backend(host).health = Health::Down;
+            bench.look();
+        }
+        let found = bench.slots();
+        assert!(bench.has_only(&[3]));
+        let web = bench.model.services["web"].clone();
+        bench.keeper = RingKeeper::default();
+        bench.keeper.recall(&web, &found);
+        bench.keeper.adopt(&web, &found, bench.now_ms);
+        bench.look_after(10_000);
+        assert!(bench.has_only(&[3]), "{scheduler:?}");
+    }
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn status_and_stats_have_tables_and_json() {
 fn watching_ends_by_itself_after_the_count() {
     let daemon = with_web();
     let text = daemon.ok("stats --watch --interval 0.1 --count 2");
-    assert_eq!(text.matches("FLOWS/S").count(), 2, "{text}");
+    assert_eq!(text.matches("NEW FLOWS/S").count(), 2, "{text}");
     assert_eq!(row(&text, "web web1")[2..4], ["0", "0"]);
     let lines = daemon.ok("stats --watch --interval 0.1 --count 2 -o json");
     let samples: Vec<Value> = lines

@@ -72,6 +72,8 @@ pub struct LeavingBackend {
     pub name: String,
     /// Its address.
     pub address: String,
+    /// Its port.
+    pub port: u16,
     /// Slots of the ring that it still holds.
     pub slots: u32,
     /// Its counters since it was added.
@@ -81,7 +83,7 @@ pub struct LeavingBackend {
 /// Flows on record. A settled slot of a maglev TCP service keeps no record of its flows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flows {
-    /// At most as many as were asked for, in no order.
+    /// At most as many as were asked for, in the order of services, backends and clients.
     pub flows: Vec<Flow>,
     /// All of them, counted by service and backend.
     pub counts: Vec<BackendFlows>,

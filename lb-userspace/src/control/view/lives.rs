@@ -27,6 +27,7 @@ pub(in crate::control) fn leaving(state: &ServiceState) -> Vec<LeavingBackend> {
         service: state.service.name.clone(),
         name: backend.name.clone(),
         address: backend.address.to_string(),
+        port: backend.port,
         slots: backend.slots,
         counters: super::counters(&backend.stats),
     };

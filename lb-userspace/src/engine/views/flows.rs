@@ -69,7 +69,7 @@ pub struct BackendFlows {
 /// The flows that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowsView {
-    /// At most as many as were asked for, in no order.
+    /// At most as many as were asked for, in the order of services, backends and clients.
     pub flows: Vec<FlowView>,
     /// All of them, by service and backend; backends without any included.
     pub counts: Vec<BackendFlows>,
@@ -87,6 +87,14 @@ pub struct FlowOwner {
     pub backend: String,
     /// The service's entry in `SERVICES`.
     pub entry: abi::Service,
+}
+
+impl FlowView {
+    /// Its place in the list.
+    fn place(&self) -> (&str, &str, IpAddr, u16, u16) {
+        let (client, client_port) = (self.client, self.client_port);
+        (&self.service, &self.backend, client, client_port, self.port)
+    }
 }
 
 impl FlowQuery {
@@ -120,6 +128,7 @@ pub fn list(
             flows.push(flow_view(&owners[&key], &entry, &origin, expires_s));
         }
     }
+    flows.sort_by(|one, other| one.place().cmp(&other.place()));
     let counts = counts.into_iter().map(|(key, counts)| BackendFlows {
         service: owners[&key].service.clone(),
         backend: owners[&key].backend.clone(),
@@ -311,8 +320,10 @@ mod tests {
         };
         let view = list(&query, &owners(), table(), NOW_S);
         assert_eq!(view.flows.len(), 5);
+        let names: Vec<_> = view.flows.iter().map(|flow| &*flow.backend).collect();
+        assert_eq!(names, ["dns1", "web1", "web1", "web1", "web2"]);
         assert_eq!(
-            view.flows[0],
+            view.flows[1],
             FlowView {
                 service: "web".to_owned(),
                 backend: "web1".to_owned(),
@@ -329,13 +340,13 @@ mod tests {
             stages,
             [
                 FlowStage::Established,
+                FlowStage::Established,
                 FlowStage::HalfOpen,
                 FlowStage::Closing,
                 FlowStage::Established,
-                FlowStage::Established,
             ]
         );
-        assert_eq!(view.flows[1].idle_s, None);
+        assert_eq!(view.flows[2].idle_s, None);
         let counts: Vec<_> = view
             .counts
             .iter()
