@@ -1,14 +1,15 @@
-//! tshark as the judge of checksums.
+//! tshark as the judge of checksums, and of the numbers in TCP segments.
 //!
 //! A packet that its own machine has just sent may carry half a checksum and be right; so captures are
 //! taken where packets have crossed a port without checksum offload, such as the balancer's interfaces.
 
 use std::fs;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::netns::Netns;
@@ -31,6 +32,16 @@ const FIELDS: [&str; 4] = [
     "udp.checksum.status",
 ];
 
+/// What tshark prints of each TCP segment.
+const SEGMENT_FIELDS: [&str; 6] = [
+    "tcp.srcport",
+    "tcp.dstport",
+    "tcp.seq_raw",
+    "tcp.ack_raw",
+    "tcp.flags.reset",
+    "tcp.len",
+];
+
 /// A capture under way. Dropping it ends it.
 #[derive(Debug)]
 pub struct Capture {
@@ -46,6 +57,23 @@ pub struct Checksums {
     pub good_count: usize,
     /// The packets with a bad checksum, as tshark describes them.
     pub bad: Vec<String>,
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its source port.
+    pub source_port: u16,
+    /// Its destination port.
+    pub destination_port: u16,
+    /// Its sequence number.
+    pub sequence: u32,
+    /// What it acknowledges; 0 if it has no ACK flag.
+    pub acknowledged: u32,
+    /// Whether it is a RST.
+    pub is_reset: bool,
+    /// Its data. Unit: bytes.
+    pub len_bytes: u32,
 }
 
 impl Capture {
@@ -70,8 +98,22 @@ impl Capture {
     }
 
     /// Waits for at least `packet_count` packets, ends the capture, and has every checksum in it
-    /// verified. tshark forgets what it has not yet written when it ends, hence the wait.
-    pub fn checksums(mut self, packet_count: usize) -> Result<Checksums> {
+    /// verified.
+    pub fn checksums(self, packet_count: usize) -> Result<Checksums> {
+        let checks = ["ip", "tcp", "udp"].map(|protocol| format!("{protocol}.check_checksum:TRUE"));
+        let options: Vec<&str> = checks.iter().map(String::as_str).collect();
+        parse(&self.fields(packet_count, &options, &FIELDS)?)
+    }
+
+    /// Waits for at least `packet_count` packets, ends the capture, and returns the TCP segments in it.
+    pub fn segments(self, packet_count: usize) -> Result<Vec<Segment>> {
+        let text = self.fields(packet_count, &[], &SEGMENT_FIELDS)?;
+        text.lines().map(parse_segment).collect()
+    }
+
+    /// Waits for at least `packet_count` packets, ends the capture, and has tshark print fields of each
+    /// packet. tshark forgets what it has not yet written when it ends, hence the wait.
+    fn fields(mut self, packet_count: usize, options: &[&str], fields: &[&str]) -> Result<String> {
         wait_until(&format!("{packet_count} captured packets"), TIMEOUT, || {
             let captured = fs::read(&self.file).context("cannot read the capture")?;
             Ok((count_packets(&captured) >= packet_count).then_some(()))
@@ -80,22 +122,15 @@ impl Capture {
         self.process.wait(TIMEOUT)?;
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(&self.file);
-        for protocol in ["ip", "tcp", "udp"] {
-            tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
-        }
         // Segments of one stream are not to be put together: each line stands for one packet.
-        tshark.args([
-            "-o",
-            "tcp.desegment_tcp_streams:FALSE",
-            "-T",
-            "fields",
-            "-E",
-            "occurrence=f",
-        ]);
-        for field in FIELDS {
+        for option in options.iter().chain(&["tcp.desegment_tcp_streams:FALSE"]) {
+            tshark.args(["-o", option]);
+        }
+        tshark.args(["-T", "fields", "-E", "occurrence=f"]);
+        for field in fields {
             tshark.args(["-e", field]);
         }
-        parse(&run(&mut tshark)?)
+        run(&mut tshark)
     }
 }
 
@@ -138,9 +173,53 @@ fn parse(text: &str) -> Result<Checksums> {
     Ok(found)
 }
 
+fn parse_segment(line: &str) -> Result<Segment> {
+    let cells: Vec<&str> = line.split('\t').collect();
+    let [
+        source_port,
+        destination_port,
+        sequence,
+        acknowledged,
+        reset,
+        len_bytes,
+    ] = cells[..]
+    else {
+        bail!("tshark printed {} fields: {line:?}", cells.len());
+    };
+    let parse = || -> Result<Segment, ParseIntError> {
+        Ok(Segment {
+            source_port: source_port.parse()?,
+            destination_port: destination_port.parse()?,
+            sequence: sequence.parse()?,
+            acknowledged: acknowledged.parse()?,
+            // Some versions write a flag as a number, others as a word.
+            is_reset: matches!(reset, "1" | "True"),
+            len_bytes: len_bytes.parse()?,
+        })
+    };
+    parse().with_context(|| format!("tshark printed no TCP segment: {line:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_have_their_numbers() {
+        let segment = parse_segment("80\t40000\t4294967295\t0\t1\t0").unwrap();
+        let expected = Segment {
+            source_port: 80,
+            destination_port: 40_000,
+            sequence: u32::MAX,
+            acknowledged: 0,
+            is_reset: true,
+            len_bytes: 0,
+        };
+        assert_eq!(segment, expected);
+        assert!(!parse_segment("1\t2\t3\t4\t0\t5").unwrap().is_reset);
+        assert!(parse_segment("80\t40000").is_err());
+        assert!(parse_segment("\t\t\t\t\t").is_err());
+    }
 
     #[test]
     fn packets_are_counted_up_to_a_block_cut_short() {

@@ -16,6 +16,8 @@ pub struct ServiceText {
     scheduler: &'static str,
     forward: &'static str,
     idle_timeout: Option<Duration>,
+    /// Other keys, with their values.
+    keys: Vec<(&'static str, &'static str)>,
     backends: Vec<BackendText>,
 }
 
@@ -25,6 +27,7 @@ struct BackendText {
     address: IpAddr,
     port: Option<u16>,
     weight: u32,
+    backup: u8,
 }
 
 /// lbd's configuration for `net` with these services.
@@ -48,6 +51,7 @@ impl ServiceText {
             scheduler: "maglev",
             forward: net.forward_word(),
             idle_timeout: None,
+            keys: Vec::new(),
             backends: Vec::new(),
         }
     }
@@ -80,6 +84,13 @@ impl ServiceText {
         self
     }
 
+    /// Any key whose value is a string.
+    #[must_use]
+    pub fn key(mut self, key: &'static str, value: &'static str) -> Self {
+        self.keys.push((key, value));
+        self
+    }
+
     /// Backends of `net` by name, with their weights.
     #[must_use]
     pub fn weights(mut self, net: &Topology, weights: &[(&str, u32)]) -> Self {
@@ -91,8 +102,19 @@ impl ServiceText {
                 address: backend.address_like(self.vip),
                 port: None,
                 weight: *weight,
+                backup: 0,
             });
         }
+        self
+    }
+
+    /// Puts one of the backends into a backup group.
+    #[must_use]
+    pub fn backup(mut self, name: &str, group: u8) -> Self {
+        let mut backends = self.backends.iter_mut();
+        let backend = backends.find(|backend| backend.name == name);
+        let backend = backend.unwrap_or_else(|| panic!("the service has no {name}"));
+        backend.backup = group;
         self
     }
 
@@ -123,6 +145,7 @@ impl fmt::Display for ServiceText {
             scheduler,
             forward,
             idle_timeout,
+            keys,
             backends,
         } = self;
         writeln!(
@@ -133,12 +156,18 @@ impl fmt::Display for ServiceText {
         if let Some(timeout) = idle_timeout {
             writeln!(f, "idle_timeout = \"{}s\"", timeout.as_secs())?;
         }
+        for (key, value) in keys {
+            writeln!(f, "{key} = \"{value}\"")?;
+        }
         for backend in backends {
             let (name, address, weight) = (&backend.name, backend.address, backend.weight);
             writeln!(
                 f,
                 "[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}"
             )?;
+            if backend.backup > 0 {
+                writeln!(f, "backup = {}", backend.backup)?;
+            }
             if let Some(port) = backend.port {
                 writeln!(f, "port = {port}")?;
             }
