@@ -141,7 +141,7 @@ fn of_service(plan: &ServicePlan) -> String {
             plan.slots,
             percent(share(moved, plan.slots))
         ),
-        None => format!("service {}: {} slots\n", plan.service, plan.slots),
+        None => format!("service {}: {} slots then\n", plan.service, plan.slots),
     };
     if !plan.backends.is_empty() {
         text.push_str(&slots(plan));
