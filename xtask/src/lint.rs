@@ -26,7 +26,7 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
         "lb-lab",
         "--all-targets",
         "--features",
-        "bpf,e2e,bench",
+        "bpf,e2e,bench,sim",
     ]);
     lab.args(["--", "-D", "warnings"]);
     check(lab, "linting the tests of all layers")?;

@@ -219,7 +219,15 @@ fn unit_commands(workspace: &Workspace) -> Vec<Command> {
     let mut lab = cargo_test(workspace);
     lab.args(["--package", "lb-lab", "--features", LAB_FEATURES]);
     lab.args(["--lib", "--bins", "--test", "datapath"]);
-    vec![plain, lab]
+    vec![plain, lab, sim_command(workspace)]
+}
+
+/// The simulator's short form: thousands of histories, which want an optimised program.
+fn sim_command(workspace: &Workspace) -> Command {
+    let mut sim = cargo_test(workspace);
+    sim.args(["--release", "--package", "lb-lab", "--features", "sim"]);
+    sim.args(["--bin", "lb-sim"]);
+    sim
 }
 
 /// The engine with the XDP program in it.

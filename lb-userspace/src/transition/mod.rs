@@ -24,8 +24,10 @@
 mod machine;
 mod phase;
 pub mod sweep;
+mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Facts, RingLengthChanged, RingTransition, Step, Summary, Timing};
+pub use machine::RingTransition;
 pub use phase::Phase;
+pub use terms::{Facts, RingLengthChanged, Step, Summary, Timing};

@@ -92,6 +92,30 @@ fn a_handshake_in_a_live_flows_place_is_an_exception() {
     assert_eq!((fate, exceptions(&census)), (Fate::Keep, 1));
 }
 
+/// Anybody can send a RST: a flow that is silent meanwhile is remembered for as long as any.
+#[test]
+fn a_flow_that_seems_to_have_ended_is_remembered_for_an_idle_time_out() {
+    let silent_s = |seconds: i32, linger_s: u32| linger_s as i32 - seconds;
+    for (state, linger_s) in [
+        (FlowState::RST, RST_LINGER_S),
+        (FlowState::FIN, FIN_LINGER_S),
+    ] {
+        let within = entry(SLOT, record(1, silent_s(60, linger_s), state));
+        assert_eq!(visit(Expired::Keep, within, 0).0, Fate::Keep);
+        let beyond = entry(SLOT, record(1, silent_s(61, linger_s), state));
+        assert_eq!(visit(Expired::Keep, beyond, 0).0, Fate::Delete);
+    }
+}
+
+/// The entry that stays of a flow whose place a handshake has taken is the handshake's.
+#[test]
+fn a_displaced_flow_counts_for_its_backend() {
+    let handshake = entry(SLOT + 1, record(3, 10, FlowState::HALF_OPEN));
+    let (_, census) = visit(Expired::Keep, handshake, 1);
+    assert_eq!(census.of_backend(1).established_count, 1);
+    assert_eq!(census.of_backend(3).half_open_count, 1);
+}
+
 #[test]
 fn other_slots_entries_are_left_alone_unless_expired_in_a_full_table() {
     let live = entry(SLOT + 1, record(3, 0, FlowState::OPEN));

@@ -1,0 +1,86 @@
+//! `lb-sim`: the real datapath core and the real transition machine among simulated clients, backends,
+//! attackers and operators, on a seeded clock.
+//!
+//! - [`history`] draws what happens from a seed, [`plan`] adds the surroundings.
+//! - [`world`] runs it: clients ([`client`]), the network, backends, attackers ([`attack`]), and what
+//!   the balancers are told ([`config`]). [`agenda`] has what is due, [`outcome`] what came of it.
+//! - [`node`] is a balancer of ours over the memory of [`kernel`]; [`classical`] is one with a table of
+//!   all flows, for comparison ([`compare`]).
+//! - [`rules`] switches single rules off, and [`proofs`] shows the hole that opens.
+//! - [`shrink`] makes a failing history small; [`regressions`] are those that failed once.
+
+mod agenda;
+mod attack;
+mod balancer;
+mod classical;
+mod client;
+mod compare;
+mod config;
+mod history;
+mod kernel;
+mod node;
+mod outcome;
+mod packet;
+mod plan;
+mod proofs;
+mod regressions;
+mod report;
+mod rng;
+mod rules;
+mod runner;
+mod shrink;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::history::{Changes, Load};
+
+/// Without options: thousands of histories, every rule switched off once, and the comparison with the
+/// classical design.
+#[derive(Parser)]
+#[command(name = "cargo xtask test sim")]
+struct Args {
+    /// How many histories to run
+    #[arg(long, default_value_t = 4_000)]
+    seeds: u64,
+    /// Run one history, and show it
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: changes of this kind, not the seed's
+    #[arg(long, requires = "seed")]
+    changes: Option<Changes>,
+    /// With --seed: this load, not the seed's
+    #[arg(long, requires = "seed")]
+    load: Option<Load>,
+    /// With --seed: this many clients, with a ring and tables to match; up to a million
+    #[arg(long, requires = "seed")]
+    clients: Option<usize>,
+    /// With --seed: show each packet of this client
+    #[arg(long, requires = "seed")]
+    follow: Option<usize>,
+    /// Only the histories
+    #[arg(long)]
+    histories: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(seed) = args.seed {
+        let plan = report::plan_of(seed, args.changes, args.load, args.clients);
+        return Ok(report::one(&plan, args.follow));
+    }
+    let mut code = report::histories(0..args.seeds);
+    if !args.histories {
+        report::rules();
+        report::comparison();
+        code = if report::regressions()? == ExitCode::SUCCESS {
+            code
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    Ok(code)
+}
