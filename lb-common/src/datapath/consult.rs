@@ -163,8 +163,10 @@ fn follow<K: Kernel>(
     Answer::Follow(found.record.backend_id())
 }
 
-/// A segment that is none of the half-open flow's shows that the flow which that one displaced lives:
-/// it gets its place back. So a forged SYN steals nothing.
+/// A segment that is none of the half-open flow's belongs to the flow which that one displaced. If the
+/// handshake is not completed within a few seconds, it was forged, and the displaced flow gets its place
+/// back: so a forged SYN steals nothing, and the last segments of a connection whose port is used anew at once
+/// do not steal from its successor.
 #[inline(always)]
 fn restore_displaced<K: Kernel>(
     kernel: &K,
@@ -178,7 +180,15 @@ fn restore_displaced<K: Kernel>(
     let (id, generation) = (handshake.displaced_id, handshake.displaced_generation);
     let restored = FlowRecord::new(id, generation, expires_s, state);
     if id == 0 || live_backend(kernel, packet, restored).is_none() {
-        return Answer::Stranger;
+        // An expired handshake keeps nobody from being learned in its place.
+        return if found.record.remaining_s(now_s) < 0 {
+            Answer::Unknown
+        } else {
+            Answer::Stranger
+        };
+    }
+    if flow::is_protected(found.record, now_s) {
+        return Answer::Follow(id);
     }
     flow::update(kernel, found.place, found.record, restored);
     Answer::Follow(id)
@@ -198,7 +208,8 @@ fn open<K: Kernel>(
         return Err(Refusal::of_new_flow(packet.service.new_flows));
     }
     let current = packet.scheduled(kernel);
-    if packet.slot.is_quiet() {
+    // A quiet slot records nothing new; but an entry that is there would be followed by what comes next.
+    if packet.slot.is_quiet() && old.is_none() {
         return Ok(Chosen::new_flow(current));
     }
     let generation = kernel

@@ -193,6 +193,12 @@ impl Candidate {
     }
 }
 
+/// Whether a half-open flow is so young that no SYN takes its place.
+#[inline(always)]
+pub(super) const fn is_protected(record: FlowRecord, now_s: u32) -> bool {
+    record.remaining_s(now_s) > UNPROTECTED_S
+}
+
 /// The entry of a set that a new flow may take. A function of its own in the program too: unrolled, it
 /// needs half of what stack there is.
 #[inline(never)]
