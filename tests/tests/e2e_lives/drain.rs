@@ -1,13 +1,13 @@
 //! `lbctl backend drain`, with and without `--strict` and `--wait`, and `ready`.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_lab::serde_json::{self, Value};
 use lb_lab::topology::{VIP_V4, VIP_V6};
 use lb_lab::{Forward, Interfaces, Plan, ServiceText, Site, require, shares};
 
-use crate::stage::{Busy, IDLE_TIMEOUT, Web, at, count, open_to_each, slots};
+use crate::stage::{Busy, IDLE_TIMEOUT, LONG_IDLE_TIMEOUT, Web, at, count, open_to_each, slots};
 
 const ALL: [&str; 3] = ["web1", "web2", "web3"];
 const OTHERS: [&str; 2] = ["web2", "web3"];
@@ -62,11 +62,9 @@ fn drained_backend_keeps_what_it_has(forward: Forward, vip: IpAddr) {
     new_ones_go_to(&site, vip, &OTHERS);
 
     drop(busy.stop());
-    let closed = Instant::now();
     let waited = web.drain_and_wait("web1", "30s");
     assert_eq!(waited.code, 0, "{waited:?}");
     assert!(waited.stdout.contains("no flow is left"), "{waited:?}");
-    assert!(closed.elapsed() < 3 * IDLE_TIMEOUT, "{waited:?}");
     web.await_settled();
 
     web.backend("ready", &["web1"]);
@@ -127,7 +125,7 @@ fn strict_drain_takes_effect_before_the_command_returns() {
     if require(&["ip", "nginx"]).is_missing() {
         return;
     }
-    let site = site(Forward::Dsr, VIP_V6, IDLE_TIMEOUT);
+    let site = site(Forward::Dsr, VIP_V6, LONG_IDLE_TIMEOUT);
     let web = Web {
         lbd: &site.lbd,
         name: "web",

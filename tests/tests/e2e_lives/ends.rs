@@ -11,7 +11,9 @@ use lb_lab::topology::{VIP_V4, VIP_V6, VIPS_V4, VIPS_V6};
 use lb_lab::wait::wait_until;
 use lb_lab::{Forward, Interfaces, Lbd, Plan, ServiceText, Site, Topology, require, service};
 
-use crate::stage::{Held, IDLE_TIMEOUT, PATIENCE, Web, at, kind, open_to_each_within};
+use crate::stage::{
+    Held, IDLE_TIMEOUT, LONG_IDLE_TIMEOUT, PATIENCE, Web, at, kind, open_to_each_within,
+};
 
 const ALL: [&str; 3] = ["web1", "web2", "web3"];
 
@@ -29,7 +31,7 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 fn services(net: &Topology, vips: [IpAddr; 3]) -> Vec<ServiceText> {
     let service = |((policy, vip), port): ((&'static str, IpAddr), u16)| {
         let service = ServiceText::new(net, policy, vip)
-            .idle_timeout(IDLE_TIMEOUT)
+            .idle_timeout(LONG_IDLE_TIMEOUT)
             .key("on_remove", policy)
             .backends(net, &ALL);
         match net.forward() {
@@ -229,4 +231,39 @@ fn more_requests(loads: &[Load]) {
         Ok(is_enough.then_some(()))
     })
     .unwrap();
+}
+
+/// It is the same one under any name, as long as it has not gone for good: its flows are its own again, and
+/// those that said nothing meanwhile do not know of anything.
+#[test]
+fn removed_backend_that_is_added_again_has_its_flows_again() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 3)).unwrap();
+    let _nginx = web_servers(&net);
+    let [keep, reset, _] = first_three(VIPS_V4);
+    let texts = services(&net, first_three(VIPS_V4));
+    let lbd = Lbd::start(&net.lb, &service::config(&net, &texts)).unwrap();
+    for (policy, vip) in [("keep", keep), ("reset", reset)] {
+        let web = Web {
+            lbd: &lbd,
+            name: policy,
+        };
+        let before = web.slots();
+        let mut held = open_to_each_within(&net, at(vip), &ALL, PATIENCE);
+        let address = net.backends[0].address_like(vip).to_string();
+        web.backend("remove", &["web1"]);
+        web.await_change();
+        assert_eq!(web.show()["leaving"][0]["name"], "web1");
+        web.backend("add", &[&address, "--name", "again"]);
+        assert_eq!(web.show()["leaving"].as_array().unwrap().len(), 0);
+        web.await_change();
+        let again = web.slots();
+        assert_eq!(again["again"], before["web1"], "{again:?}");
+        for one in &mut held {
+            one.say().unwrap();
+        }
+        assert_eq!(web.dropped("reset"), 0);
+    }
 }

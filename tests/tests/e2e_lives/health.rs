@@ -8,7 +8,7 @@ use lb_lab::http::Target;
 use lb_lab::topology::{VIP_V4, VIP_V6, VIPS_V4, VIPS_V6};
 use lb_lab::{Forward, Interfaces, Plan, ServiceText, Site, Topology, require};
 
-use crate::stage::{Held, IDLE_TIMEOUT, Web, at, kind, open_to_each};
+use crate::stage::{Held, LONG_IDLE_TIMEOUT, Web, at, kind, open_to_each};
 
 const ALL: [&str; 2] = ["web1", "web2"];
 
@@ -21,7 +21,7 @@ fn service(
     vip: impl Into<IpAddr>,
     keys: &[(&'static str, &'static str)],
 ) -> ServiceText {
-    let web = ServiceText::new(net, name, vip.into()).idle_timeout(IDLE_TIMEOUT);
+    let web = ServiceText::new(net, name, vip.into()).idle_timeout(LONG_IDLE_TIMEOUT);
     let web = web.backends(net, &ALL);
     keys.iter()
         .fold(web, |web, (key, value)| web.key(key, value))

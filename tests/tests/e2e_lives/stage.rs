@@ -18,6 +18,9 @@ use lb_lab::{Lbd, Topology};
 /// A short idle time-out, so that a whole cycle of a slot passes in a test.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Far longer than a test: a flow that is silent for longer may be forgotten, and answered by another backend.
+pub(crate) const LONG_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// How long anything may take that has no time of its own.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -153,8 +153,10 @@ fn ring_is_seen_to_move(vip: IpAddr) {
     assert_eq!(web.established()["web1"], ends.len() as u64);
 
     let quiet = web.await_ring("quiet slots", |ring| {
-        let is_quiet = ring["moving_slots"] == 0 && ring["quiet_slots"] == ends.len();
-        is_quiet.then(|| ring.clone())
+        // Two of the connections may share a slot.
+        let quiet = ring["quiet_slots"].as_u64().unwrap();
+        let is_quiet = (1..=ends.len() as u64).contains(&quiet);
+        (ring["moving_slots"] == 0 && is_quiet).then(|| ring.clone())
     });
     assert!(!slots(&quiet, "previous_slots").contains_key("web1"));
     is_shown_leaving(&web, &quiet);
