@@ -28,6 +28,9 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that stay open, on each VIP.
 const HELD_COUNT: usize = 12;
 
+/// More steps than a start has that exchanges maps.
+const STEPS_MAX: u32 = 80;
+
 /// Exit code of `lbctl status` where a datapath goes on without a daemon.
 const UNATTENDED: i32 = 6;
 
@@ -53,6 +56,12 @@ impl Scene {
 
     fn build_with(forward: Forward, more: &str) -> Self {
         let net = Topology::build(Plan::new(forward, Interfaces::One, 2)).unwrap();
+        // The load goes through all its ports in seconds: those of the last minute are to be used again.
+        let ports = [
+            ("net/ipv4/ip_local_port_range", "1024 65535"),
+            ("net/ipv4/tcp_tw_reuse", "1"),
+        ];
+        net.client.netns().sysctl(&ports).unwrap();
         let nginx = web_servers(&net).unwrap();
         let scratch = ScratchDir::new("lbd").unwrap();
         let config = config(&net) + more;
@@ -227,6 +236,42 @@ fn other_limits_take_the_flows_along() {
         "{refusal}"
     );
     scene.nobody_noticed("after limits that are too small");
+}
+
+/// lbd dies after the first step of an exchange of maps, then after the second, and so on, until it lives
+/// through all of them. Each time another one finishes what was begun, or does it anew.
+#[test]
+fn change_of_limits_may_be_interrupted_at_every_step() {
+    if is_missing() {
+        return;
+    }
+    let mut scene = Scene::build(Forward::Nat);
+    let config = config(&scene.net);
+    for steps in 1..=STEPS_MAX {
+        let flows = 100_000 * (steps % 2 + 1);
+        let limits = format!(
+            "[limits]\nflows = {flows}\nring_blocks = {}\n",
+            8 + steps % 2
+        );
+        scene.lbd.configure(&format!("{config}{limits}")).unwrap();
+        scene.lbd.kill9().unwrap();
+        let doomed = Launch {
+            environment: vec![("LBD_ABORT_AFTER_WRITES".to_owned(), steps.to_string())],
+            ..Launch::keeping()
+        };
+        let has_lived = scene.lbd.restart_as(doomed, &scene.net.lb).is_ok();
+        scene.nobody_noticed(&format!("after step {steps}"));
+        if has_lived {
+            assert!(steps > 20, "the exchange alone has more steps than {steps}");
+            return;
+        }
+        scene
+            .lbd
+            .restart_as(Launch::keeping(), &scene.net.lb)
+            .unwrap();
+        scene.nobody_noticed(&format!("with the successor after step {steps}"));
+    }
+    panic!("no start has {STEPS_MAX} steps");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::object::{self, Maps, Opened};
 use super::{LoadError, Loaded, self_test};
-use crate::maps::wait_for_readers;
+use crate::maps::{fault, wait_for_readers};
 use crate::model::Limits;
-use crate::pins::migrate::flows::{self, Carried};
+use crate::pins::migrate::flows::{self, Carried, Extent};
 use crate::pins::migrate::{Renewal, Steadied};
 use crate::pins::{CARRIED, Found, FoundLink, MapSet, PinError, Pins, fresh_instance, switch};
 
@@ -43,6 +43,7 @@ pub(super) fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
         None => fresh_instance().map_err(LoadError::Refused)?,
     };
     self_test::run(&instance.hash_key)?;
+    fault::arm();
     let loaded = match (found, renewal) {
         (Some(found), Some(renewal)) if renewal.is_empty() => adopt(limits, pins, found)?,
         (Some(found), Some(renewal)) => undoing(pins, || migrate(limits, pins, found, &renewal))?,
@@ -173,13 +174,13 @@ fn exchange(
     let mut carried = renewal.carry(old, new)?;
     repair(opened)?;
     // What has changed in the meantime, so that as little as possible is to be added afterwards.
-    carried.count += flows::carry(old, new)?.count;
+    carried.count += flows::carry(old, new, Extent::Live)?.count;
     let links = switch(links, opened.datapath.program.as_fd())?;
     // From here on there is no way back, and none is needed: the new maps are complete but for the flows
     // that began a moment ago. They are added at once, and again when no packet uses the old ones.
-    carried.count += flows::carry(old, new)?.count;
+    carried.count += flows::carry(old, new, Extent::Live)?.count;
     wait_for_readers();
-    let last = flows::carry(old, new)?;
+    let last = flows::carry(old, new, Extent::All)?;
     Ok((
         links,
         Carried {

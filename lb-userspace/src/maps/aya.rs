@@ -16,11 +16,10 @@ use lb_common::abi::{
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
-use super::fault::Fault;
 use super::flow_memory::{FlowMaps, FlowMemory};
 use super::ring_memory::RingMemory;
 use super::service_lines::ServiceLines;
-use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier};
+use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier, fault};
 use crate::pins::boottime_ns;
 
 /// A type of the map ABI in aya's hands.
@@ -50,7 +49,6 @@ pub struct AyaStore {
     rings: RingMemory,
     instance: Array<MapData, Raw<Instance>>,
     flows: FlowMemory,
-    fault: Fault,
 }
 
 impl AyaStore {
@@ -73,7 +71,6 @@ impl AyaStore {
             rings: map_rings(ebpf)?,
             instance: take(ebpf, map_name::INSTANCE)?,
             flows: map_flows(ebpf)?,
-            fault: Fault::from_environment(),
         })
     }
 
@@ -205,7 +202,7 @@ impl MapStore for AyaStore {
                 Ok(())
             }
         };
-        self.fault.count_write();
+        fault::count_write();
         done.map_err(|source| StoreError {
             map: write.map(),
             action: write.to_string(),

@@ -6,7 +6,7 @@ mod aya;
 mod barrier;
 #[cfg(test)]
 pub(crate) mod fake;
-mod fault;
+pub(crate) mod fault;
 mod flow_memory;
 mod mapping;
 mod ring_memory;

@@ -7,6 +7,7 @@ use tracing::{error, warn};
 
 use super::{PinError, Pins, entries, failed, name, remove_all, sys};
 use crate::loader::attach::AttachedMode;
+use crate::maps::fault;
 
 /// A link and its pin. Dropping it leaves both as they are.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ pub(crate) fn switch(
         let former = sys::program(link.program_id).ok().flatten();
         match link.pin.update(program) {
             Ok(true) => {
+                fault::count_write();
                 formers.push(former);
                 switched.push(link);
             }

@@ -37,6 +37,8 @@ pub(crate) use maps::{CARRIED, MapSet};
 pub(crate) use raw_map::{MapShape, RawMap};
 pub(crate) use survey::Found;
 
+use crate::maps::fault;
+
 /// The directory below bpffs that holds the instances' directories.
 const ROOT: &str = "/sys/fs/bpf/lbd";
 
@@ -231,6 +233,7 @@ impl Pins {
         let next = self.next();
         remove_all(&next)?;
         fs::create_dir(&next).map_err(failed("make the directory", &next))?;
+        fault::count_write();
         Ok(next)
     }
 
@@ -241,8 +244,10 @@ impl Pins {
         if maps.is_dir() {
             remove_all(&former)?;
             fs::rename(&maps, &former).map_err(failed("rename", &maps))?;
+            fault::count_write();
         }
         fs::rename(&next, &maps).map_err(failed("rename", &next))?;
+        fault::count_write();
         remove_all(&former)
     }
 

@@ -9,6 +9,7 @@ use aya::maps::{MapData, MapError};
 use aya::util::nr_cpus;
 
 use super::{PinError, failed, sys};
+use crate::maps::fault;
 
 /// What the kernel allocates a map by (`struct bpf_map_info`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,9 @@ impl RawMap {
 
     /// Pins it at one more place.
     pub(crate) fn pin(&self, path: &Path) -> Result<(), PinError> {
-        sys::pin(self.as_fd(), path).map_err(failed("pin the map at", path))
+        let pinned = sys::pin(self.as_fd(), path);
+        fault::count_write();
+        pinned.map_err(failed("pin the map at", path))
     }
 
     /// Whether its elements are numbered.

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use lb_common::abi::{
     FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
-    FlowRecord, FlowSet, map_name,
+    FlowRecord, FlowSet, FlowState, map_name,
 };
 use lb_common::datapath::flow;
 
-use crate::maps::Mapping;
+use crate::maps::{Mapping, fault};
 use crate::pins::clock::flow_now_s;
 use crate::pins::{MapSet, PinError, failed};
 
@@ -29,7 +29,9 @@ pub(crate) struct Carried {
 
 /// Enters the flows of one set of maps into the table of another. What is there already stays, unless the
 /// old table has heard of the flow later.
-pub(crate) fn carry(from: &MapSet, to: &MapSet) -> Result<Carried, PinError> {
+///
+/// While packets use the old table, expired flows stay behind: their entries may be given to others there.
+pub(crate) fn carry(from: &MapSet, to: &MapSet, extent: Extent) -> Result<Carried, PinError> {
     let (old, new) = (from.require(map_name::FLOWS)?, to.require(map_name::FLOWS)?);
     if old.id == new.id {
         return Ok(Carried::default());
@@ -37,7 +39,11 @@ pub(crate) fn carry(from: &MapSet, to: &MapSet) -> Result<Carried, PinError> {
     let (old, new) = (FlowTable::map(from)?, FlowTable::map(to)?);
     let now_s = flow_now_s();
     let mut carried = Carried::default();
-    for worth in Worth::ALL {
+    let worths = match extent {
+        Extent::Live => &Worth::ALL[..3],
+        Extent::All => &Worth::ALL,
+    };
+    for worth in worths.iter().copied() {
         for (fingerprint, record, origin) in old.flows() {
             if Worth::of(record, now_s) != worth {
                 continue;
@@ -49,7 +55,43 @@ pub(crate) fn carry(from: &MapSet, to: &MapSet) -> Result<Carried, PinError> {
             }
         }
     }
+    fault::count_write();
     Ok(carried)
+}
+
+/// Which flows are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All but those whose time is over.
+    Live,
+    /// All.
+    All,
+}
+
+/// Makes half-closed flows of closing ones: a SYN on their ports then keeps their backend, as a flow on
+/// record does, and is not scheduled anew. They go as soon as before.
+pub(crate) fn keep_closing(maps: &MapSet) -> Result<(), PinError> {
+    let (table, now_s) = (FlowTable::map(maps)?, flow_now_s());
+    for (set, number) in table.places() {
+        let entry = table.entry(set, number);
+        if let Some((_, record, _)) = entry.read()
+            && Worth::of(record, now_s) == Worth::Closing
+        {
+            entry.replace(record, half_closed(record, now_s));
+        }
+    }
+    Ok(())
+}
+
+fn half_closed(record: FlowRecord, now_s: u32) -> FlowRecord {
+    let state = record.state();
+    let ends = if state.has(FlowState::FIN) {
+        state.with(FlowState::HALF_CLOSED)
+    } else {
+        state
+    };
+    let expires_s = now_s.wrapping_add_signed(record.remaining_s(now_s));
+    record.updated(expires_s, ends.without(FlowState::RST))
 }
 
 /// Whose place whom may be given, where there is not enough room: the first come first.
@@ -141,11 +183,15 @@ impl FlowTable {
         }
     }
 
+    /// Every set and entry.
+    fn places(&self) -> impl Iterator<Item = (u32, usize)> + use<> {
+        (0..self.set_count).flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| (set, entry)))
+    }
+
     /// Every flow that is not being written at this moment.
     fn flows(&self) -> impl Iterator<Item = (u64, FlowRecord, FlowOrigin)> {
-        let places = (0..self.set_count)
-            .flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| (set, entry)));
-        places.filter_map(|(set, entry)| self.entry(set, entry).read())
+        self.places()
+            .filter_map(|(set, entry)| self.entry(set, entry).read())
     }
 
     fn enter(
@@ -210,13 +256,17 @@ impl Entry<'_> {
 
     /// Takes the record of the same flow if it lives longer: it was written later.
     fn follow(&self, newer: FlowRecord, now_s: u32) {
-        let old = self.record.load(Ordering::Relaxed);
-        if newer.remaining_s(now_s) > FlowRecord(old).remaining_s(now_s) {
-            // Whoever writes it at this moment knows better still.
-            let _other_writer =
-                self.record
-                    .compare_exchange(old, newer.0, Ordering::SeqCst, Ordering::Relaxed);
+        let old = FlowRecord(self.record.load(Ordering::Relaxed));
+        if newer.remaining_s(now_s) > old.remaining_s(now_s) {
+            self.replace(old, newer);
         }
+    }
+
+    /// Unless somebody else writes it at this moment, who knows better.
+    fn replace(&self, old: FlowRecord, new: FlowRecord) {
+        let _other_writer =
+            self.record
+                .compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::Relaxed);
     }
 
     /// Takes the place of `old`, as the packet path does: claimed first, the fingerprint last.
@@ -258,9 +308,22 @@ pub(crate) fn generations(maps: &MapSet) -> Result<std::collections::BTreeMap<u1
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::FlowState;
-
     use super::*;
+
+    #[test]
+    fn closing_flows_become_half_closed_and_expire_as_before() {
+        let (now_s, expires_s) = (1_000, 1_042);
+        for state in [
+            FlowState::FIN,
+            FlowState::RST,
+            FlowState::FIN.with(FlowState::RST),
+        ] {
+            let kept = half_closed(FlowRecord::new(7, 9, expires_s, state), now_s);
+            assert!(!kept.state().is_closing(), "{state:?}");
+            assert_eq!((kept.backend_id(), kept.backend_generation()), (7, 9));
+            assert_eq!(kept.remaining_s(now_s), 42);
+        }
+    }
 
     #[test]
     fn open_flows_come_first_and_expired_ones_last() {

@@ -2,8 +2,9 @@
 //!
 //! While a new flow table takes the place of the old one, a flow that has just begun may be on record in
 //! the old one only. So for that time every flow begins where a packet without a record goes: a
-//! round-robin service goes by its flows' hashes, and the new flows of a moving slot go to `previous`.
-//! Flows on record are followed as ever. A daemon that is killed meanwhile leaves services that work, and
+//! round-robin service goes by its flows' hashes, and the new flows of a moving slot go to `previous`. And
+//! a flow that begins on the ports of one that is on record follows that record, although it was closing:
+//! it may have been carried over already. Flows on record are followed as ever. A daemon that is killed meanwhile leaves services that work, and
 //! its successor writes them anew.
 
 use std::io;
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lb_common::abi::{EndpointKey, Scheduler, Service, Slot, map_name};
 use lb_common::limits::RING_BLOCK_SLOTS;
 
-use super::read_services;
-use crate::maps::{Mapping, ServiceLines};
+use super::{flows, read_services};
+use crate::maps::{Mapping, ServiceLines, fault};
 use crate::pins::{MapSet, PinError, failed};
 
 /// What was changed, to be put back.
@@ -40,16 +41,19 @@ impl Steadied {
             }
         }
         schedule_by(maps, &steadied.round_robin, Scheduler::Maglev)?;
+        fault::count_write();
         for (key, slots) in &steadied.moving {
             let steady = |slot: Slot| Slot::in_transition(slot.previous(), slot.previous());
             rings.set(maps, key, slots, steady)?;
         }
+        flows::keep_closing(maps)?;
         Ok(steadied)
     }
 
     /// Ends the time, in these maps.
     pub(crate) fn end(&self, maps: &MapSet) -> Result<(), PinError> {
         schedule_by(maps, &self.round_robin, Scheduler::RoundRobin)?;
+        fault::count_write();
         let rings = Rings::map(maps)?;
         for (key, slots) in &self.moving {
             rings.set(maps, key, slots, |slot| slot)?;
