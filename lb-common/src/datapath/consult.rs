@@ -67,15 +67,15 @@ fn choose<K: Kernel>(kernel: &K, packet: &Consultation) -> Result<Chosen, Refusa
     let found = flow::find(kernel, fingerprint).map(|(place, record)| Found { place, record });
     match answer(kernel, packet, found, now_s) {
         Answer::Follow(backend_id) => Ok(Chosen::known(backend_id)),
-        Answer::Reopens(found) => open(kernel, packet, fingerprint, Some(found), now_s),
-        Answer::Unknown if packet.may_open() => open(kernel, packet, fingerprint, None, now_s),
+        Answer::Reopens(found) => open(kernel, packet, Some(found)),
+        Answer::Unknown if packet.may_open() => open(kernel, packet, None),
         Answer::Unknown => {
             let backend_id = packet.miss(kernel);
-            learn(kernel, packet, fingerprint, backend_id, now_s);
+            learn(kernel, packet, backend_id);
             Ok(Chosen::known(backend_id))
         }
         Answer::Stranger => {
-            kernel.suppress(packet.service.id, now_s);
+            kernel.suppress(packet.service.id, kernel.now_s());
             Ok(Chosen::known(packet.miss(kernel)))
         }
     }
@@ -100,33 +100,31 @@ fn answer<K: Kernel>(
             Answer::Unknown
         };
     };
-    let is_expired = record.remaining_s(now_s) < 0;
+    let remaining_s = record.remaining_s(now_s);
     if packet.protocol != PROTOCOL_TCP {
-        return if is_expired {
+        return if remaining_s < 0 {
             Answer::Reopens(found)
         } else {
             follow(kernel, packet, found, packet.next_state(record), now_s)
         };
     }
-    let handshake = if record.state().is_half_open() {
-        kernel.handshake(found.place)
-    } else {
-        None
-    };
-    if packet.flags.opens() {
-        let is_repeated =
-            handshake.is_none_or(|handshake| handshake.sequence == packet.origin.sequence);
-        let is_kept =
-            is_repeated && !is_expired && !record.state().is_closing() && backend.is_up != 0;
-        return if is_kept {
-            follow(kernel, packet, found, record.state(), now_s)
-        } else {
-            Answer::Reopens(found)
-        };
+    let is_closing = record.state().is_closing();
+    if packet.flags.opens() && (remaining_s < 0 || is_closing || backend.is_up == 0) {
+        return Answer::Reopens(found);
     }
-    match handshake {
+    if !record.state().is_half_open() {
+        return follow(kernel, packet, found, packet.next_state(record), now_s);
+    }
+    match kernel.handshake(found.place) {
+        Some(handshake) if packet.flags.opens() => {
+            if handshake.sequence == packet.origin.sequence {
+                follow(kernel, packet, found, packet.next_state(record), now_s)
+            } else {
+                Answer::Reopens(found)
+            }
+        }
         Some(handshake) if !packet.is_of(&handshake) => {
-            restore_displaced(kernel, packet, found, &handshake, now_s)
+            follow_displaced(kernel, packet, found, handshake)
         }
         _ => follow(kernel, packet, found, packet.next_state(record), now_s),
     }
@@ -168,18 +166,17 @@ fn follow<K: Kernel>(
 /// back: so a forged SYN steals nothing, and the last segments of a connection whose port is used anew at once
 /// do not steal from its successor.
 #[inline(always)]
-fn restore_displaced<K: Kernel>(
+fn follow_displaced<K: Kernel>(
     kernel: &K,
     packet: &Consultation,
     found: Found,
-    handshake: &Handshake,
-    now_s: u32,
+    handshake: Handshake,
 ) -> Answer {
-    let state = FlowState::OPEN;
-    let expires_s = packet.expiry(state, now_s);
     let (id, generation) = (handshake.displaced_id, handshake.displaced_generation);
-    let restored = FlowRecord::new(id, generation, expires_s, state);
-    if id == 0 || live_backend(kernel, packet, restored).is_none() {
+    let is_there = id != 0 && is_live(kernel, packet, id, generation);
+    // Once more, as in `again`.
+    let now_s = kernel.now_s();
+    if !is_there {
         // An expired handshake keeps nobody from being learned in its place.
         return if found.record.remaining_s(now_s) < 0 {
             Answer::Unknown
@@ -187,11 +184,20 @@ fn restore_displaced<K: Kernel>(
             Answer::Stranger
         };
     }
-    if flow::is_protected(found.record, now_s) {
-        return Answer::Follow(id);
+    if !flow::is_protected(found.record, now_s) {
+        let state = FlowState::OPEN;
+        let restored = FlowRecord::new(id, generation, packet.expiry(state, now_s), state);
+        flow::update(kernel, found.place, found.record, restored);
     }
-    flow::update(kernel, found.place, found.record, restored);
     Answer::Follow(id)
+}
+
+/// Whether a backend of the packet's service is still the one that was noted.
+#[inline(always)]
+fn is_live<K: Kernel>(kernel: &K, packet: &Consultation, id: u16, generation: u16) -> bool {
+    kernel.backend(id).is_some_and(|backend| {
+        backend.is_live(generation) && backend.service_id == packet.service.id
+    })
 }
 
 /// Schedules a flow and records it, over the entry `old` if its packet found one. What cannot be
@@ -200,9 +206,7 @@ fn restore_displaced<K: Kernel>(
 fn open<K: Kernel>(
     kernel: &K,
     packet: &Consultation,
-    fingerprint: u64,
     old: Option<Found>,
-    now_s: u32,
 ) -> Result<Chosen, Refusal> {
     if packet.service.new_flows != NewFlows::Schedule as u8 {
         return Err(Refusal::of_new_flow(packet.service.new_flows));
@@ -212,6 +216,7 @@ fn open<K: Kernel>(
     if packet.slot.is_quiet() && old.is_none() {
         return Ok(Chosen::new_flow(current));
     }
+    let (fingerprint, now_s) = packet.again(kernel);
     let generation = kernel
         .backend(current)
         .map_or(0, |backend| backend.generation);
@@ -252,18 +257,13 @@ fn displaced<K: Kernel>(kernel: &K, old: Option<Found>) -> (u16, u16) {
 /// Puts a flow on record that goes to `previous` because it is not: it will still go there when the
 /// slot has settled. Where `miss` and `current` are the same, there is nothing to remember.
 #[inline(always)]
-fn learn<K: Kernel>(
-    kernel: &K,
-    packet: &Consultation,
-    fingerprint: u64,
-    backend_id: u16,
-    now_s: u32,
-) {
+fn learn<K: Kernel>(kernel: &K, packet: &Consultation, backend_id: u16) {
     let slot = packet.slot;
     let is_answered_alike = backend_id == slot.current() || slot.is_quiet();
     if is_answered_alike || packet.service.tracks_flows != 0 || packet.flags.has_rst() {
         return;
     }
+    let (fingerprint, now_s) = packet.again(kernel);
     let generation = kernel
         .backend(backend_id)
         .map_or(0, |backend| backend.generation);
@@ -276,6 +276,13 @@ fn learn<K: Kernel>(
 }
 
 impl Consultation {
+    /// Fingerprint and time, once more: kept over all that comes before, they would take room on the stack.
+    #[inline(always)]
+    fn again<K: Kernel>(&self, kernel: &K) -> (u64, u32) {
+        let flow_hash = kernel.opaque(self.flow_hash);
+        (flow::fingerprint(&self.service, flow_hash), kernel.now_s())
+    }
+
     /// Whether the packet can be a flow's first: a SYN, or any of UDP.
     #[inline(always)]
     fn may_open(&self) -> bool {
@@ -290,6 +297,9 @@ impl Consultation {
 
     #[inline(always)]
     fn next_state(&self, record: FlowRecord) -> FlowState {
+        if self.flags.opens() {
+            return record.state();
+        }
         life::after_segment(record.state(), self.flags)
     }
 
