@@ -9,7 +9,9 @@
 use super::flow::{self, FlowPlace};
 use super::life;
 use super::select::{Chosen, Refusal};
-use crate::abi::{Backend, FlowOrigin, FlowRecord, FlowState, NewFlows, Scheduler, Service, Slot};
+use crate::abi::{
+    Backend, Delivery, FlowOrigin, FlowRecord, FlowState, NewFlows, Scheduler, Service, Slot,
+};
 use crate::kernel::{Handshake, Kernel};
 use crate::limits::HANDSHAKE_WINDOW_BYTES;
 use crate::wire::tcp::{PROTOCOL_TCP, TcpFlags};
@@ -102,7 +104,9 @@ fn answer<K: Kernel>(
     };
     let remaining_s = record.remaining_s(now_s);
     if packet.protocol != PROTOCOL_TCP {
-        return if remaining_s < 0 {
+        // There is no RST to a datagram: the next one begins anew, at a backend that answers.
+        let is_ended = backend.delivery == Delivery::Reset as u8;
+        return if remaining_s < 0 || is_ended {
             Answer::Reopens(found)
         } else {
             follow(kernel, packet, found, packet.next_state(record), now_s)
