@@ -297,17 +297,15 @@ impl Load {
         Self::BadNetwork,
     ];
 
-    /// Whether not even a handshake under way breaks: there is room to record it, nobody forges its
-    /// segments, and none takes longer than the preparation of a change.
-    pub(crate) fn spares_handshakes(self) -> bool {
+    /// How many of a million handshakes may break: what was seen, and half as many more. None where there is room
+    /// to record them, nobody forges their segments, and none takes longer than the preparation of a change.
+    /// Where a backend has died and a handshake finds no room, its next segment goes to the dead one, until
+    /// that is given up.
+    pub(crate) fn broken_handshakes_per_million_max(self) -> u64 {
         match self {
-            Self::Calm
-            | Self::SynFlood
-            | Self::AckFlood
-            | Self::SlowFlows
-            | Self::HalfClosed
-            | Self::PortReuse => true,
-            Self::TwoPackets | Self::SpoofedClients | Self::FullTable | Self::BadNetwork => false,
+            Self::Calm | Self::AckFlood | Self::SlowFlows | Self::HalfClosed | Self::PortReuse => 0,
+            Self::SynFlood | Self::SpoofedClients | Self::BadNetwork => 10_000,
+            Self::TwoPackets | Self::FullTable => 80_000,
         }
     }
 }

@@ -18,9 +18,6 @@ use crate::{regressions, runner};
 
 /// Failing histories that are shrunk and shown.
 const SHOWN_MAX: usize = 3;
-/// The share of handshakes that may break where their segments are forged or late, or there is no room
-/// to record them: what was seen, and half as many more.
-const BROKEN_HANDSHAKES_PER_MILLION_MAX: u64 = 6_000;
 /// Seeds for each line of the comparison.
 const COMPARISON_SEEDS: u64 = 4;
 
@@ -124,11 +121,7 @@ impl Histories {
         let handshakes = self.handshakes.iter();
         handshakes
             .filter(|(load, handshakes)| {
-                let per_million = if load.spares_handshakes() {
-                    0
-                } else {
-                    BROKEN_HANDSHAKES_PER_MILLION_MAX
-                };
+                let per_million = load.broken_handshakes_per_million_max();
                 handshakes.broken_count > handshakes.opened_count * per_million / 1_000_000
             })
             .map(|(load, _)| *load)
