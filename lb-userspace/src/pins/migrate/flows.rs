@@ -10,6 +10,7 @@ use lb_common::abi::{
     FlowRecord, FlowSet, FlowState, map_name,
 };
 use lb_common::datapath::flow;
+use lb_common::limits::FIN_LINGER_S;
 
 use crate::maps::{Mapping, fault};
 use crate::pins::clock::flow_now_s;
@@ -111,10 +112,13 @@ impl Worth {
     const ALL: [Self; 4] = [Self::Open, Self::HalfOpen, Self::Closing, Self::Expired];
 
     fn of(record: FlowRecord, now_s: u32) -> Self {
-        let state = record.state();
-        if record.remaining_s(now_s) < 0 {
+        let (state, remaining_s) = (record.state(), record.remaining_s(now_s));
+        // Those of `keep_closing` among them: thousands may have ended in the last minute, and must not
+        // take the places of those that live.
+        let is_ending = state.has(FlowState::FIN) && remaining_s <= FIN_LINGER_S as i32;
+        if remaining_s < 0 {
             Self::Expired
-        } else if state.is_closing() {
+        } else if state.is_closing() || is_ending {
             Self::Closing
         } else if state.is_half_open() {
             Self::HalfOpen
