@@ -17,13 +17,7 @@ pub(crate) fn read(datapath: &mut LoadedDatapath) -> Result<ProgramFacts> {
     let translated_bytes = info.size_translated().unwrap_or_default() as usize;
     let program = datapath.program_fd()?;
     let code = translated(program.as_fd(), translated_bytes)?;
-    let mut map_bytes = Vec::new();
-    for (name, map) in datapath.maps() {
-        if let Some(data) = map_data(map) {
-            map_bytes.push((name.to_owned(), locked_bytes(data.fd().as_fd())?));
-        }
-    }
-    map_bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let map_bytes = map_bytes(datapath)?;
     Ok(ProgramFacts {
         verified_instructions: info.verified_instruction_count().unwrap_or_default(),
         deepest_frame_bytes: deepest_frame_bytes(&code),
@@ -31,6 +25,18 @@ pub(crate) fn read(datapath: &mut LoadedDatapath) -> Result<ProgramFacts> {
         jited_bytes: info.size_jitted(),
         map_bytes,
     })
+}
+
+/// The memory of each map, the largest first. Unit: bytes.
+pub(crate) fn map_bytes(datapath: &LoadedDatapath) -> Result<Vec<(String, u64)>> {
+    let mut map_bytes = Vec::new();
+    for (name, map) in datapath.maps() {
+        if let Some(data) = map_data(map) {
+            map_bytes.push((name.to_owned(), locked_bytes(data.fd().as_fd())?));
+        }
+    }
+    map_bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    Ok(map_bytes)
 }
 
 /// The kinds of maps that the datapath has.

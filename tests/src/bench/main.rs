@@ -2,9 +2,12 @@
 
 mod datapath;
 mod facts;
+mod flow_memory;
+mod memory;
 mod pktgen;
 mod report;
 mod scenario;
+mod situation;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -92,7 +92,9 @@ pub(crate) fn flow_label(flows: u32) -> String {
 
 /// One row for each scenario, one column for each flow count.
 pub(crate) fn print_figures(figures: &[Figure], flow_counts: &[u32]) {
-    print!("{:<26}", "");
+    let width = figures.iter().map(|figure| figure.scenario.len()).max();
+    let width = width.unwrap_or_default();
+    print!("{:<width$}", "");
     flow_counts
         .iter()
         .for_each(|flows| print!("{:>18}", flow_label(*flows)));
@@ -103,7 +105,7 @@ pub(crate) fn print_figures(figures: &[Figure], flow_counts: &[u32]) {
         .collect();
     scenarios.dedup();
     for scenario in scenarios {
-        print!("{scenario:<26}");
+        print!("{scenario:<width$}");
         for flows in flow_counts {
             let figure = figures
                 .iter()

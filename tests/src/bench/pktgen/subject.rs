@@ -8,7 +8,7 @@ use lb_lab::datapath::frame::{Flags, Transport};
 use super::ledger::Action;
 use super::source::Source;
 use crate::generator::{Generator, Traffic};
-use crate::scenario::{Family, Mode, Scenario};
+use crate::scenario::{Family, Mode, Plan, Scenario};
 
 /// A program to be measured, with the frames for it.
 pub(crate) struct Subject {
@@ -68,7 +68,10 @@ pub(crate) fn load_all(
             transport,
             label,
         };
-        let mut scenario = Scenario::load_on(balancer_ifindex, mode, family, flow_count)?;
+        let mut scenario = Scenario::load(Plan {
+            ifindex: balancer_ifindex,
+            ..Plan::new(mode, family, flow_count)
+        })?;
         // pktgen makes other flows of IPv6 than the wrapper programs do: its first run, which is not
         // measured, brings most of them in.
         if source == Source::LiveFrames || family == Family::V4 {
@@ -104,7 +107,7 @@ impl Subject {
 
     fn datapath(scenario: Scenario) -> Result<Self> {
         Ok(Self {
-            label: match scenario.mode.transport {
+            label: match scenario.plan.mode.transport {
                 Transport::Udp => format!("udp {}", scenario.label()),
                 _ => scenario.label(),
             },
