@@ -27,6 +27,8 @@ impl FlowState {
     /// After the FIN, more segments were seen than an orderly end has: the client still receives, or
     /// the FIN was not the client's. As long-lived as an open flow.
     pub const HALF_CLOSED: Self = Self(32);
+    /// With [`Self::HALF_OPEN`]: the place was another flow's, which may be alive. Nobody takes it.
+    pub const DISPLACING: Self = Self(64);
 
     /// Both.
     #[inline(always)]
@@ -50,6 +52,12 @@ impl FlowState {
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         self.has(Self::RST) || self.has(Self::FIN) && !self.has(Self::HALF_CLOSED)
+    }
+
+    /// Whether only SYNs were seen, and the place was nobody else's: it is for who comes next.
+    #[inline(always)]
+    pub const fn is_in_probation(self) -> bool {
+        self.0 & (Self::HALF_OPEN.0 | Self::DISPLACING.0) == Self::HALF_OPEN.0
     }
 
     /// Whether only SYNs were seen.

@@ -13,7 +13,7 @@ use crate::abi::{
     Backend, Delivery, FlowOrigin, FlowRecord, FlowState, NewFlows, Scheduler, Service, Slot,
 };
 use crate::kernel::{Handshake, Kernel};
-use crate::limits::HANDSHAKE_WINDOW_BYTES;
+use crate::limits::{HALF_OPEN_PROTECTED_S, HANDSHAKE_WINDOW_BYTES};
 use crate::wire::tcp::{PROTOCOL_TCP, TcpFlags};
 
 /// A packet, as far as the flow table is concerned.
@@ -188,7 +188,8 @@ fn follow_displaced<K: Kernel>(
             Answer::Stranger
         };
     }
-    if !flow::is_protected(found.record, now_s) {
+    let lingers_s = packet.expiry(found.record.state(), 0) as i32;
+    if lingers_s - found.record.remaining_s(now_s) >= HALF_OPEN_PROTECTED_S as i32 {
         let state = FlowState::OPEN;
         let restored = FlowRecord::new(id, generation, packet.expiry(state, now_s), state);
         flow::update(kernel, found.place, found.record, restored);
@@ -224,7 +225,7 @@ fn open<K: Kernel>(
     let generation = kernel
         .backend(current)
         .map_or(0, |backend| backend.generation);
-    let state = FlowState::HALF_OPEN;
+    let state = opening_state(old);
     let record = FlowRecord::new(current, generation, packet.expiry(state, now_s), state);
     let place = match old {
         Some(old) => {
@@ -235,12 +236,24 @@ fn open<K: Kernel>(
     };
     let Some(place) = place else {
         kernel.suppress(packet.service.id, now_s);
-        return Ok(Chosen::new_flow(packet.unrecorded(kernel)));
+        return Ok(Chosen::new_flow(packet.miss(kernel)));
     };
     let (displaced_id, displaced_generation) = displaced(kernel, old);
     kernel.put_flow_origin(place, &packet.origin);
     kernel.put_displaced(place, displaced_id, displaced_generation);
     Ok(Chosen::new_flow(current))
+}
+
+/// A handshake in the place of a flow that may live, or in that of a handshake which was in such a place,
+/// is marked: it must not be evicted, and what it has displaced with it.
+#[inline(always)]
+fn opening_state(old: Option<Found>) -> FlowState {
+    let old = old.map_or(FlowState::HALF_OPEN, |old| old.record.state());
+    if old.is_in_probation() {
+        FlowState::HALF_OPEN
+    } else {
+        FlowState::HALF_OPEN.with(FlowState::DISPLACING)
+    }
 }
 
 /// The flow that a SYN displaces: that of the entry, or the one which that had displaced.
@@ -345,16 +358,5 @@ impl Consultation {
             .backend(miss)
             .is_some_and(|backend| backend.service_id == self.service.id);
         if is_there { miss } else { self.slot.current() }
-    }
-
-    /// The backend of a new flow that could not be recorded: `miss` if that is up, so that later
-    /// packets go the same way.
-    #[inline(always)]
-    fn unrecorded<K: Kernel>(&self, kernel: &K) -> u16 {
-        let miss = self.miss(kernel);
-        let is_up = kernel
-            .backend(miss)
-            .is_some_and(|backend| backend.is_up != 0);
-        if is_up { miss } else { self.slot.current() }
     }
 }

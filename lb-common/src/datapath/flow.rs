@@ -193,12 +193,6 @@ impl Candidate {
     }
 }
 
-/// Whether a half-open flow is so young that no SYN takes its place.
-#[inline(always)]
-pub(super) const fn is_protected(record: FlowRecord, now_s: u32) -> bool {
-    record.remaining_s(now_s) > UNPROTECTED_S
-}
-
 /// The entry of a set that a new flow may take. A function of its own in the program too: unrolled, it
 /// needs half of what stack there is.
 #[inline(never)]
@@ -251,7 +245,7 @@ fn vacancy(fingerprint: u64, remaining_s: i32) -> u64 {
 /// The oldest half-open flow that is not protected any more. 0: none.
 #[inline(always)]
 fn oldness(fingerprint: u64, record: FlowRecord, remaining_s: i32) -> u64 {
-    let is_old = record.state().is_half_open() && remaining_s <= UNPROTECTED_S;
+    let is_old = record.state().is_in_probation() && remaining_s <= UNPROTECTED_S;
     let is_taken = fingerprint >= FINGERPRINT_MIN && remaining_s >= 0;
     let age_s = i64::from(HALF_OPEN_TIMEOUT_S as i32 - remaining_s) as u64;
     RANK_HALF_OPEN.wrapping_add(age_s) * u64::from(is_old && is_taken)

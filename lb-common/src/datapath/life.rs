@@ -12,6 +12,7 @@ use crate::wire::tcp::{PROTOCOL_TCP, TcpFlags};
 pub(super) fn after_segment(state: FlowState, flags: TcpFlags) -> FlowState {
     let confirmed = state
         .without(FlowState::HALF_OPEN)
+        .without(FlowState::DISPLACING)
         .without(FlowState::LEARNED)
         .without(FlowState::RST);
     let ended = if flags.has_fin() {
@@ -36,6 +37,8 @@ pub(super) fn after_segment(state: FlowState, flags: TcpFlags) -> FlowState {
 pub(super) fn linger_s(state: FlowState, protocol: u8, idle_timeout_s: u32) -> u32 {
     let linger_s = if state.has(FlowState::RST) {
         RST_LINGER_S
+    } else if state.has(FlowState::DISPLACING) && idle_timeout_s > HALF_OPEN_TIMEOUT_S {
+        idle_timeout_s
     } else if state.is_half_open() {
         HALF_OPEN_TIMEOUT_S
     } else if state.is_closing() {
