@@ -258,6 +258,8 @@ fn full_map_is_named_with_its_limit_and_its_setting() {
         assert_eq!((services(&lbd), traces(&net)), before, "{line}");
         let counts = net.client.http_get_many(SocketAddr::new(VIP_V4, 80), 10);
         assert_eq!(counts.unwrap()["web1"], 10);
+        let log = lbd.log();
+        assert!(!log.contains("not wholly restored"), "{line}: {log}");
     };
 
     // A ring of 65521 slots takes four blocks of the eight, its successor four more, and web has one.
@@ -280,6 +282,12 @@ fn full_map_is_named_with_its_limit_and_its_setting() {
         &["backends", "3", "limits.backends"],
     );
     fits("backend remove most 10.0.0.12");
+    is_full(
+        "backend add most 10.0.0.13",
+        &["1 by removed backends that may have flows yet"],
+    );
+    fits("service remove most");
+    fits("service add most --vip 203.0.113.12 --port 80");
     fits("backend add most 10.0.0.13");
 }
 

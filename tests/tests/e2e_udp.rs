@@ -19,12 +19,18 @@ const IN_TURN: [&str; 2] = ["web3", "web4"];
 /// The client's ports, a query each. That all of them hash to the same one of two backends happens once
 /// in 2^21.
 const PORTS: Range<u16> = 40_000..40_022;
+/// Ports that nothing was asked from before a backend is removed.
+const NEW_PORTS: Range<u16> = 40_100..40_104;
 
 /// The backend that answers each port.
 type Answers = BTreeMap<u16, String>;
 
 fn ask_from_every_port(net: &Topology, vip: IpAddr) -> Answers {
-    PORTS
+    ask_from(PORTS, net, vip)
+}
+
+fn ask_from(ports: Range<u16>, net: &Topology, vip: IpAddr) -> Answers {
+    ports
         .map(|port| {
             let name = dns::whoami(net.client.netns(), vip, Some(port));
             (port, name.unwrap())
@@ -93,12 +99,11 @@ fn answers_queries(forward: Forward, interfaces: Interfaces) {
         ("turn-v4", IpAddr::from(VIPS_V4[1])),
         ("turn-v6", VIPS_V6[1].into()),
     ] {
-        lbd.ctl_ok(&["backend", "remove", service, "web3"]).unwrap();
         let answers = ask_from_every_port(&net, vip);
-        assert!(
-            counts(&answers).keys().eq(["web4"]),
-            "web3 is removed: {answers:?}"
-        );
+        lbd.ctl_ok(&["backend", "remove", service, "web3"]).unwrap();
+        assert_eq!(ask_from_every_port(&net, vip), answers, "a flow has moved");
+        let new = ask_from(NEW_PORTS, &net, vip);
+        assert!(counts(&new).keys().eq(["web4"]), "web3 is removed: {new:?}");
     }
 }
 

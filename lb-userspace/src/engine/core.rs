@@ -141,7 +141,8 @@ impl Engine {
         self.beat();
         let nothing = std::mem::replace(&mut self.model, model);
         self.note_found();
-        self.enforce(&nothing, &BTreeSet::new()).await?;
+        self.prepare(&nothing).await?;
+        self.carry_out(&[], &BTreeSet::new()).await?;
         self.saved.save(&self.model);
         Ok(self.warnings(&nothing))
     }
@@ -157,40 +158,62 @@ impl Engine {
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
         let known_before = self.surroundings.hosts(&self.whole);
         let leaving = self.leaving.clone();
+        let keeper = self.keeper.clone();
         let old = std::mem::replace(&mut self.model, model);
         self.note_leaving(&old);
-        let refusal = match self.enforce(&old, &known_before).await {
-            Ok(()) => {
-                self.saved.save(&self.model);
-                return Ok(self.warnings(&old));
+        let refusal = match self.prepare(&old).await {
+            Ok(()) => match self.carry_out(&old.interfaces, &known_before).await {
+                Ok(()) => {
+                    self.saved.save(&self.model);
+                    return Ok(self.warnings(&old));
+                }
+                Err(error) => error,
+            },
+            Err(error) => {
+                // Rings set out for what is refused, and no packet has seen them.
+                self.keeper = keeper;
+                error
             }
-            Err(error) => error,
         };
         self.model = old;
         self.restore_leaving(leaving);
         let in_force = self.model.clone();
-        if let Err(error) = self.enforce(&in_force, &known_before).await {
+        if let Err(error) = self.restore(&in_force, &known_before).await {
             // The periodic pass tries again.
             error!("the former state is not wholly restored: {error}");
         }
         Err(refusal)
     }
 
-    /// Puts the model in force in the place of `old`; `known_hosts` are from before it. An interface
-    /// of `old` that is missing now is waited for: it has nothing to do with the change.
-    async fn enforce(
+    /// Puts the model back in force that was so before a change that failed.
+    async fn restore(
         &mut self,
-        old: &Model,
+        in_force: &Model,
         known_hosts: &BTreeSet<LinkHost>,
     ) -> Result<(), EngineError> {
+        self.prepare(in_force).await?;
+        self.carry_out(&in_force.interfaces, known_hosts).await
+    }
+
+    /// Finds out whether the model can take the place of `old`: nothing is touched yet.
+    async fn prepare(&mut self, old: &Model) -> Result<(), EngineError> {
         self.assign_ids()?;
         let read = self.surroundings.read_for(&self.whole).await;
         self.or_reopen(read)?;
         self.refuse_taking_the_node(old)?;
-        // Whether it fits is known before anything is touched.
         self.look();
-        self.plan(&self.desired()).map_err(EngineError::from)?;
-        self.attach_at_once(&old.interfaces)?;
+        let plan = self.plan(&self.desired());
+        plan.map(drop).map_err(EngineError::from)
+    }
+
+    /// Puts the model in force; `known_hosts` are from before it. An interface that was wanted before
+    /// and is missing now is waited for: it has nothing to do with the change.
+    async fn carry_out(
+        &mut self,
+        known_interfaces: &[Interface],
+        known_hosts: &BTreeSet<LinkHost>,
+    ) -> Result<(), EngineError> {
+        self.attach_at_once(known_interfaces)?;
         if !self.takes_over() {
             let settled = self.surroundings.settle(&self.whole, known_hosts).await;
             settled.map_err(EngineError::Failed)?;
@@ -394,22 +417,27 @@ impl From<MapFull> for EngineError {
             used,
             max,
             needed,
+            leaving: 0,
             setting,
         }
     }
 }
 
-pub(super) fn out_of_ids(shortage: IdShortage, limits: &Limits) -> EngineError {
+pub(super) fn out_of_ids(shortage: IdShortage, limits: &Limits, leaving: usize) -> EngineError {
     use lb_common::abi::map_name::{BACKENDS, SERVICES};
-    let (OutOfIds { live, needed }, map, max, setting) = match shortage {
-        IdShortage::Services(out) => (out, SERVICES, limits.services, "limits.services"),
-        IdShortage::Backends(out) => (out, BACKENDS, limits.backends, "limits.backends"),
+    let (OutOfIds { live, needed }, map, max, leaving, setting) = match shortage {
+        IdShortage::Services(out) => (out, SERVICES, limits.services, 0, "limits.services"),
+        IdShortage::Backends(out) => {
+            let (max, setting) = (limits.backends, "limits.backends");
+            (out, BACKENDS, max, leaving, setting)
+        }
     };
     EngineError::MapFull {
         map,
         used: live as u32,
         max,
         needed: needed as u32,
+        leaving: leaving as u32,
         setting,
     }
 }

@@ -11,7 +11,10 @@ pub enum EngineError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A map has no room; nothing was changed.
-    #[error("map {map}: {used} of {max} entries used, need {needed} more; raise `{setting}`")]
+    #[error(
+        "map {map}: {used} of {max} entries used{}, need {needed} more; raise `{setting}`",
+        of_leaving(*.leaving)
+    )]
     MapFull {
         /// The map's name.
         map: &'static str,
@@ -21,6 +24,8 @@ pub enum EngineError {
         max: u32,
         /// Entries that the change needs in addition.
         needed: u32,
+        /// Those among the entries in use that stay for the flows of backends that were removed.
+        leaving: u32,
         /// The config key that raises the capacity.
         setting: &'static str,
     },
@@ -30,6 +35,13 @@ pub enum EngineError {
     /// The engine has stopped.
     #[error("lbd is stopping")]
     Stopped,
+}
+
+fn of_leaving(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" ({count} by removed backends that may have flows yet)"),
+    }
 }
 
 /// What was done, with what the operator should know about it.

@@ -365,9 +365,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::MapFull`]. Backends that are leaving count: their flows are not given up for newcomers.
     pub(super) fn assign_ids(&mut self) -> Result<(), EngineError> {
-        self.ids
-            .assign(&self.whole)
-            .map_err(|shortage| super::core::out_of_ids(shortage, &self.limits))
+        let leaving = self.leaving.len();
+        let assigned = self.ids.assign(&self.whole);
+        assigned.map_err(|shortage| super::core::out_of_ids(shortage, &self.limits, leaving))
     }
 
     /// A change was refused: who was leaving before it is leaving, and nobody else.

@@ -342,6 +342,11 @@ mod tests {
         assert_eq!(worths, Worth::ALL);
         assert!(worths.is_sorted());
         let half_closed = FlowState::FIN.with(FlowState::HALF_CLOSED);
-        assert_eq!(worth(1_060, half_closed), Worth::Open, "a download goes on");
+        assert_eq!(worth(1_061, half_closed), Worth::Open, "a download goes on");
+        assert_eq!(
+            worth(1_060, half_closed),
+            Worth::Closing,
+            "it may have ended"
+        );
     }
 }
