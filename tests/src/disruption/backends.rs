@@ -6,6 +6,11 @@ use super::scene::Scene;
 use super::stage::{SERVING_COUNT, WEIGHT};
 use super::wild;
 
+/// Adds a backend to a service.
+pub(super) const PUT_IN: [&str; 6] = ["backend", "add", "SERVICE", "ADDRESS", "--name", "BACKEND"];
+/// Removes a backend from a service.
+pub(super) const TAKE_OUT: [&str; 4] = ["backend", "remove", "SERVICE", "BACKEND"];
+
 /// The backend that is added and removed: the first that stands by.
 const SPARE: u8 = SERVING_COUNT + 1;
 /// The backend that is re-weighted.
@@ -31,12 +36,11 @@ pub(super) fn remove(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 pub(super) fn put_in(scene: &Scene<'_>, backend: u8) -> Result<()> {
-    let add = ["backend", "add", "SERVICE", "ADDRESS", "--name", "BACKEND"];
-    scene.ctl(&add, backend)
+    scene.ctl(&PUT_IN, backend)
 }
 
 pub(super) fn take_out(scene: &Scene<'_>, backend: u8) -> Result<()> {
-    scene.ctl(&["backend", "remove", "SERVICE", "BACKEND"], backend)
+    scene.ctl(&TAKE_OUT, backend)
 }
 
 pub(super) fn weigh(scene: &Scene<'_>, backend: u8, weight: u32) -> Result<()> {

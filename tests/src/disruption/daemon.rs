@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::backends::{put_in, take_out};
+use super::backends::{PUT_IN, TAKE_OUT};
+use super::lane::Service;
 use super::scene::Scene;
-use super::stage::{Fleet, SERVING_COUNT, WEIGHT, first_fleet, name};
+use super::stage::{Fleet, SERVING_COUNT, Stage, WEIGHT, first_fleet, name};
 use crate::lbd::Launch;
 use crate::wait::wait_until;
 
 /// How long a reload may take.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an lbd that aborts may take to be gone.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Newcomers on each lane between two starts of the daemon.
 const SOME_NEWCOMERS: u64 = 10;
 
@@ -120,10 +123,30 @@ fn change_until_death(scene: &mut Scene<'_>, backend: u8, writes: u32) -> Result
     if stage.lbd.restart_as(launch, &stage.net.lb).is_err() {
         return Ok(false);
     }
-    let changed = if writes % 2 == 1 {
-        put_in(scene, backend)
-    } else {
-        take_out(scene, backend)
-    };
+    let changed = toggle(stage, backend);
+    if changed.is_err() {
+        // lbctl knows of the end before it is over.
+        await_abort(scene)?;
+    }
     Ok(changed.is_ok())
+}
+
+/// Adds the backend to each service that lacks it, and removes it from each that has it: lbd may have
+/// died half-way through the last time.
+fn toggle(stage: &Stage, backend: u8) -> Result<()> {
+    for service in Service::all() {
+        let words: &[&str] = if stage.has_backend(service, backend)? {
+            &TAKE_OUT
+        } else {
+            &PUT_IN
+        };
+        stage.ctl(service, words, backend)?;
+    }
+    Ok(())
+}
+
+fn await_abort(scene: &mut Scene<'_>) -> Result<()> {
+    let status = scene.stage.lbd.process().wait(ABORT_TIMEOUT)?;
+    ensure!(!status.success(), "lbd ended with {status}: no abort");
+    Ok(())
 }

@@ -63,10 +63,10 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Findings> {
             dead: Vec::new(),
             notes: Vec::new(),
         };
-        let row = take_step(step, scene, &mut findings.notes)
+        let row = take_step(step, scene, weather, &mut findings.notes)
             .with_context(|| format!("{}, {}", forward_word(plan.stage.forward), step.name))
             .with_context(|| format!("log of lbd:\n{}", stage.lbd.log_tail()));
-        let row = Row { weather, ..row? };
+        let row = row?;
         tell(&row);
         findings.rows.push(row);
         traffic.refill()?;
@@ -81,14 +81,25 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Findings> {
 }
 
 /// Every flow proves to be alive, the step happens, everything settles, and they prove it again.
-fn take_step(step: &Step, mut scene: Scene<'_>, notes: &mut Vec<String>) -> Result<Row> {
+///
+/// In a flood nothing settles, since there are SYNs all the time that cannot be recorded: then the next
+/// step comes once every idle flow has spoken, upon rings in transition.
+fn take_step(
+    step: &Step,
+    mut scene: Scene<'_>,
+    weather: Weather,
+    notes: &mut Vec<String>,
+) -> Result<Row> {
     let connections = scene.traffic.standing();
     scene.traffic.prove()?;
     let retransmitted_before = scene.stage.retransmitted()?;
     let began = Instant::now();
     (step.act)(&mut scene)?;
     let acted_s = began.elapsed().as_secs_f64();
-    scene.stage.wait_settled()?;
+    match weather {
+        Weather::Fair => scene.stage.wait_settled()?,
+        Weather::Flood => scene.traffic.wait_silence()?,
+    }
     let settled_s = began.elapsed().as_secs_f64();
     scene.traffic.prove()?;
     let counts = scene.traffic.end_event()?;
@@ -104,7 +115,7 @@ fn take_step(step: &Step, mut scene: Scene<'_>, notes: &mut Vec<String>) -> Resu
         step: step.name,
         concerns: step.concerns,
         mode: forward_word(scene.stage.net.forward()),
-        weather: Weather::Fair,
+        weather,
         retransmitted: scene.stage.retransmitted()? - retransmitted_before,
         acted_s,
         settled_s,

@@ -152,6 +152,14 @@ impl Stage {
         config(&self.net, self.plan.idle_timeout, fleet)
     }
 
+    /// Whether a service has web`backend`.
+    pub fn has_backend(&self, service: Service, backend: u8) -> Result<bool> {
+        let shown = self.lbd.ctl_json(&["service", "show", &service.name()])?;
+        let backends = shown["backends"].as_array();
+        let mut backends = backends.context("a service without `backends`")?.iter();
+        Ok(backends.any(|one| one["name"] == name(backend)))
+    }
+
     /// Runs `lbctl` once for each service, with its name in the place of `SERVICE`, and the name and
     /// the address of web`backend` in the place of `BACKEND` and `ADDRESS`.
     pub fn ctl_all(&self, words: &[&str], backend: u8) -> Result<()> {

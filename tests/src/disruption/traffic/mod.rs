@@ -196,6 +196,13 @@ impl Traffic {
         })
     }
 
+    /// Waits for as many newcomers as come while idle flows are silent, so that each of those has spoken
+    /// meanwhile.
+    pub fn wait_silence(&self) -> Result<()> {
+        let pauses = self.plan.silence.div_duration_f64(self.plan.newcomer_pause);
+        self.wait_newcomers(pauses.ceil() as u64)
+    }
+
     fn end(&mut self) -> Result<()> {
         self.opener = None;
         match self.thread.take().map(JoinHandle::join) {
