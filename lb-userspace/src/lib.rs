@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod desired;
 pub mod engine;
 pub mod forecast;
+pub mod health;
 pub mod loader;
 pub mod maps;
 pub mod model;

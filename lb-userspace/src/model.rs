@@ -7,6 +7,7 @@ pub use lb_common::abi::{ForwardMode, Scheduler};
 use lb_common::limits::{BACKENDS_DEFAULT, FLOWS_DEFAULT, RING_BLOCKS_DEFAULT, SERVICES_DEFAULT};
 
 mod change;
+pub mod check;
 pub mod diff;
 pub mod draft;
 pub mod eligible;

@@ -1,0 +1,71 @@
+//! One question to one backend, and its answer.
+//!
+//! Nothing that a server does may cost more than its time-out and a bounded buffer, or leave anything
+//! behind: connections are closed without TIME_WAIT here (RST where the protocol has no farewell).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::outcome::{Failure, FailureKind, Observed};
+use crate::model::check::{Check, CheckKind};
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The backend's address, and the port that the check asks at.
+    pub address: SocketAddr,
+    /// Where from; `None` = as routing says.
+    pub source: Option<IpAddr>,
+    /// With [`crate::model::check::Via::Datapath`], the VIP that the question is addressed to.
+    pub vip: Option<SocketAddr>,
+}
+
+pub mod connect;
+
+/// Asks once. Ends by `deadline` at the latest, whatever the server does; the caller measures the time.
+///
+/// # Errors
+/// [`Failure`], beside what was observed until then.
+pub async fn probe(
+    kind: &CheckKind,
+    target: Target,
+    deadline: Instant,
+) -> (Result<(), Failure>, Observed) {
+    let mut observed = Observed::default();
+    let asked = ask(kind, target, &mut observed);
+    let result = match tokio::time::timeout_at(deadline.into(), asked).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(FailureKind::TimedOut, "no answer in time")),
+    };
+    (result, observed)
+}
+
+async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Result<(), Failure> {
+    let _ = observed;
+    match kind {
+        CheckKind::Tcp(exchange) if exchange == &Default::default() => {
+            connect::tcp(target).await.map(drop)
+        }
+        _ => Err(Failure::new(
+            FailureKind::Local,
+            "this check is not there yet",
+        )),
+    }
+}
+
+impl Check {
+    /// Whom to ask for a backend at this address and port, of a service with this VIP and port.
+    pub fn target(&self, backend: SocketAddr, vip: SocketAddr) -> Target {
+        let port = self.port.unwrap_or(backend.port());
+        Target {
+            address: SocketAddr::new(backend.ip(), port),
+            source: self.source,
+            vip: match self.via {
+                crate::model::check::Via::Direct => None,
+                crate::model::check::Via::Datapath => {
+                    Some(SocketAddr::new(vip.ip(), self.port.unwrap_or(vip.port())))
+                }
+            },
+        }
+    }
+}
