@@ -245,6 +245,7 @@ fn apply(model: &mut Model, change: Change) -> Result<Vec<String>, EngineError> 
                     used: 255,
                     max: 256,
                     needed: 4,
+                    leaving: 0,
                     setting: "limits.ring_blocks",
                 });
             }
