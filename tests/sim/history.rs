@@ -298,15 +298,12 @@ impl Load {
     ];
 
     /// How many of a million handshakes may break: what was seen, and half as many more. None where there is room
-    /// to record them, nobody forges their segments, and none takes longer than the preparation of a change.
+    /// to record them, nobody forges their segments, and none takes longer than the preparation of a change. In a
+    /// flood, handshakes are evicted that would go to a backend which is down, or said to be.
     pub(crate) fn broken_handshakes_per_million_max(self) -> u64 {
         match self {
-            Self::Calm
-            | Self::SynFlood
-            | Self::AckFlood
-            | Self::SlowFlows
-            | Self::HalfClosed
-            | Self::PortReuse => 0,
+            Self::SynFlood => 500,
+            Self::Calm | Self::AckFlood | Self::SlowFlows | Self::HalfClosed | Self::PortReuse => 0,
             Self::TwoPackets | Self::SpoofedClients | Self::FullTable | Self::BadNetwork => 10_000,
         }
     }

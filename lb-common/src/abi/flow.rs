@@ -29,6 +29,9 @@ impl FlowState {
     pub const HALF_CLOSED: Self = Self(32);
     /// With [`Self::HALF_OPEN`]: the place was another flow's, which may be alive. Nobody takes it.
     pub const DISPLACING: Self = Self(64);
+    /// With [`Self::HALF_OPEN`]: without its record the flow would go to a backend that is down. Another
+    /// such flow may take the place.
+    pub const EXPOSED: Self = Self(128);
 
     /// Both.
     #[inline(always)]

@@ -225,7 +225,7 @@ fn open<K: Kernel>(
     let generation = kernel
         .backend(current)
         .map_or(0, |backend| backend.generation);
-    let state = opening_state(old);
+    let state = opening_state(old).with(packet.exposure(kernel));
     let record = FlowRecord::new(current, generation, packet.expiry(state, now_s), state);
     let place = match old {
         Some(old) => {
@@ -348,6 +348,16 @@ impl Consultation {
         kernel
             .ring_slot(service.ring_block, turn)
             .unwrap_or(Slot::EMPTY)
+    }
+
+    /// [`FlowState::EXPOSED`] if a flow that is not on record goes to a backend that is down.
+    #[inline(always)]
+    fn exposure<K: Kernel>(&self, kernel: &K) -> FlowState {
+        let previous = kernel.backend(self.slot.previous());
+        let is_exposed = previous.is_some_and(|one| {
+            one.is_up == 0 && one.service_id == self.service.id && !self.slot.is_quiet()
+        });
+        FlowState(FlowState::EXPOSED.0 * u8::from(is_exposed))
     }
 
     /// The backend of a flow that is not on record. Where that is removed: `current`.

@@ -11,6 +11,9 @@
 //!   [`PROBATION_PER_SET`] entries of the set. Else it takes the place of the oldest half-open flow that
 //!   is older than [`HALF_OPEN_PROTECTED_S`]. It takes the place of nothing else: a SYN flood competes
 //!   with half-open flows only.
+//! - An **exposed** flow, one that would go to a dead backend if it were not recorded, may also take the
+//!   place of the oldest exposed half-open flow, however young: whoever has no record is lost among them,
+//!   so that under a flood a handshake of some milliseconds completes where waiting for room would be in vain.
 //! - A **learned** flow takes a free or expired entry of a set with fewer than [`LEARNING_FILL_MAX`] live
 //!   and fewer than [`LEARNED_PER_SET`] unconfirmed learned ones.
 //! - What does not get in is not recorded, and its caller knows.
@@ -130,12 +133,12 @@ pub fn record<K: Kernel>(
         return Some(place);
     }
     let (first, second) = sets(fingerprint, kernel.flow_set_count());
-    let is_learned = u32::from(record.state().has(FlowState::LEARNED));
-    let in_first = candidate(kernel, first, now_s, is_learned);
+    let newcomer = u32::from(record.state().0);
+    let in_first = candidate(kernel, first, now_s, newcomer);
     if in_first.is_free() {
         return replace(kernel, first, in_first, fingerprint, record);
     }
-    let in_second = candidate(kernel, second, now_s, is_learned);
+    let in_second = candidate(kernel, second, now_s, newcomer);
     if in_first.0 >= in_second.0 {
         replace(kernel, first, in_first, fingerprint, record)
     } else {
@@ -193,10 +196,10 @@ impl Candidate {
     }
 }
 
-/// The entry of a set that a new flow may take. A function of its own in the program too: unrolled, it
-/// needs half of what stack there is.
+/// The entry of a set that a new flow of this state may take. A function of its own in the program too:
+/// unrolled, it needs half of what stack there is.
 #[inline(never)]
-fn candidate<K: Kernel>(kernel: &K, set: u32, now_s: u32, is_learned: u32) -> Candidate {
+fn candidate<K: Kernel>(kernel: &K, set: u32, now_s: u32, newcomer: u32) -> Candidate {
     let Some(entries) = kernel.flow_set(set) else {
         return Candidate(0);
     };
@@ -213,7 +216,7 @@ fn candidate<K: Kernel>(kernel: &K, set: u32, now_s: u32, is_learned: u32) -> Ca
         );
         half_open = later(
             half_open,
-            oldness(fingerprint, record, remaining_s) << ENTRY_BITS | number,
+            oldness(fingerprint, record, remaining_s, newcomer) << ENTRY_BITS | number,
         );
         counts = counts.with(fingerprint, record, remaining_s);
         // So that the verifier does not tell apart which entry it was.
@@ -221,7 +224,7 @@ fn candidate<K: Kernel>(kernel: &K, set: u32, now_s: u32, is_learned: u32) -> Ca
         half_open = kernel.opaque(half_open);
         counts = Counts(kernel.opaque(counts.0));
     }
-    if is_learned != 0 {
+    if FlowState(newcomer as u8).has(FlowState::LEARNED) {
         return Candidate(vacant * u64::from(counts.admits_learned()));
     }
     let vacant = vacant * u64::from(counts.admits_half_open());
@@ -242,10 +245,12 @@ fn vacancy(fingerprint: u64, remaining_s: i32) -> u64 {
         + RANK_EXPIRED.wrapping_add(expired_s) * u64::from(is_expired)
 }
 
-/// The oldest half-open flow that is not protected any more. 0: none.
+/// The oldest half-open flow that is not protected from the newcomer. 0: none.
 #[inline(always)]
-fn oldness(fingerprint: u64, record: FlowRecord, remaining_s: i32) -> u64 {
-    let is_old = record.state().is_in_probation() && remaining_s <= UNPROTECTED_S;
+fn oldness(fingerprint: u64, record: FlowRecord, remaining_s: i32, newcomer: u32) -> u64 {
+    let are_exposed = newcomer as u8 & record.state().0 & FlowState::EXPOSED.0 != 0;
+    let is_unprotected = remaining_s <= UNPROTECTED_S || are_exposed;
+    let is_old = record.state().is_in_probation() && is_unprotected;
     let is_taken = fingerprint >= FINGERPRINT_MIN && remaining_s >= 0;
     let age_s = i64::from(HALF_OPEN_TIMEOUT_S as i32 - remaining_s) as u64;
     RANK_HALF_OPEN.wrapping_add(age_s) * u64::from(is_old && is_taken)

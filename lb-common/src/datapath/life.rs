@@ -13,6 +13,7 @@ pub(super) fn after_segment(state: FlowState, flags: TcpFlags) -> FlowState {
     let confirmed = state
         .without(FlowState::HALF_OPEN)
         .without(FlowState::DISPLACING)
+        .without(FlowState::EXPOSED)
         .without(FlowState::LEARNED)
         .without(FlowState::RST);
     let ended = if flags.has_fin() {

@@ -82,16 +82,14 @@ fn a_full_set_takes_no_syn() {
 
 /// A SYN that finds no room, with the previous backend changed.
 fn refused_syn(change: impl FnOnce(&mut Backend)) -> u16 {
-    let clients: [u32; PROBATION + 1] = clients_of_one_set();
+    let clients: [u32; FLOW_SET_ENTRIES + 1] = clients_of_one_set();
     let stage = Stage::with(MOVING, |tables| {
         change(tables.backends.get_mut(&PREVIOUS).expect("a backend"));
     });
-    let (admitted, [refused]) = clients.split_at(PROBATION) else {
+    let (all, [refused]) = clients.split_at(FLOW_SET_ENTRIES) else {
         panic!("one more client");
     };
-    for client in admitted {
-        assert_eq!(stage.syn(*client), CURRENT);
-    }
+    fill(&stage, all);
     let backend_id = stage.syn(*refused);
     assert_eq!(stage.entry(*refused), None);
     assert!(stage.is_suppressed());
@@ -105,6 +103,37 @@ fn a_refused_syn_goes_to_miss_unless_that_is_removed() {
     assert_eq!(refused_syn(|backend| backend.is_up = 0), PREVIOUS, "down");
     let removed = |backend: &mut Backend| *backend = Backend::zeroed();
     assert_eq!(refused_syn(removed), CURRENT, "removed");
+}
+
+/// Who would go to a dead backend without a record competes with the like, and with nobody else.
+#[test]
+fn exposed_handshakes_make_room_for_each_other_only() {
+    let clients: [u32; PROBATION + 2] = clients_of_one_set();
+    let mut stage = Stage::new(MOVING);
+    let (sheltered, [first, second]) = clients.split_at(PROBATION) else {
+        panic!("two more clients");
+    };
+    for client in &sheltered[1..] {
+        assert_eq!(stage.syn(*client), CURRENT);
+    }
+    stage.change_backend(PREVIOUS, |backend| backend.is_up = 0);
+    assert_eq!(stage.syn(*first), CURRENT);
+    let exposed = HALF_OPEN.with(FlowState::EXPOSED);
+    assert_eq!(stage.entry(*first), Some((CURRENT, exposed)));
+    assert_eq!(stage.syn(*second), CURRENT);
+    assert_eq!(stage.entry(*second), Some((CURRENT, exposed)));
+    assert_eq!(stage.entry(*first), None);
+    assert_eq!(stage.ack(*second), CURRENT);
+    assert_eq!(stage.entry(*second), Some((CURRENT, OPEN)));
+
+    stage.change_backend(PREVIOUS, |backend| backend.is_up = 1);
+    assert_eq!(stage.syn(sheltered[0]), CURRENT, "the place of `second`");
+    assert_eq!(stage.syn(*first), PREVIOUS, "is not exposed any more");
+    stage.change_backend(PREVIOUS, |backend| backend.is_up = 0);
+    assert_eq!(stage.syn(*first), PREVIOUS, "none of the others is exposed");
+    for client in sheltered {
+        assert_eq!(stage.entry(*client), Some((CURRENT, HALF_OPEN)));
+    }
 }
 
 /// The connection of a SYN that was not recorded is one all the same: all of it goes to `miss`.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_common::abi::{FLOW_SET_ENTRIES, FlowState, ForwardMode, Scheduler, Service, Slot};
+use lb_common::abi::{Backend, FLOW_SET_ENTRIES, FlowState, ForwardMode, Scheduler, Service, Slot};
 use lb_common::datapath::{Verdict, flow, process};
 use lb_common::hash::{self, FlowTuple};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
@@ -70,6 +70,11 @@ impl Stage {
             tcp,
             flows: RefCell::default(),
         }
+    }
+
+    /// Changes a backend's entry.
+    pub(crate) fn change_backend(&mut self, id: u16, change: impl FnOnce(&mut Backend)) {
+        change(self.kernel.tables.backends.get_mut(&id).expect("a backend"));
     }
 
     /// Sets the clock.
