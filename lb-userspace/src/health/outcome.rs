@@ -1,5 +1,6 @@
 //! What one probe has found.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -107,6 +108,9 @@ pub struct Observed {
     pub warning: Option<String>,
     /// What an agent said.
     pub agent: Option<AgentWords>,
+    /// What the probe is doing, such as `TLS handshake`: the reason of a time-out names it. Empty once the
+    /// probe has ended.
+    pub doing: Cow<'static, str>,
 }
 
 /// What an agent said (HAProxy's agent-check: words separated by spaces, tabs or commas).

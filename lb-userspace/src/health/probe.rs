@@ -4,7 +4,7 @@
 //! behind: connections are closed without TIME_WAIT here (RST where the protocol has no farewell).
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::{Check, CheckKind};
@@ -21,6 +21,15 @@ pub struct Target {
 }
 
 pub mod connect;
+mod exchange;
+mod grpc;
+mod http;
+mod http1;
+mod http2;
+mod text;
+mod tls;
+
+pub use tls::check_authorities;
 
 /// Asks once. Ends by `deadline` at the latest, whatever the server does; the caller measures the time.
 ///
@@ -31,21 +40,34 @@ pub async fn probe(
     target: Target,
     deadline: Instant,
 ) -> (Result<(), Failure>, Observed) {
+    let allowed = deadline.saturating_duration_since(Instant::now());
     let mut observed = Observed::default();
-    let asked = ask(kind, target, &mut observed);
-    let result = match tokio::time::timeout_at(deadline.into(), asked).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::new(FailureKind::TimedOut, "no answer in time")),
-    };
+    let in_time =
+        tokio::time::timeout_at(deadline.into(), ask(kind, target, &mut observed)).await;
+    let doing = std::mem::take(&mut observed.doing);
+    let result = in_time.unwrap_or_else(|_| Err(timed_out(&doing, allowed)));
     (result, observed)
 }
 
+fn timed_out(doing: &str, allowed: Duration) -> Failure {
+    let allowed_ms = allowed.as_millis();
+    match doing {
+        "" => Failure::new(
+            FailureKind::TimedOut,
+            format_args!("no answer within {allowed_ms} ms"),
+        ),
+        _ => Failure::new(
+            FailureKind::TimedOut,
+            format_args!("{doing}: timed out after {allowed_ms} ms"),
+        ),
+    }
+}
+
 async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Result<(), Failure> {
-    let _ = observed;
     match kind {
-        CheckKind::Tcp(exchange) if exchange == &Default::default() => {
-            connect::tcp(target).await.map(drop)
-        }
+        CheckKind::Tcp(check) => exchange::tcp(check, target, observed).await,
+        CheckKind::Http(check) => http::http(check, target, observed).await,
+        CheckKind::Grpc(check) => grpc::grpc(check, target, observed).await,
         _ => Err(Failure::new(
             FailureKind::Local,
             "this check is not there yet",

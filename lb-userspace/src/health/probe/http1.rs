@@ -1,0 +1,359 @@
+//! HTTP/1.1 as far as a check needs it (RFC 9112), without I/O: the bytes of a request, and the answer out
+//! of whatever pieces it comes in.
+//!
+//! Written here because hyper's client takes an answer that is there before the request was written for an
+//! error, and a server that turns a connection away with a 503 and closes it does just that.
+
+use std::fmt::Write;
+
+use super::text::quote;
+use crate::health::outcome::{Failure, FailureKind};
+
+/// The status line and headers, those of interim (1xx) answers included. Unit: bytes.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// A chunk's size line with its extensions. Unit: bytes.
+const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// What a request says.
+pub(super) struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) host: &'a str,
+    pub(super) headers: &'a [(String, String)],
+}
+
+impl Request<'_> {
+    /// The request in bytes. A header of the operator's takes the place of the one that is sent otherwise.
+    ///
+    /// # Errors
+    /// [`FailureKind::Local`]: a line break where it would end the line.
+    pub(super) fn encode(&self) -> Result<String, Failure> {
+        let own = self.headers.iter().flat_map(|(name, value)| [name, value]);
+        let parts = [self.method, self.path, self.host];
+        let mut texts = parts.into_iter().chain(own.map(String::as_str));
+        if texts.any(|text| text.contains(['\r', '\n', '\0'])) {
+            return Err(Failure::new(
+                FailureKind::Local,
+                "the method, path, host or a header of this check holds a line break",
+            ));
+        }
+        let mut text = String::with_capacity(256);
+        let _ = write!(text, "{} {} HTTP/1.1\r\n", self.method, self.path);
+        for (name, value) in [
+            ("Host", self.host),
+            ("User-Agent", super::http::USER_AGENT),
+            ("Accept", "*/*"),
+            ("Connection", "close"),
+        ] {
+            self.add_unless_given(&mut text, name, value);
+        }
+        if matches!(self.method, "POST" | "PUT" | "PATCH") {
+            self.add_unless_given(&mut text, "Content-Length", "0");
+        }
+        for (name, value) in self.headers {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        text.push_str("\r\n");
+        Ok(text)
+    }
+
+    fn add_unless_given(&self, text: &mut String, name: &str, value: &str) {
+        let mut given = self.headers.iter();
+        if !given.any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+    }
+}
+
+/// The head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The status code, 200 to 999; 101 too.
+    pub(super) status: u16,
+    /// How its body ends.
+    pub(super) framing: Framing,
+    /// Where it begins in the bytes that the head was parsed from. Unit: bytes.
+    pub(super) body_at: usize,
+}
+
+/// How a body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With an empty chunk.
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// Finds the head at the begin of an answer, however often it has to look.
+#[derive(Debug, Default)]
+pub(super) struct HeadReader {
+    /// Where the head begins, after the interim ones. Unit: bytes.
+    from: usize,
+    /// Its end lies behind. Unit: bytes.
+    scanned: usize,
+}
+
+impl HeadReader {
+    /// Parses the head of the answer to a request with this method, `bytes` being all of the answer that
+    /// has come so far. `None` = it is not there as a whole yet. Interim answers are passed over.
+    ///
+    /// # Errors
+    /// [`FailureKind::Protocol`]: it is no HTTP/1, or too long.
+    pub(super) fn read(&mut self, bytes: &[u8], method: &str) -> Result<Option<Head>, Failure> {
+        while let Some(end) = self.find_end(bytes) {
+            let (status, framing) = parse_lines(&bytes[self.from..end], method)?;
+            if !(100..200).contains(&status) || status == 101 {
+                return Ok(Some(Head {
+                    status,
+                    framing,
+                    body_at: end,
+                }));
+            }
+            (self.from, self.scanned) = (end, end);
+        }
+        check_prefix(&bytes[self.from..])?;
+        if bytes.len() < HEAD_BYTES_MAX {
+            return Ok(None);
+        }
+        let words = format_args!("headers of more than {} KiB", HEAD_BYTES_MAX / 1024);
+        Err(Failure::new(FailureKind::Protocol, words))
+    }
+
+    /// The end of the empty line after the headers.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        loop {
+            let line_break = bytes[self.scanned..].iter().position(|byte| *byte == b'\n');
+            let Some(line_break) = line_break else {
+                self.scanned = bytes.len();
+                return None;
+            };
+            let after = self.scanned + line_break + 1;
+            match &bytes[after..] {
+                [b'\n', ..] => return Some(after + 1),
+                [b'\r', b'\n', ..] => return Some(after + 2),
+                [] | [b'\r'] => {
+                    self.scanned = after - 1;
+                    return None;
+                }
+                _ => self.scanned = after,
+            }
+        }
+    }
+}
+
+/// What has come of a status line so far may become one.
+fn check_prefix(bytes: &[u8]) -> Result<(), Failure> {
+    let prefix = b"HTTP/1.";
+    let length = bytes.len().min(prefix.len());
+    if bytes[..length] == prefix[..length] {
+        Ok(())
+    } else {
+        Err(no_http(bytes))
+    }
+}
+
+fn no_http(bytes: &[u8]) -> Failure {
+    let first_line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+    Failure::new(
+        FailureKind::Protocol,
+        format_args!(
+            "the answer is no HTTP/1: it begins with {}",
+            quote(first_line)
+        ),
+    )
+}
+
+fn parse_lines(head: &[u8], method: &str) -> Result<(u16, Framing), Failure> {
+    let mut lines = head
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end);
+    let status = lines
+        .next()
+        .and_then(parse_status)
+        .ok_or_else(|| no_http(head))?;
+    let mut framing = Framing::Close;
+    for line in lines.take_while(|line| !line.is_empty()) {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            continue; // The value before goes on (RFC 9112 section 5.2).
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            return Err(broken_header(line));
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if value.to_ascii_lowercase().ends_with(b"chunked") {
+                framing = Framing::Chunked;
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") && framing != Framing::Chunked {
+            framing = Framing::Length(parse_number(value, 10).ok_or_else(|| broken_header(line))?);
+        }
+    }
+    if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
+        framing = Framing::Length(0);
+    }
+    Ok((status, framing))
+}
+
+fn broken_header(line: &[u8]) -> Failure {
+    // A name alone: a value may be a cookie.
+    let name = line.split(|byte| *byte == b':').next().unwrap_or(line);
+    Failure::new(
+        FailureKind::Protocol,
+        format_args!("the answer has a broken header {}", quote(name)),
+    )
+}
+
+/// `HTTP/1.x` and a status code of three digits (RFC 9112 section 4).
+fn parse_status(line: &[u8]) -> Option<u16> {
+    let rest = line.strip_prefix(b"HTTP/1.")?;
+    let [minor, b' ', digits @ ..] = rest else {
+        return None;
+    };
+    let code = digits.get(..3)?;
+    if !minor.is_ascii_digit() || digits.get(3).is_some_and(|byte| *byte != b' ') {
+        return None;
+    }
+    let status = u16::try_from(parse_number(code, 10)?).ok()?;
+    (status >= 100).then_some(status)
+}
+
+/// Digits only: no sign, no spaces.
+fn parse_number(digits: &[u8], radix: u32) -> Option<u64> {
+    if !digits.iter().all(|byte| char::from(*byte).is_digit(radix)) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+}
+
+/// Takes a body apart, in whatever pieces it comes.
+#[derive(Debug)]
+pub(super) struct Body {
+    part: Part,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// Bytes of the body, and what comes after them; `None` of them = until the connection ends.
+    Bytes { left: Option<u64>, is_chunk: bool },
+    /// The line break after a chunk, then the size line of the next.
+    ChunkLine(Vec<u8>),
+    /// The body is complete.
+    End,
+}
+
+impl Body {
+    /// A body that ends as its head says.
+    pub(super) fn new(framing: Framing) -> Self {
+        let part = match framing {
+            Framing::Length(0) => Part::End,
+            Framing::Length(length) => Part::Bytes {
+                left: Some(length),
+                is_chunk: false,
+            },
+            Framing::Chunked => Part::ChunkLine(Vec::new()),
+            Framing::Close => Part::Bytes {
+                left: None,
+                is_chunk: false,
+            },
+        };
+        Self { part }
+    }
+
+    /// Takes bytes off `input` and returns those that belong to the body; empty = `input` is used up, or
+    /// the body is complete.
+    ///
+    /// # Errors
+    /// [`FailureKind::Protocol`]: a broken chunk.
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], Failure> {
+        loop {
+            match &mut self.part {
+                Part::End => return Ok(&[]),
+                Part::Bytes { left, is_chunk } => {
+                    let count = left.map_or(input.len(), |left| {
+                        input.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+                    });
+                    let (bytes, rest) = input.split_at(count);
+                    *input = rest;
+                    if let Some(left) = left {
+                        *left -= count as u64;
+                        if *left == 0 {
+                            self.part = match is_chunk {
+                                true => Part::ChunkLine(Vec::new()),
+                                false => Part::End,
+                            };
+                        }
+                    }
+                    return Ok(bytes);
+                }
+                Part::ChunkLine(line) => {
+                    let Some((byte, rest)) = input.split_first() else {
+                        return Ok(&[]);
+                    };
+                    *input = rest;
+                    line.push(*byte);
+                    if let Some(size) = parse_chunk_line(line)? {
+                        self.part = match size {
+                            0 => Part::End,
+                            _ => Part::Bytes {
+                                left: Some(size),
+                                is_chunk: true,
+                            },
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body has come.
+    pub(super) fn is_complete(&self, end: Input) -> bool {
+        match &self.part {
+            Part::End => true,
+            Part::Bytes { left: None, .. } => end == Input::Closed,
+            _ => false,
+        }
+    }
+}
+
+/// Whether more can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// It can.
+    Open,
+    /// The server has closed the connection.
+    Closed,
+}
+
+/// The size in a chunk's line, once the line is complete. The line break that ends the chunk before may
+/// come first.
+fn parse_chunk_line(line: &[u8]) -> Result<Option<u64>, Failure> {
+    let broken = || {
+        Failure::new(
+            FailureKind::Protocol,
+            "the answer's body has a broken chunk",
+        )
+    };
+    if line.len() > CHUNK_LINE_BYTES_MAX {
+        return Err(broken());
+    }
+    let Some(text) = line.strip_suffix(b"\n") else {
+        return Ok(None);
+    };
+    let text = text.strip_prefix(b"\r\n").unwrap_or(text).trim_ascii();
+    if text.is_empty() {
+        return if line.len() <= 2 {
+            Ok(None)
+        } else {
+            Err(broken())
+        };
+    }
+    let digits = text.split(|byte| *byte == b';').next().unwrap_or(text);
+    match parse_number(digits.trim_ascii_end(), 16) {
+        Some(size) => Ok(Some(size)),
+        None => Err(broken()),
+    }
+}
