@@ -26,6 +26,10 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod mysql;
+#[cfg(test)]
+mod rigged;
+mod secret;
 mod text;
 mod tls;
 
@@ -68,6 +72,7 @@ async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Resul
         CheckKind::Tcp(check) => exchange::tcp(check, target, observed).await,
         CheckKind::Http(check) => http::http(check, target, observed).await,
         CheckKind::Grpc(check) => grpc::grpc(check, target, observed).await,
+        CheckKind::Mysql(check) => mysql::mysql(check, target, observed).await,
         _ => Err(Failure::new(
             FailureKind::Local,
             "this check is not there yet",
