@@ -23,6 +23,8 @@ pub struct Target {
 pub mod connect;
 mod exchange;
 mod grpc;
+#[cfg(test)]
+mod hostile;
 mod http;
 mod http1;
 mod http2;
@@ -46,15 +48,14 @@ pub async fn probe(
 ) -> (Result<(), Failure>, Observed) {
     let allowed = deadline.saturating_duration_since(Instant::now());
     let mut observed = Observed::default();
-    let in_time =
-        tokio::time::timeout_at(deadline.into(), ask(kind, target, &mut observed)).await;
+    let in_time = tokio::time::timeout_at(deadline.into(), ask(kind, target, &mut observed)).await;
     let doing = std::mem::take(&mut observed.doing);
     let result = in_time.unwrap_or_else(|_| Err(timed_out(&doing, allowed)));
     (result, observed)
 }
 
 fn timed_out(doing: &str, allowed: Duration) -> Failure {
-    let allowed_ms = allowed.as_millis();
+    let allowed_ms = allowed.as_micros().div_ceil(1_000);
     match doing {
         "" => Failure::new(
             FailureKind::TimedOut,

@@ -67,3 +67,7 @@ fn lacking(text: &Text<'_>, expect: &str) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

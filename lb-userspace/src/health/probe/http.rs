@@ -230,3 +230,7 @@ fn ranges(wanted: &[StatusRange]) -> String {
     };
     wanted.iter().map(one).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

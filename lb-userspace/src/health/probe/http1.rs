@@ -357,3 +357,112 @@ fn parse_chunk_line(line: &[u8]) -> Result<Option<u64>, Failure> {
         None => Err(broken()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The head and the body of an answer that comes in such pieces.
+    fn take_apart(
+        answer: &[u8],
+        piece_bytes: usize,
+    ) -> Result<Option<(u16, Vec<u8>, bool)>, Failure> {
+        let mut reader = HeadReader::default();
+        let mut came = Vec::new();
+        let mut pieces = answer.chunks(piece_bytes);
+        let head = loop {
+            let Some(piece) = pieces.next() else {
+                return Ok(None);
+            };
+            came.extend_from_slice(piece);
+            if let Some(head) = reader.read(&came, "GET")? {
+                break head;
+            }
+        };
+        let mut body = Body::new(head.framing);
+        let mut text = Vec::new();
+        for mut piece in std::iter::once(&came[head.body_at..]).chain(pieces) {
+            loop {
+                let part = body.next(&mut piece)?;
+                if part.is_empty() {
+                    break;
+                }
+                text.extend_from_slice(part);
+            }
+        }
+        Ok(Some((head.status, text, body.is_complete(Input::Closed))))
+    }
+
+    const CHUNKED: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\n  folded\r\n\
+        Transfer-Encoding: gzip, Chunked\r\nContent-Length: 7\r\n\r\n\
+        5\r\nhello\r\nA ; x=\"y\"\r\n, world!!!\r\n0\r\nTrailer: x\r\n\r\n";
+
+    #[test]
+    fn an_answer_is_the_same_in_whatever_pieces_it_comes() {
+        for piece_bytes in 1..=CHUNKED.len() {
+            let apart = take_apart(CHUNKED, piece_bytes);
+            let wanted = (200, b"hello, world!!!".to_vec(), true);
+            assert_eq!(apart, Ok(Some(wanted)), "pieces of {piece_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_as_its_head_says() {
+        let ends = |answer: &[u8]| take_apart(answer, 7).map(|apart| apart.map(|apart| apart.2));
+        assert_eq!(
+            ends(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+            Ok(Some(true))
+        );
+        assert_eq!(
+            ends(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"),
+            Ok(Some(false))
+        );
+        assert_eq!(ends(b"HTTP/1.1 200\r\n\r\nok"), Ok(Some(true)));
+        assert_eq!(
+            ends(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+            Ok(Some(true))
+        );
+        assert_eq!(
+            ends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok"),
+            Ok(Some(false))
+        );
+        for length in ["-1", "+1", "1 1", "0x10", "99999999999999999999", ""] {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            assert!(ends(answer.as_bytes()).is_err(), "{length:?}");
+        }
+    }
+
+    #[test]
+    fn status_lines_are_those_of_the_standard() {
+        for (line, status) in [
+            ("HTTP/1.1 200 OK", Some(200)),
+            ("HTTP/1.0 404", Some(404)),
+            ("HTTP/1.1 999 Odd", Some(999)),
+            ("HTTP/1.1 099 Odd", None),
+            ("HTTP/1.1  200 OK", None),
+            ("HTTP/1.1 20", None),
+            ("HTTP/1.1 2000", None),
+            ("HTTP/1.x 200", None),
+            ("HTTP/2 200", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_status(line.as_bytes()), status, "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_hang(
+            begin in prop::sample::select(vec![0, 7, 30, 90, 140, CHUNKED.len()]),
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+            piece_bytes in 1_usize..64,
+        ) {
+            let answer = [&CHUNKED[..begin], &bytes].concat();
+            let apart = take_apart(&answer, piece_bytes).map_err(|failure| failure.kind);
+            let again = take_apart(&answer, 1 + piece_bytes / 2).map_err(|failure| failure.kind);
+            prop_assert_eq!(apart, again);
+        }
+    }
+}
