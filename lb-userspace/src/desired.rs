@@ -204,7 +204,7 @@ pub fn ring_spec<'b>(
 /// What happens to the packets of a backend's flows.
 fn delivery(service: &Service, backend: &Backend) -> Delivery {
     let policies = &service.policies;
-    match (backend.admin, backend.health) {
+    match (backend.standing(), backend.health) {
         (AdminState::Maint, _) => match policies.on_remove {
             OnRemove::Keep => Delivery::Forward,
             OnRemove::Reset => Delivery::Reset,
@@ -217,7 +217,7 @@ fn delivery(service: &Service, backend: &Backend) -> Delivery {
 
 /// Whether a backend may keep a handshake, and take a new flow for want of room in the flow table.
 fn is_up(backend: &Backend) -> bool {
-    backend.admin != AdminState::Maint && backend.health != Health::Down
+    backend.standing() != AdminState::Maint && backend.health != Health::Down
 }
 
 /// The IP protocol number.

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use lb_common::abi::{ForwardMode, Scheduler};
-use lb_common::limits::{BACKENDS_DEFAULT, FLOWS_DEFAULT, RING_BLOCKS_DEFAULT, SERVICES_DEFAULT};
+use lb_common::limits::{
+    BACKENDS_DEFAULT, FLOWS_DEFAULT, IDLE_TIMEOUT_TCP_S, RING_BLOCKS_DEFAULT, RING_SLOTS_DEFAULT,
+    SERVICES_DEFAULT, WEIGHT_DEFAULT,
+};
 
 mod change;
 pub mod check;
 pub mod diff;
 pub mod draft;
 pub mod eligible;
+pub mod files;
 mod keyword;
+mod observe;
 mod policy;
 mod problem;
 pub mod rules;
@@ -20,10 +25,14 @@ pub mod saved;
 pub mod slow_start;
 pub mod text;
 
+use check::{Check, CheckMode, Role};
+
 pub use change::{Change, ModelError, backend_from, service_from};
 pub use keyword::{Keyword, UnknownWord};
+pub use observe::Observation;
 pub use policy::{
-    AdminState, Health, OnAllDown, OnDown, OnRemove, OnStop, Policies, UdpFlow, Urgency,
+    AdminState, AgentState, Fit, Health, OnAllDown, OnDown, OnRemove, OnStop, Policies, UdpFlow,
+    Urgency,
 };
 pub use problem::{Kind, Place, Problem, Section};
 
@@ -97,8 +106,14 @@ pub struct Backend {
     pub backup: u8,
     /// What the operator has decided.
     pub admin: AdminState,
+    /// Its own checks in place of the service's; empty = none.
+    pub checks: Option<Vec<Check>>,
     /// Whether it answers.
     pub health: Health,
+    /// Whether it has the service's role.
+    pub fit: Fit,
+    /// What it has said of itself.
+    pub agent: AgentState,
 }
 
 /// A VIP endpoint and the backends behind it.
@@ -122,9 +137,26 @@ pub struct Service {
     pub ring_slots: u32,
     /// What becomes of its flows when backends change.
     pub policies: Policies,
+    /// What its backends are asked.
+    pub checks: Vec<Check>,
+    /// How a backend's checks are combined.
+    pub check_mode: CheckMode,
+    /// A backend that keeps coming and going is held down for ever longer, up to this; 0 = never. Unit:
+    /// seconds.
+    pub hold_down_s: u32,
+    /// Which of its backends it is for.
+    pub role: Role,
+    /// With [`Role::Reader`], a replica that is further behind is unfit; `None` = however far. Unit: seconds.
+    pub max_lag_s: Option<u32>,
+    /// With [`Role::Reader`], whether the primary is fit while no replica is.
+    pub primary_as_last_resort: bool,
     /// The backends by name.
     pub backends: BTreeMap<String, Backend>,
 }
+
+/// How long a backend that keeps coming and going is held down at most, if nothing else is said. Unit:
+/// seconds.
+pub const HOLD_DOWN_DEFAULT_S: u32 = 60;
 
 /// Everything the operator wants of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +175,47 @@ pub struct Model {
     pub services: BTreeMap<String, Service>,
 }
 
+impl Backend {
+    /// A backend of which nothing else is said, and about which nothing is known.
+    pub fn new(name: impl Into<String>, address: IpAddr, port: u16) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            port,
+            weight: WEIGHT_DEFAULT,
+            backup: 0,
+            admin: AdminState::default(),
+            checks: None,
+            health: Health::default(),
+            fit: Fit::default(),
+            agent: AgentState::default(),
+        }
+    }
+}
+
 impl Service {
+    /// A TCP service of which nothing else is said, without backends.
+    pub fn new(name: impl Into<String>, vip: IpAddr, port: u16) -> Self {
+        Self {
+            name: name.into(),
+            vip,
+            port,
+            protocol: Protocol::Tcp,
+            scheduler: Scheduler::Maglev,
+            forward: ForwardMode::Dsr,
+            idle_timeout_s: IDLE_TIMEOUT_TCP_S,
+            ring_slots: RING_SLOTS_DEFAULT,
+            policies: Policies::default(),
+            checks: Vec::new(),
+            check_mode: CheckMode::default(),
+            hold_down_s: HOLD_DOWN_DEFAULT_S,
+            role: Role::default(),
+            max_lag_s: None,
+            primary_as_last_resort: false,
+            backends: BTreeMap::new(),
+        }
+    }
+
     /// Whether every one of its flows is in the flow table. Round robin cannot tell from a packet
     /// where its flow went, and UDP has no SYN that would tell a new flow from an old one when the ring
     /// changes.
@@ -152,6 +224,11 @@ impl Service {
             Protocol::Tcp => self.scheduler == Scheduler::RoundRobin,
             Protocol::Udp => self.policies.flow == UdpFlow::Pinned,
         }
+    }
+
+    /// What one of its backends is asked.
+    pub fn checks_of<'m>(&'m self, backend: &'m Backend) -> &'m [Check] {
+        backend.checks.as_ref().unwrap_or(&self.checks)
     }
 
     /// Whether a change of its ring is a transition, slot by slot: of maglev services over TCP.

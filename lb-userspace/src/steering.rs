@@ -197,7 +197,7 @@ impl RingKeeper {
         let is_urgent = |backend: &&Backend| {
             let key = (identity.clone(), backend.address, backend.port);
             backend.health == Health::Down
-                || backend.admin == AdminState::Maint && ends_flows
+                || backend.standing() == AdminState::Maint && ends_flows
                 || self.strict.contains(&key)
         };
         let urgent = whole.backends.values().filter(is_urgent);
@@ -216,7 +216,10 @@ impl Ring {
             self.last_good = Some(spec.clone());
             return spec;
         }
-        let all = service.backends.values().map(|one| (one, one.weight));
+        let all = service
+            .backends
+            .values()
+            .map(|one| (one, one.effective_weight()));
         let all = ring_spec(service, ids, all);
         let mut last = self.last_good.clone().unwrap_or_else(|| {
             let mut last = all.clone();
@@ -319,7 +322,9 @@ fn last_good(service: &Service, wanted: &BTreeSet<u16>, ids: &Ids) -> BTreeSet<u
     }
     let identity = ServiceIdentity::of(service);
     let backends = service.backends.values();
-    let down = backends.filter(|one| one.health == Health::Down && one.admin != AdminState::Maint);
+    let is_down =
+        |one: &&Backend| one.health == Health::Down && one.standing() != AdminState::Maint;
+    let down = backends.filter(is_down);
     down.filter_map(|one| ids.backend(&identity, one.address, one.port))
         .map(|id| id.id)
         .filter(|id| wanted.contains(id))

@@ -31,25 +31,13 @@ fn ip(text: &str) -> IpAddr {
 
 fn web() -> Service {
     let web1 = Backend {
-        name: "web1".to_owned(),
-        address: ip("10.0.0.9"),
-        port: 80,
         weight: 1,
-        backup: 0,
-        admin: AdminState::Ready,
-        health: Health::Unknown,
+        ..Backend::new("web1", ip("10.0.0.9"), 80)
     };
     Service {
-        name: "web".to_owned(),
-        vip: ip(VIP),
-        port: 80,
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Maglev,
-        forward: ForwardMode::Dsr,
         idle_timeout_s: 60,
-        ring_slots: RING_SLOTS_DEFAULT,
-        policies: Policies::default(),
         backends: BTreeMap::from([("web1".to_owned(), web1)]),
+        ..Service::new("web", ip(VIP), 80)
     }
 }
 

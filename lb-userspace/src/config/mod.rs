@@ -4,7 +4,9 @@
 //! without stopping at a mistake, lets the rules of the model judge it, and maps each problem
 //! back to its place.
 
+mod checks;
 mod load;
+mod mask;
 mod reader;
 mod report;
 mod schema;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::report::Diagnostic;
 use super::spans::Spans;
@@ -30,30 +30,49 @@ impl Reader {
         known: &[&'static str],
     ) -> &'t DeTable<'t> {
         let (entries, header) = table;
+        self.note(section, entries, header, known.iter().copied());
+        self.report_unknown_keys(entries, known);
+        entries
+    }
+
+    /// Remembers where a section and the values of these keys are.
+    pub(super) fn note(
+        &mut self,
+        section: Section,
+        entries: &DeTable<'_>,
+        header: Range<usize>,
+        keys: impl Iterator<Item = &'static str>,
+    ) {
         self.spans.put_section(section, header);
-        for key in known {
-            if let Some(value) = entries.get(*key) {
+        for key in keys {
+            if let Some(value) = entries.get(key) {
                 self.spans.put_value(section.key(key), value.span());
             }
         }
-        self.report_unknown_keys(entries, known);
-        entries
     }
 
     /// Reports each key of a table that is not among `known`.
     pub(super) fn report_unknown_keys(&mut self, entries: &DeTable<'_>, known: &[&'static str]) {
         for key in entries.keys() {
-            let name = key.get_ref().as_ref();
-            if known.contains(&name) {
-                continue;
+            if !known.contains(&key.get_ref().as_ref()) {
+                self.report_unknown_key(key, known);
             }
-            let help = match closest(name, known.iter().copied()) {
-                Some(word) => format!("did you mean `{word}`?"),
-                None => format!("the keys here are `{}`", known.join("`, `")),
-            };
-            let message = format!("unknown key `{name}`");
-            self.push(Diagnostic::error(Some(key.span()), message).help(help));
         }
+    }
+
+    /// Reports a key that is not among `known`.
+    pub(super) fn report_unknown_key(
+        &mut self,
+        key: &Spanned<DeString<'_>>,
+        known: &[&'static str],
+    ) {
+        let name = key.get_ref().as_ref();
+        let help = match closest(name, known.iter().copied()) {
+            Some(word) => format!("did you mean `{word}`?"),
+            None => format!("the keys here are `{}`", known.join("`, `")),
+        };
+        let message = format!("unknown key `{name}`");
+        self.push(Diagnostic::error(Some(key.span()), message).help(help));
     }
 
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
@@ -122,8 +141,28 @@ impl Reader {
         })
     }
 
+    /// Reads a time span. Unit of the result: milliseconds.
+    pub(super) fn duration_ms(&mut self, table: &DeTable<'_>, key: &'static str) -> Field<i64> {
+        self.read(table, key, "a time span in quotes", "\"500ms\"", |value| {
+            value.as_str().map(text::duration_ms)
+        })
+    }
+
+    /// Reads a text that stands for something.
+    pub(super) fn text<T>(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &'static str,
+        example: &str,
+        convert: impl FnOnce(&str) -> Result<T, TextError>,
+    ) -> Field<T> {
+        self.read(table, key, "a string", &format!("\"{example}\""), |value| {
+            value.as_str().map(convert)
+        })
+    }
+
     /// Reads a value: `convert` answers `None` where it has another type.
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         table: &DeTable<'_>,
         key: &'static str,

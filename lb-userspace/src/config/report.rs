@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
+use super::mask;
 use super::source::Source;
 
 /// Columns that a report is wrapped at. Unit: characters.
@@ -121,8 +122,12 @@ impl Report {
         diagnostics.truncate(SHOWN_MAX);
         diagnostics.sort_by_key(Diagnostic::start);
         diagnostics.iter_mut().for_each(Diagnostic::shorten);
+        let shown_text = match diagnostics.is_empty() {
+            true => String::new(),
+            false => mask::passwords(text),
+        };
         Self {
-            source: Source::new(file, if diagnostics.is_empty() { "" } else { text }),
+            source: Source::new(file, &shown_text),
             shown: diagnostics,
             omitted_count,
             error_count,

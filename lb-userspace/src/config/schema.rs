@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
+use super::checks;
 use super::reader::Reader;
 use crate::model::Section;
 use crate::model::draft::{
@@ -28,9 +29,17 @@ const SERVICE: &[&str] = &[
     "on_down",
     "on_remove",
     "on_all_down",
+    "check_mode",
+    "hold_down",
+    "role",
+    "max_lag",
+    "primary_as_last_resort",
+    "check",
     "backend",
 ];
-const BACKEND: &[&str] = &["name", "address", "port", "weight", "backup"];
+const BACKEND: &[&str] = &[
+    "name", "address", "port", "weight", "backup", "checks", "check",
+];
 
 /// Reads the whole file.
 pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
@@ -86,12 +95,25 @@ fn read_service<'t>(index: usize, service: &'t DeTable<'t>, reader: &mut Reader)
         idle_timeout_s: reader.duration_s(service, "idle_timeout"),
         ring_slots: reader.integer(service, "ring_slots"),
         policies: read_policies(service, reader),
+        checks: Vec::new(),
+        verdict: checks::read_verdict(service, reader),
         backends: Vec::new(),
     };
+    draft.checks = checks::read_list(service, "[[service.check]]", reader, |position| {
+        Section::Check(index, position)
+    });
     let tables = reader.tables(service, "backend", "[[service.backend]]");
     for (position, table) in numbered(tables) {
         let backend = reader.open(Section::Backend(index, position), table, BACKEND);
-        draft.backends.push(read_backend(backend, reader));
+        let mut written = read_backend(backend, reader);
+        if backend.contains_key("check") {
+            let header = "[[service.backend.check]]";
+            let own = checks::read_list(backend, header, reader, |check| {
+                Section::BackendCheck(index, position, check)
+            });
+            written.own_checks = Some(own);
+        }
+        draft.backends.push(written);
     }
     draft
 }
@@ -113,6 +135,7 @@ fn read_backend(backend: &DeTable<'_>, reader: &mut Reader) -> BackendDraft {
         port: reader.integer(backend, "port"),
         weight: reader.integer(backend, "weight"),
         backup: reader.integer(backend, "backup"),
+        checks: reader.keyword(backend),
         ..BackendDraft::default()
     }
 }

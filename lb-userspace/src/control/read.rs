@@ -25,6 +25,7 @@ pub(super) fn service(new: NewService) -> Result<ServiceDraft, ApiError> {
             on_all_down: keyword(new.on_all_down)?,
         },
         backends: backends.collect::<Result<_, _>>()?,
+        ..ServiceDraft::default()
     })
 }
 

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use lb_common::abi::RouteKind;
-use lb_common::limits::{RING_SLOTS_DEFAULT, ROUTES_MAX};
+use lb_common::limits::ROUTES_MAX;
 
 use super::*;
-use crate::model::{AdminState, Health, Interface, Limits, OnStop, Policies, XdpMode};
+use crate::model::{Interface, Limits, OnStop, XdpMode};
 use crate::netlink::next_hop::{self, RouteAnswer};
 use crate::netlink::view::{
     Link, LocalAddress, NeighbourEntry, NeighbourState, RouteEntry, RouteTarget,
@@ -39,29 +39,13 @@ fn address(text: &str) -> Address {
 }
 
 fn backend(name: &str, address: &str, port: u16) -> Backend {
-    Backend {
-        name: name.to_owned(),
-        address: ip(address),
-        port,
-        weight: 100,
-        backup: 0,
-        admin: AdminState::Ready,
-        health: Health::Unknown,
-    }
+    Backend::new(name, ip(address), port)
 }
 
 fn service(name: &str, vip: &str, port: u16, forward: ForwardMode) -> Service {
     Service {
-        name: name.to_owned(),
-        vip: ip(vip),
-        port,
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Maglev,
         forward,
-        idle_timeout_s: 900,
-        ring_slots: RING_SLOTS_DEFAULT,
-        policies: Policies::default(),
-        backends: BTreeMap::new(),
+        ..Service::new(name, ip(vip), port)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::desired::endpoint_key;
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::{RingContent, shares};
 use crate::maps::{MapStore, monotonic_ms};
-use crate::model::{AdminState, Backend, Change, Health, Model, Service, Urgency};
+use crate::model::{AdminState, Backend, Change, Model, Service, Urgency};
 use crate::reconcile::InstalledRing;
 use crate::steering::Observed;
 use crate::transition::sweep::{Census, Directory, Expired, Fate, Sweep, SweptService};
@@ -151,7 +151,7 @@ impl Engine {
     }
 
     /// The model with those that are leaving: for the datapath they are backends in maintenance.
-    fn with_leaving(&self) -> Model {
+    pub(super) fn with_leaving(&self) -> Model {
         let mut whole = self.model.clone();
         for service in whole.services.values_mut() {
             let identity = ServiceIdentity::of(service);
@@ -380,13 +380,8 @@ impl Engine {
 /// A backend that was found in the maps, without its name.
 fn nameless(service: &Service, address: IpAddr, port: u16) -> Backend {
     Backend {
-        name: address_name(service, address, port),
-        address,
-        port,
-        weight: lb_common::limits::WEIGHT_DEFAULT,
-        backup: 0,
         admin: AdminState::Maint,
-        health: Health::Unknown,
+        ..Backend::new(address_name(service, address, port), address, port)
     }
 }
 

@@ -121,14 +121,10 @@ fn hop_problem(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use lb_common::abi::LinkRewrite;
-    use lb_common::limits::RING_SLOTS_DEFAULT;
 
     use super::super::own_vips::tests::{ip, own, view};
     use super::*;
-    use crate::model::{Policies, Protocol, Scheduler};
     use crate::netlink::next_hop::Freshness;
 
     fn through_eth1() -> Hop {
@@ -174,18 +170,7 @@ mod tests {
 
     #[test]
     fn the_nodes_own_address_is_told_from_a_vip() {
-        let service = |vip: &str| Service {
-            name: "web".to_owned(),
-            vip: ip(vip),
-            port: 0,
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Maglev,
-            forward: ForwardMode::Dsr,
-            idle_timeout_s: 60,
-            ring_slots: RING_SLOTS_DEFAULT,
-            policies: Policies::default(),
-            backends: BTreeMap::new(),
-        };
+        let service = |vip: &str| Service::new("web", ip(vip), 0);
         let view = view(&[
             (2, "10.0.0.1", 24),
             (2, "203.0.113.10", 32),

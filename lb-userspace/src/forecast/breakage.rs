@@ -2,7 +2,8 @@
 
 use super::ring::{Endpoint, Present};
 use crate::model::{
-    AdminState, Backend, Health, Keyword, OnDown, OnRemove, Protocol, Scheduler, Service, UdpFlow,
+    AdminState, Backend, Fit, Health, Keyword, OnDown, OnRemove, Protocol, Scheduler, Service,
+    UdpFlow,
 };
 use crate::transition::sweep::FlowCounts;
 
@@ -110,12 +111,15 @@ fn ending(service: &Service, backend: Option<&Backend>) -> Option<String> {
         None if policies.on_remove != OnRemove::Keep => {
             Some(format!("it is removed, and on_remove = \"{policy}\""))
         }
-        Some(Backend {
-            admin: AdminState::Maint,
-            ..
-        }) if policies.on_remove != OnRemove::Keep => Some(format!(
-            "it is in maintenance, and on_remove = \"{policy}\""
-        )),
+        Some(backend)
+            if backend.standing() == AdminState::Maint && policies.on_remove != OnRemove::Keep =>
+        {
+            let reason = match backend.fit {
+                Fit::Fit => "it is in maintenance",
+                Fit::Unfit => "it has not the service's role",
+            };
+            Some(format!("{reason}, and on_remove = \"{policy}\""))
+        }
         Some(Backend {
             health: Health::Down,
             ..

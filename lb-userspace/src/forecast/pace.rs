@@ -62,6 +62,6 @@ fn is_urgent(before: &Service, after: &Service, urgency: Urgency, endpoint: Endp
     let now = before.backends.values().find(is_it);
     let is_taken_out = now.is_some_and(|now| now.admin != then.admin);
     then.health == Health::Down
-        || then.admin == AdminState::Maint && ends_flows
+        || then.standing() == AdminState::Maint && ends_flows
         || urgency == Urgency::Immediate && is_taken_out
 }

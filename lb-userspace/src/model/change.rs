@@ -1,7 +1,7 @@
 use super::draft::{BackendDraft, Draft, Field, ServiceDraft};
 use super::problem::{Kind, Problem};
 use super::rules::{self, Checked};
-use super::{AdminState, Backend, Health, Model, Service, Urgency};
+use super::{AdminState, Backend, Health, Model, Observation, Service, Urgency};
 use crate::suggest::closest;
 
 /// A change at run time.
@@ -50,6 +50,8 @@ pub enum Change {
         /// What is known now.
         health: Health,
     },
+    /// Says what checks have found out. What is not there (any more) is passed over.
+    Observe(Vec<Observation>),
     /// Removes a backend.
     RemoveBackend {
         /// The service's name.
@@ -61,13 +63,14 @@ pub enum Change {
 
 impl Change {
     /// How soon it takes effect: a death waits for nobody.
-    pub const fn urgency(&self) -> Urgency {
+    pub fn urgency(&self) -> Urgency {
         match self {
             Self::SetBackendAdmin { urgency, .. } => *urgency,
             Self::SetBackendHealth {
                 health: Health::Down,
                 ..
             } => Urgency::Immediate,
+            Self::Observe(batch) if batch.iter().any(Observation::is_death) => Urgency::Immediate,
             _ => Urgency::Planned,
         }
     }
@@ -126,6 +129,10 @@ impl Model {
     /// # Errors
     /// [`ModelError`]: a name that is not there, or broken rules.
     pub fn apply(&self, change: Change) -> Result<(Self, Vec<Problem>), ModelError> {
+        let change = match change {
+            Change::Observe(batch) => return Ok(self.observed(&batch)),
+            change => change,
+        };
         let mut draft = Draft::from(self);
         let position = edit(self, &mut draft, change)?;
         let Checked {
@@ -140,6 +147,18 @@ impl Model {
             .into_iter()
             .filter(|warning| position.is_some_and(|index| warning.place.section.is_of(index)));
         Ok((model, concerned.collect()))
+    }
+
+    /// The model after observations. They break no rule: what can be worth knowing is that nobody is
+    /// left.
+    fn observed(&self, batch: &[Observation]) -> (Self, Vec<Problem>) {
+        let mut model = self.clone();
+        let changed = model.observe(batch);
+        let services = changed.iter().filter_map(|name| model.services.get(name));
+        let warnings =
+            services.flat_map(|service| rules::check_availability(&ServiceDraft::from(service)));
+        let warnings = warnings.collect();
+        (model, warnings)
     }
 
     /// A service by name.
@@ -247,6 +266,8 @@ fn edit(model: &Model, draft: &mut Draft, change: Change) -> Result<Option<usize
             draft.services[index].backends[position].health = health;
             Ok(Some(index))
         }
+        // It needs no rules: see `Model::observed`.
+        Change::Observe(_) => Ok(None),
         Change::RemoveBackend { service, backend } => {
             let (index, position) = model.backend_place(&service, &backend)?;
             draft.services[index].backends.remove(position);

@@ -1,33 +1,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{ForwardMode, Limits, OnAllDown, OnStop, Policies, Protocol, Scheduler};
+use crate::model::{Limits, OnAllDown, OnStop};
 
 pub(in crate::model) fn backend(name: &str, address: &str) -> Backend {
-    Backend {
-        name: name.to_owned(),
-        address: address.parse().unwrap(),
-        port: 80,
-        weight: 100,
-        backup: 0,
-        admin: AdminState::Ready,
-        health: Health::Unknown,
-    }
+    Backend::new(name, address.parse().unwrap(), 80)
 }
 
 pub(in crate::model) fn service(name: &str, vip: &str) -> Service {
-    Service {
-        name: name.to_owned(),
-        vip: vip.parse().unwrap(),
-        port: 80,
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Maglev,
-        forward: ForwardMode::Dsr,
-        idle_timeout_s: 900,
-        ring_slots: 16_381,
-        policies: Policies::default(),
-        backends: BTreeMap::new(),
-    }
+    Service::new(name, vip.parse().unwrap(), 80)
 }
 
 /// Services `api` (no backends) and `web` (web1, web2).

@@ -5,11 +5,20 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+mod check_type;
+mod describe;
+mod keys;
+
+pub use check_type::{CheckType, OwnChecks, ReplicationState};
+pub use keys::{KEYS, keys_of, types_of};
+
 /// One check of a backend.
 ///
 /// Equal checks of the same address and port are one check, however many services ask for it: equality
 /// is what the runner shares by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Check {
     /// What is asked, and what is an answer.
     pub kind: CheckKind,
@@ -24,7 +33,7 @@ pub struct Check {
 }
 
 /// When a check is made, and how many answers in a row decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timing {
     /// Between the begins of two checks, jitter aside. Unit: milliseconds, 10 to 3,600,000.
     pub interval_ms: u32,
@@ -51,7 +60,10 @@ impl Timing {
 }
 
 /// Which way a check takes to its backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Via {
     /// To the backend's own address.
     #[default]
@@ -84,7 +96,8 @@ pub enum Role {
 }
 
 /// What a backend is asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckKind {
     /// Whether it accepts a connection; and, if wanted, what it says there.
     Tcp(ExchangeCheck),
@@ -113,7 +126,7 @@ pub enum CheckKind {
 }
 
 /// Bytes to send, and bytes that the answer must hold. Without `send`, whoever is asked speaks first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExchangeCheck {
     /// Sent after the connection, if not empty.
     pub send: String,
@@ -122,7 +135,10 @@ pub struct ExchangeCheck {
 }
 
 /// The version of HTTP that is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum HttpVersion {
     /// HTTP/1.1.
     #[default]
@@ -132,7 +148,7 @@ pub enum HttpVersion {
 }
 
 /// An HTTP request and what its answer must be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// With TLS or without.
     pub tls: Option<TlsCheck>,
@@ -153,7 +169,7 @@ pub struct HttpCheck {
 }
 
 /// Status codes, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StatusRange {
     /// The lowest, 100 to 599.
     pub first: u16,
@@ -162,7 +178,7 @@ pub struct StatusRange {
 }
 
 /// What TLS has to be like.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TlsCheck {
     /// The name that is asked for (SNI) and that the certificate must be for; `None` = the check's host,
     /// if that is a name, else the backend's address and no SNI.
@@ -174,7 +190,8 @@ pub struct TlsCheck {
 }
 
 /// Whom a certificate must come from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// From anybody; its name and dates are not looked at either.
     Anybody,
@@ -182,14 +199,16 @@ pub enum Trust {
     Authorities {
         /// The file.
         file: PathBuf,
-        /// Its content.
+        /// Its content. Not saved: it is read again.
+        #[serde(skip)]
         pem: Arc<[u8]>,
     },
 }
 
 /// A password: from a file or the environment, never in the configuration itself. It is read for each
 /// check, so that a changed one needs no reload.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Secret {
     /// The first line of a file.
     File(PathBuf),
@@ -198,7 +217,7 @@ pub enum Secret {
 }
 
 /// A MySQL or MariaDB client, and what it must find.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MysqlCheck {
     /// The user.
     pub user: String,
@@ -211,7 +230,7 @@ pub struct MysqlCheck {
 }
 
 /// A PostgreSQL client, and what it must find.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PostgresCheck {
     /// The user.
     pub user: String,
@@ -226,7 +245,7 @@ pub struct PostgresCheck {
 }
 
 /// A Redis client, and what it must find.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RedisCheck {
     /// The user of `AUTH`; empty = the default one.
     pub user: String,
@@ -237,7 +256,7 @@ pub struct RedisCheck {
 }
 
 /// What a database must be like to count as up. Where nothing is asked for, nothing is queried.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Replication {
     /// Whether it must accept writes (`Some(true)`), or must not.
     pub writable: Option<bool>,
@@ -248,11 +267,12 @@ pub struct Replication {
     /// A replica must have applied at least this GTID position, if not empty.
     pub gtid: String,
     /// Writable, running and lag are found out for the service's role, whatever is required above.
+    /// Comes from the service, not from the check.
     pub observe: bool,
 }
 
 /// A FastCGI request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FastcgiCheck {
     /// `SCRIPT_NAME` and `SCRIPT_FILENAME`, such as `/ping`.
     pub path: String,
@@ -263,7 +283,7 @@ pub struct FastcgiCheck {
 }
 
 /// A gRPC health check.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GrpcCheck {
     /// With TLS or without.
     pub tls: Option<TlsCheck>,
@@ -272,7 +292,10 @@ pub struct GrpcCheck {
 }
 
 /// What a DNS query asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum DnsType {
     /// An IPv4 address.
     #[default]
@@ -286,7 +309,7 @@ pub enum DnsType {
 }
 
 /// A DNS query over the service's protocol.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DnsCheck {
     /// The name.
     pub name: String,
@@ -299,7 +322,7 @@ pub struct DnsCheck {
 }
 
 /// A program; exit code 0 is a success.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExecCheck {
     /// Its absolute path.
     pub program: PathBuf,
@@ -308,7 +331,7 @@ pub struct ExecCheck {
 }
 
 /// HAProxy's agent-check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AgentCheck {
     /// Sent before the answer is read, if not empty.
     pub send: String,

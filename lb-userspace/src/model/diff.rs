@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{AdminState, Backend, Health, Keyword, Model, Service};
+use super::check::Check;
+use super::{AdminState, AgentState, Backend, Fit, Health, Keyword, Model, Service};
 use crate::model::text::write_duration;
 
 /// Services by name, as in [`super::Model`].
@@ -91,6 +92,8 @@ fn as_written(backend: &Backend) -> Backend {
     Backend {
         admin: AdminState::default(),
         health: Health::default(),
+        fit: Fit::default(),
+        agent: AgentState::default(),
         ..backend.clone()
     }
 }
@@ -100,6 +103,7 @@ type Setting = (&'static str, String, String);
 
 fn settings_of_service(before: &Service, after: &Service) -> Vec<Setting> {
     let word = |key, pick: fn(&Service) -> String| (key, pick(before), pick(after));
+    let lag = |service: &Service| service.max_lag_s.map_or_else(any, write_duration);
     vec![
         word("vip", |one| one.vip.to_string()),
         word("port", |one| one.port.to_string()),
@@ -117,6 +121,14 @@ fn settings_of_service(before: &Service, after: &Service) -> Vec<Setting> {
         word("on_all_down", |one| {
             one.policies.on_all_down.word().to_owned()
         }),
+        checks(&before.checks, &after.checks),
+        word("check_mode", |one| one.check_mode.word().to_owned()),
+        word("hold_down", |one| write_duration(one.hold_down_s)),
+        word("role", |one| one.role.word().to_owned()),
+        ("max_lag", lag(before), lag(after)),
+        word("primary_as_last_resort", |one| {
+            one.primary_as_last_resort.to_string()
+        }),
     ]
 }
 
@@ -127,7 +139,38 @@ fn settings_of_backend(before: &Backend, after: &Backend) -> Vec<Setting> {
         word("port", |one| one.port.to_string()),
         word("weight", |one| one.weight.to_string()),
         word("backup", |one| one.backup.to_string()),
+        match (&before.checks, &after.checks) {
+            (Some(before), Some(after)) => checks(before, after),
+            (before, after) => ("check", own_checks(before), own_checks(after)),
+        },
     ]
+}
+
+fn any() -> String {
+    "any".to_owned()
+}
+
+fn own_checks(checks: &Option<Vec<Check>>) -> String {
+    checks
+        .as_ref()
+        .map_or_else(|| "the service's".to_owned(), |own| list(own))
+}
+
+/// What is different about a check may be a secret, and no word here tells it.
+fn checks(before: &[Check], after: &[Check]) -> Setting {
+    let (old, mut new) = (list(before), list(after));
+    if old == new && before != after {
+        new.push_str(" with other settings");
+    }
+    ("check", old, new)
+}
+
+fn list(checks: &[Check]) -> String {
+    let words: Vec<String> = checks.iter().map(|one| format!("`{one}`")).collect();
+    match words.is_empty() {
+        true => "none".to_owned(),
+        false => words.join(" and "),
+    }
 }
 
 /// `weight 100 -> 7, backup 0 -> 1`.

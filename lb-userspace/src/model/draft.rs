@@ -8,12 +8,18 @@ use lb_common::limits::{
     RING_SLOTS_DEFAULT, SERVICES_DEFAULT, WEIGHT_DEFAULT,
 };
 
+use super::check::{CheckMode, OwnChecks, Role};
 use super::{
-    AdminState, ForwardMode, Health, OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler,
-    UdpFlow, XdpMode,
+    AdminState, AgentState, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, Health, OnAllDown, OnDown,
+    OnRemove, OnStop, Protocol, Scheduler, UdpFlow, XdpMode, eligible,
 };
 
+mod check;
+mod check_build;
 mod convert;
+
+pub use check::{CheckDraft, WrittenCheck};
+pub use check_build::MIN_VALID_DAYS_DEFAULT;
 
 /// A value as it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +40,13 @@ impl<T> Field<T> {
             Self::Given(value) => Some(value),
             Self::Absent | Self::Unreadable => None,
         }
+    }
+}
+
+impl<T> Field<T> {
+    /// Whether anything was written, readable or not.
+    pub const fn is_written(&self) -> bool {
+        !matches!(self, Self::Absent)
     }
 }
 
@@ -118,6 +131,10 @@ pub struct ServiceDraft {
     pub ring_slots: Field<i64>,
     /// What becomes of its flows.
     pub policies: PoliciesDraft,
+    /// `[[service.check]]`.
+    pub checks: Vec<CheckDraft>,
+    /// What follows from the checks.
+    pub verdict: VerdictDraft,
     /// `[[service.backend]]`.
     pub backends: Vec<BackendDraft>,
 }
@@ -131,10 +148,25 @@ pub struct PoliciesDraft {
     pub slow_start_s: Field<i64>,
     /// Default `keep`.
     pub on_down: Field<OnDown>,
-    /// Default `keep`.
+    /// Default `keep`; of a writer `reset`.
     pub on_remove: Field<OnRemove>,
-    /// Default `last_good`.
+    /// Default `last_good`; of a writer `reset`.
     pub on_all_down: Field<OnAllDown>,
+}
+
+/// What follows from a service's checks, as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerdictDraft {
+    /// Default `all`.
+    pub check_mode: Field<CheckMode>,
+    /// Unit: seconds. Default [`HOLD_DOWN_DEFAULT_S`].
+    pub hold_down_s: Field<i64>,
+    /// Default `none`.
+    pub role: Field<Role>,
+    /// Readers only. Unit: seconds. Default: however far.
+    pub max_lag_s: Field<i64>,
+    /// Readers only. Default `false`.
+    pub primary_as_last_resort: Field<bool>,
 }
 
 /// A backend as written.
@@ -150,10 +182,18 @@ pub struct BackendDraft {
     pub weight: Field<i64>,
     /// Default 0.
     pub backup: Field<i64>,
+    /// Default `service`.
+    pub checks: Field<OwnChecks>,
+    /// `[[service.backend.check]]`; `None` = it lists none.
+    pub own_checks: Option<Vec<CheckDraft>>,
     /// Never written in a file: a change at run time, or kept from before.
     pub admin: AdminState,
     /// As `admin`.
     pub health: Health,
+    /// As `admin`; `None` = nobody has looked.
+    pub fit: Option<Fit>,
+    /// As `admin`.
+    pub agent: AgentState,
 }
 
 /// Values with their defaults; `None` = missing or unreadable, which is reported elsewhere.
@@ -184,6 +224,45 @@ impl ServiceDraft {
     /// Slots of a Maglev ring.
     pub fn ring_slots(&self) -> Option<i64> {
         self.ring_slots.or(i64::from(RING_SLOTS_DEFAULT))
+    }
+
+    /// Which of its backends it is for.
+    pub fn role(&self) -> Option<Role> {
+        self.verdict.role.or(Role::default())
+    }
+
+    /// What becomes of the flows of backends that are removed. A former primary must get no write.
+    pub fn on_remove(&self) -> Option<OnRemove> {
+        self.policies.on_remove.or_else(|| match self.role()? {
+            Role::Writer => Some(OnRemove::Reset),
+            Role::None | Role::Reader => Some(OnRemove::default()),
+        })
+    }
+
+    /// What becomes of new flows while nobody is eligible. Where that was a writer, nobody else is one.
+    pub fn on_all_down(&self) -> Option<OnAllDown> {
+        self.policies.on_all_down.or_else(|| match self.role()? {
+            Role::Writer => Some(OnAllDown::Reset),
+            Role::None | Role::Reader => Some(OnAllDown::default()),
+        })
+    }
+
+    /// What is known of a backend's fitness before anybody has looked: who accepts writes has to be found
+    /// out first.
+    fn first_fit(&self) -> Option<Fit> {
+        Some(match self.role()? {
+            Role::Writer => Fit::Unfit,
+            Role::None | Role::Reader => Fit::Fit,
+        })
+    }
+
+    /// The checks of one of its backends: its own, else the service's.
+    pub fn checks_of<'d>(&'d self, backend: &'d BackendDraft) -> &'d [CheckDraft] {
+        match (&backend.own_checks, backend.checks.given()) {
+            (Some(own), _) => own,
+            (None, Some(OwnChecks::None)) => &[],
+            (None, Some(OwnChecks::Service) | None) => &self.checks,
+        }
     }
 
     /// The port of one of its backends: its own, else the service's.
@@ -229,14 +308,27 @@ impl PoliciesDraft {
     pub fn slow_start_s(&self) -> Option<i64> {
         self.slow_start_s.or(0)
     }
+}
 
-    /// What becomes of new flows while nobody is eligible.
-    pub fn on_all_down(&self) -> Option<OnAllDown> {
-        self.on_all_down.or(OnAllDown::default())
+impl VerdictDraft {
+    /// How long a backend that keeps coming and going is held down at most. Unit: seconds.
+    pub fn hold_down_s(&self) -> Option<i64> {
+        self.hold_down_s.or(i64::from(HOLD_DOWN_DEFAULT_S))
     }
 }
 
 impl BackendDraft {
+    /// What the operator, its agent and the role make of it together; before anybody has looked, it has
+    /// the role.
+    pub fn standing(&self) -> AdminState {
+        eligible::standing(self.admin, self.fit.unwrap_or_default(), self.agent)
+    }
+
+    /// Whether it would do for new flows.
+    pub fn is_available(&self) -> bool {
+        self.standing() == AdminState::Ready && self.health != Health::Down
+    }
+
     /// The backup group.
     pub fn backup(&self) -> Option<i64> {
         self.backup.or(0)

@@ -1,7 +1,9 @@
 //! Which backends get a service's new flows, and with what weight. Pure.
 
+use lb_common::limits::{WEIGHT_MAX, WEIGHT_MIN};
+
 use super::slow_start;
-use super::{AdminState, Backend, Health, Service};
+use super::{AdminState, AgentState, Backend, Fit, Health, Service};
 
 /// A backend that new flows may go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +14,43 @@ pub struct Eligible<'s> {
     pub weight: u32,
 }
 
+/// What the operator, an agent and the role make of a backend together: the strictest word applies. Who
+/// is unfit for the role is as good as in maintenance.
+pub(super) fn standing(admin: AdminState, fit: Fit, agent: AgentState) -> AdminState {
+    if fit == Fit::Unfit {
+        return AdminState::Maint;
+    }
+    let told = agent.admin.unwrap_or_default();
+    let weighed = match agent.weight_percent {
+        Some(0) => AdminState::Drain,
+        _ => AdminState::Ready,
+    };
+    admin.max(told).max(weighed)
+}
+
 impl Backend {
-    /// Whether it would do for new flows: ready, and not known to be down. If it gets any depends on
-    /// its `backup` group.
+    /// What the operator, the backend's agent and the service's role make of it together.
+    pub fn standing(&self) -> AdminState {
+        standing(self.admin, self.fit, self.agent)
+    }
+
+    /// Its share: the configured weight, or the part of it that its agent has asked for, from
+    /// [`WEIGHT_MIN`] to [`WEIGHT_MAX`]. Zero per cent is no weight, but a drain: see [`Self::standing`].
+    pub fn effective_weight(&self) -> u32 {
+        match self.agent.weight_percent {
+            None | Some(0) => self.weight,
+            Some(percent) => {
+                let part = u64::from(self.weight) * u64::from(percent) / 100;
+                // Within 32 bits, since it is at most WEIGHT_MAX.
+                part.clamp(u64::from(WEIGHT_MIN), u64::from(WEIGHT_MAX)) as u32
+            }
+        }
+    }
+
+    /// Whether it would do for new flows: ready and fit, and not known to be down. If it gets any depends
+    /// on its `backup` group.
     pub fn is_available(&self) -> bool {
-        self.admin == AdminState::Ready && self.health != Health::Down
+        self.standing() == AdminState::Ready && self.health != Health::Down
     }
 }
 
@@ -53,8 +87,10 @@ pub fn members<'s>(
     let members = service.eligible().map(|backend| Eligible {
         backend,
         weight: match eligible_for_ms(backend) {
-            Some(since_ms) => slow_start::weight(backend.weight, since_ms, slow_start_ms),
-            None => backend.weight,
+            Some(since_ms) => {
+                slow_start::weight(backend.effective_weight(), since_ms, slow_start_ms)
+            }
+            None => backend.effective_weight(),
         },
     });
     Some(members.collect())
@@ -111,6 +147,64 @@ mod tests {
         set(&mut web, "b", AdminState::Drain, Health::Unknown);
         set(&mut web, "d", AdminState::Maint, Health::Unknown);
         assert_eq!(weights(&web), Some(vec![("c", 3)]));
+    }
+
+    #[test]
+    fn who_is_unfit_for_the_role_is_as_good_as_in_maintenance() {
+        let mut db = web(&[(1, 0), (2, 0)]);
+        db.backends.get_mut("a").unwrap().fit = Fit::Unfit;
+        assert_eq!(weights(&db), Some(vec![("b", 2)]));
+        assert_eq!(db.backends["a"].standing(), AdminState::Maint);
+    }
+
+    #[test]
+    fn of_the_operator_and_the_agent_the_stricter_one_applies() {
+        let mut web = web(&[(1, 0)]);
+        let one = web.backends.get_mut("a").unwrap();
+        let cases = [
+            (AdminState::Ready, None, AdminState::Ready),
+            (
+                AdminState::Ready,
+                Some(AdminState::Drain),
+                AdminState::Drain,
+            ),
+            (
+                AdminState::Maint,
+                Some(AdminState::Drain),
+                AdminState::Maint,
+            ),
+            (
+                AdminState::Drain,
+                Some(AdminState::Ready),
+                AdminState::Drain,
+            ),
+        ];
+        for (operator, agent, both) in cases {
+            (one.admin, one.agent.admin) = (operator, agent);
+            assert_eq!(one.standing(), both, "{operator:?} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_asks_for_a_part_of_the_weight_and_for_none_with_a_drain() {
+        let mut web = web(&[(100, 0), (7, 0), (1000, 0)]);
+        let ask = |web: &mut Service, percent| {
+            for one in web.backends.values_mut() {
+                one.agent.weight_percent = Some(percent);
+            }
+        };
+        ask(&mut web, 50);
+        assert_eq!(weights(&web), Some(vec![("a", 50), ("b", 3), ("c", 500)]));
+        ask(&mut web, 1);
+        assert_eq!(weights(&web), Some(vec![("a", 1), ("b", 1), ("c", 10)]));
+        ask(&mut web, 256);
+        assert_eq!(
+            weights(&web),
+            Some(vec![("a", 256), ("b", 17), ("c", 1000)])
+        );
+        ask(&mut web, 0);
+        assert_eq!(weights(&web), None);
+        assert_eq!(web.backends["a"].standing(), AdminState::Drain);
     }
 
     #[test]

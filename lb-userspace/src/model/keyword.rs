@@ -1,5 +1,8 @@
+use super::check::{
+    CheckMode, CheckType, DnsType, HttpVersion, OwnChecks, ReplicationState, Role, Via,
+};
 use super::{
-    AdminState, ForwardMode, Health, OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler,
+    AdminState, Fit, ForwardMode, Health, OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler,
     UdpFlow, XdpMode,
 };
 use crate::suggest::closest;
@@ -127,6 +130,77 @@ impl Keyword for Health {
     ];
 }
 
+impl Keyword for Fit {
+    const KEY: &'static str = "fit";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Fit, "fit"), (Self::Unfit, "unfit")];
+}
+
+/// A check has no default type: the first is an example.
+impl Keyword for CheckType {
+    const KEY: &'static str = "type";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Tcp, "tcp"),
+        (Self::Http, "http"),
+        (Self::Https, "https"),
+        (Self::Mysql, "mysql"),
+        (Self::Postgres, "postgres"),
+        (Self::Redis, "redis"),
+        (Self::Fastcgi, "fastcgi"),
+        (Self::Grpc, "grpc"),
+        (Self::Udp, "udp"),
+        (Self::Dns, "dns"),
+        (Self::Icmp, "icmp"),
+        (Self::Exec, "exec"),
+        (Self::Agent, "agent"),
+    ];
+}
+
+impl Keyword for CheckMode {
+    const KEY: &'static str = "check_mode";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::All, "all"), (Self::Any, "any")];
+}
+
+impl Keyword for Role {
+    const KEY: &'static str = "role";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::None, "none"),
+        (Self::Writer, "writer"),
+        (Self::Reader, "reader"),
+    ];
+}
+
+impl Keyword for OwnChecks {
+    const KEY: &'static str = "checks";
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Service, "service"), (Self::None, "none")];
+}
+
+impl Keyword for Via {
+    const KEY: &'static str = "via";
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Direct, "direct"), (Self::Datapath, "datapath")];
+}
+
+impl Keyword for HttpVersion {
+    const KEY: &'static str = "version";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Http1, "1.1"), (Self::Http2, "2")];
+}
+
+impl Keyword for ReplicationState {
+    const KEY: &'static str = "replication";
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Any, "any"), (Self::Running, "running")];
+}
+
+impl Keyword for DnsType {
+    const KEY: &'static str = "query_type";
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::A, "A"),
+        (Self::Aaaa, "AAAA"),
+        (Self::Ns, "NS"),
+        (Self::Soa, "SOA"),
+    ];
+}
+
 impl std::fmt::Display for Protocol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.word())
@@ -163,6 +237,21 @@ mod tests {
         round_trip::<OnStop>();
         round_trip::<AdminState>();
         round_trip::<Health>();
+        round_trip::<Fit>();
+        round_trip::<CheckType>();
+        round_trip::<CheckMode>();
+        round_trip::<Role>();
+        round_trip::<OwnChecks>();
+        round_trip::<Via>();
+        round_trip::<HttpVersion>();
+        round_trip::<ReplicationState>();
+        round_trip::<DnsType>();
+        assert_eq!(CheckType::ALL, *words_of_types());
+    }
+
+    fn words_of_types() -> Vec<CheckType> {
+        let entries = <CheckType as Keyword>::ALL.iter();
+        entries.map(|(value, _)| *value).collect()
     }
 
     #[test]

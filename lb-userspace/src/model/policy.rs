@@ -25,6 +25,27 @@ pub enum Health {
     Down,
 }
 
+/// Whether a backend is one that its service is for, as far as is known: of a database service with a
+/// role ([`super::check::Role`]), the ones that have it. Not in the config file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fit {
+    /// It is.
+    #[default]
+    Fit,
+    /// It is not, or nobody has said that it is the writer: it gets no new flow, and those that it has
+    /// are ended as [`OnRemove`] says.
+    Unfit,
+}
+
+/// What a backend has said of itself, by HAProxy's agent-check. Not in the config file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AgentState {
+    /// `None` = nothing. The stricter of this and the operator's word applies.
+    pub admin: Option<AdminState>,
+    /// Its weight as a part of the configured one; `None` = all of it, 0 = drain. Unit: per cent.
+    pub weight_percent: Option<u16>,
+}
+
 /// How soon a change takes effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Urgency {

@@ -13,6 +13,10 @@ pub enum Section {
     Service(usize),
     /// The n-th backend of the n-th service, both from 0.
     Backend(usize, usize),
+    /// The n-th check of the n-th service, both from 0.
+    Check(usize, usize),
+    /// The n-th check of the n-th backend of the n-th service, all from 0; service, backend, check.
+    BackendCheck(usize, usize, usize),
 }
 
 /// Where a problem is: a section and, mostly, one of its keys.
@@ -43,9 +47,15 @@ impl Section {
 }
 
 impl Section {
-    /// Whether this is the n-th service or one of its backends.
+    /// Whether this is the n-th service, or one of its backends or checks.
     pub fn is_of(self, service: usize) -> bool {
-        matches!(self, Self::Service(index) | Self::Backend(index, _) if index == service)
+        match self {
+            Self::Node | Self::Limits | Self::Interface(_) => false,
+            Self::Service(index)
+            | Self::Backend(index, _)
+            | Self::Check(index, _)
+            | Self::BackendCheck(index, ..) => index == service,
+        }
     }
 }
 

@@ -1,13 +1,16 @@
-//! What is not in the config file and outlives its being read again: admin state and health.
+//! What is not in the config file and outlives its being read again: admin state, and what checks have
+//! found out.
 
-use super::{Backend, Model, Service};
+use super::{AgentState, Backend, Health, Model, Service};
 
 impl Model {
-    /// This model with admin state and health as they are in `current`, for the backends that remain.
+    /// This model with admin state, and what checks have found out, as they are in `current`, for the
+    /// backends that remain.
     ///
     /// What the operator has said of a backend goes with its endpoint or, if that is new, with its
     /// name: whoever drains `web1`, gives it another address and reads the file again does not want
-    /// it to get flows before he says so. Health goes with the endpoint alone.
+    /// it to get flows before he says so. What checks have found out goes with the endpoint alone, and
+    /// is forgotten with the last check: nobody would ever say otherwise. Fitness is for one role.
     #[must_use]
     pub fn keeping_state_of(mut self, current: &Self) -> Self {
         for service in self.services.values_mut() {
@@ -33,11 +36,25 @@ fn counterpart<'m>(current: &'m Model, service: &Service) -> Option<&'m Service>
 }
 
 fn keep(service: &mut Service, before: &Service) {
+    let has_checks = !service.checks.is_empty();
+    let has_same_role = service.role == before.role;
     for backend in service.backends.values_mut() {
         let endpoint = (backend.address, backend.port);
         let is_same = |one: &&Backend| (one.address, one.port) == endpoint;
         if let Some(same) = before.backends.values().find(is_same) {
-            (backend.admin, backend.health) = (same.admin, same.health);
+            backend.admin = same.admin;
+            let is_checked = match &backend.checks {
+                Some(own) => !own.is_empty(),
+                None => has_checks,
+            };
+            let loses_checks = !is_checked && !before.checks_of(same).is_empty();
+            (backend.health, backend.agent) = match loses_checks {
+                true => (Health::default(), AgentState::default()),
+                false => (same.health, same.agent),
+            };
+            if has_same_role {
+                backend.fit = same.fit;
+            }
         } else if let Some(namesake) = before.backends.get(&backend.name) {
             backend.admin = namesake.admin;
         }

@@ -6,13 +6,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, CheckMode, Role};
 use super::diff::{differences, dropped};
 use super::rules::{self, Checked};
 use super::{
-    AdminState, Backend, ForwardMode, Health, Model, OnAllDown, OnDown, OnRemove, Policies,
-    Protocol, Scheduler, Service, UdpFlow,
+    AdminState, AgentState, Backend, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, Health, Model,
+    OnAllDown, OnDown, OnRemove, Policies, Protocol, Scheduler, Service, UdpFlow,
 };
 use crate::model::draft::Draft;
+
+mod authorities;
 
 /// Goes up when an older daemon could not read it any more. Keys are added without that.
 const FORMAT: u32 = 1;
@@ -131,12 +134,14 @@ fn overruled(file: &Model, current: &Model, loaded: Model, reason: &str) -> Resu
 /// The services of then on the node of now.
 fn restored(services: &[SavedService], node: &Model) -> Model {
     let services = services.iter().cloned().map(Service::from);
-    Model {
+    let mut model = Model {
         services: services
             .map(|service| (service.name.clone(), service))
             .collect(),
         ..node.clone()
-    }
+    };
+    authorities::restore(&mut model, node);
+    model
 }
 
 /// A service with all its settings.
@@ -162,6 +167,18 @@ struct SavedService {
     on_remove: OnRemove,
     #[serde(with = "word")]
     on_all_down: OnAllDown,
+    #[serde(default)]
+    checks: Vec<Check>,
+    #[serde(default, with = "word")]
+    check_mode: CheckMode,
+    #[serde(default = "hold_down_default_s")]
+    hold_down_s: u32,
+    #[serde(default, with = "word")]
+    role: Role,
+    #[serde(default)]
+    max_lag_s: Option<u32>,
+    #[serde(default)]
+    primary_as_last_resort: bool,
     backends: Vec<SavedBackend>,
 }
 
@@ -175,8 +192,33 @@ struct SavedBackend {
     backup: u8,
     #[serde(with = "word")]
     admin: AdminState,
+    /// `None` = the service's.
+    #[serde(default)]
+    checks: Option<Vec<Check>>,
     #[serde(with = "word")]
     health: Health,
+    #[serde(default, with = "word")]
+    fit: Fit,
+    #[serde(default)]
+    agent: SavedAgent,
+}
+
+/// What a backend has said of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedAgent {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    admin: Option<SavedAdmin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight_percent: Option<u16>,
+}
+
+/// An admin state where there may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedAdmin(#[serde(with = "word")] AdminState);
+
+/// Of those that were saved before there was a choice.
+fn hold_down_default_s() -> u32 {
+    HOLD_DOWN_DEFAULT_S
 }
 
 /// A [`Keyword`] as its word.
@@ -218,6 +260,12 @@ impl From<&Service> for SavedService {
             on_down: policies.on_down,
             on_remove: policies.on_remove,
             on_all_down: policies.on_all_down,
+            checks: service.checks.clone(),
+            check_mode: service.check_mode,
+            hold_down_s: service.hold_down_s,
+            role: service.role,
+            max_lag_s: service.max_lag_s,
+            primary_as_last_resort: service.primary_as_last_resort,
             backends: service.backends.values().map(SavedBackend::from).collect(),
         }
     }
@@ -245,6 +293,12 @@ impl From<SavedService> for Service {
                 on_remove: saved.on_remove,
                 on_all_down: saved.on_all_down,
             },
+            checks: saved.checks,
+            check_mode: saved.check_mode,
+            hold_down_s: saved.hold_down_s,
+            role: saved.role,
+            max_lag_s: saved.max_lag_s,
+            primary_as_last_resort: saved.primary_as_last_resort,
             backends,
         }
     }
@@ -259,7 +313,13 @@ impl From<&Backend> for SavedBackend {
             weight: backend.weight,
             backup: backend.backup,
             admin: backend.admin,
+            checks: backend.checks.clone(),
             health: backend.health,
+            fit: backend.fit,
+            agent: SavedAgent {
+                admin: backend.agent.admin.map(SavedAdmin),
+                weight_percent: backend.agent.weight_percent,
+            },
         }
     }
 }
@@ -273,7 +333,13 @@ impl From<SavedBackend> for Backend {
             weight: saved.weight,
             backup: saved.backup,
             admin: saved.admin,
+            checks: saved.checks,
             health: saved.health,
+            fit: saved.fit,
+            agent: AgentState {
+                admin: saved.agent.admin.map(|admin| admin.0),
+                weight_percent: saved.agent.weight_percent,
+            },
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Values that people write as text, read the same way from the file, the API and the command line.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::check::StatusRange;
+
+/// Status codes that a server can send (RFC 9110 section 15).
+const STATUS_CODES: RangeInclusive<u16> = 100..=599;
 
 /// Why a text is no value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,25 +54,75 @@ pub fn address(text: &str) -> Result<IpAddr, TextError> {
     })
 }
 
+/// A unit of time, and how many of the smallest it is.
+type Unit = (&'static str, i64);
+
 /// Reads a time span: a whole number and `s`, `m` or `h`. Unit of the result: seconds.
 ///
 /// # Errors
 /// [`TextError`] with an example.
 pub fn duration_s(text: &str) -> Result<i64, TextError> {
-    const HELP: &str = "write a whole number and its unit: `90s`, `15m` or `2h`";
-    let unusable = || error(format!("`{text}` is not a time span"), HELP);
+    const UNITS: &[Unit] = &[("s", 1), ("m", 60), ("h", 3_600)];
+    duration(text, UNITS, "`90s`, `15m` or `2h`")
+}
+
+/// Reads a time span: a whole number and `ms`, `s`, `m` or `h`. Unit of the result: milliseconds.
+///
+/// # Errors
+/// [`TextError`] with an example.
+pub fn duration_ms(text: &str) -> Result<i64, TextError> {
+    const UNITS: &[Unit] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    duration(text, UNITS, "`500ms`, `2s` or `1m`")
+}
+
+fn duration(text: &str, units: &[Unit], examples: &str) -> Result<i64, TextError> {
+    let unusable = || {
+        let help = format!("write a whole number and its unit: {examples}");
+        error(format!("`{text}` is not a time span"), help)
+    };
     let digits_end = text
         .find(|c: char| !c.is_ascii_digit())
         .ok_or_else(unusable)?;
     let (digits, unit) = text.split_at(digits_end);
-    let seconds_per_unit = match unit.trim_start() {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(unusable()),
-    };
+    let unit = units.iter().find(|(name, _)| *name == unit.trim_start());
+    let (_, size) = unit.ok_or_else(unusable)?;
     let count: i64 = digits.parse().map_err(|_| unusable())?;
-    count.checked_mul(seconds_per_unit).ok_or_else(unusable)
+    count.checked_mul(*size).ok_or_else(unusable)
+}
+
+/// Reads status codes such as `200`, `200-399` or `200, 301-308`.
+///
+/// # Errors
+/// [`TextError`] with an example.
+pub fn status_ranges(text: &str) -> Result<Vec<StatusRange>, TextError> {
+    text.split(',')
+        .map(|part| status_range(part.trim()))
+        .collect()
+}
+
+fn status_range(text: &str) -> Result<StatusRange, TextError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let code = |text: &str| {
+        let digits = text.trim();
+        let is_plain = digits.len() == 3 && digits.bytes().all(|one| one.is_ascii_digit());
+        let code = is_plain.then(|| digits.parse::<u16>().ok()).flatten();
+        code.filter(|code| STATUS_CODES.contains(code))
+    };
+    match (code(first), code(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
+        _ => Err(error(
+            format!("`{text}` is neither a status code nor a range of them"),
+            "write codes from 100 to 599, such as `200`, `200-399` or `200, 301-308`",
+        )),
+    }
+}
+
+/// Writes a time span in the largest unit that keeps it whole. `milliseconds` is the span.
+pub fn write_duration_ms(milliseconds: u32) -> String {
+    match milliseconds {
+        ms if ms.is_multiple_of(1_000) => write_duration(ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
 }
 
 /// Writes a time span in the largest unit that keeps it whole.
@@ -118,5 +174,46 @@ mod tests {
         assert_eq!(write_duration(900), "15m");
         assert_eq!(write_duration(61), "61s");
         assert_eq!(write_duration(7200), "2h");
+    }
+    #[test]
+    fn time_spans_may_be_of_milliseconds_where_seconds_are_too_long() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("1m", 60_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(duration_ms(text), Ok(ms));
+        }
+        for text in ["500", "ms", "0.5s", "500us", "9223372036854775s00"] {
+            assert!(duration_ms(text).is_err(), "{text}");
+        }
+        assert!(duration_s("500ms").is_err());
+        assert_eq!(write_duration_ms(500), "500ms");
+        assert_eq!(write_duration_ms(120_000), "2m");
+    }
+
+    #[test]
+    fn status_codes_are_single_or_ranges() {
+        let range = |first, last| StatusRange { first, last };
+        assert_eq!(status_ranges("200"), Ok(vec![range(200, 200)]));
+        assert_eq!(
+            status_ranges("200-299, 401 ,500 - 599"),
+            Ok(vec![range(200, 299), range(401, 401), range(500, 599)])
+        );
+        for text in [
+            "",
+            "20",
+            "2xx",
+            "399-200",
+            "99",
+            "600",
+            "200-",
+            "200,",
+            "+200",
+            "200-300-400",
+        ] {
+            assert!(status_ranges(text).is_err(), "{text}");
+        }
     }
 }

@@ -11,8 +11,7 @@ use crate::desired::{Desired, Network, desired};
 use crate::maps::fake::FakeStore;
 use crate::maps::{Entry, Key, MapStore, StoreError, Write};
 use crate::model::{
-    AdminState, Backend, ForwardMode, Health, Interface, Limits, Model, OnStop, Policies, Protocol,
-    Scheduler, Service, XdpMode,
+    Backend, ForwardMode, Interface, Limits, Model, OnStop, Scheduler, Service, XdpMode,
 };
 
 /// A prime, small enough to check every slot after every write.
@@ -29,29 +28,28 @@ const CAPACITIES: Capacities = Capacities {
 
 fn service(number: u8, scheduler: Scheduler, forward: ForwardMode, hosts: &[(u8, u32)]) -> Service {
     let backend = |(host, weight): &(u8, u32)| Backend {
-        name: format!("b{host}"),
-        address: IpAddr::V4(Ipv4Addr::new(10, 0, number, *host)),
-        port: 80,
         weight: *weight,
-        backup: 0,
-        admin: AdminState::Ready,
-        health: Health::Unknown,
+        ..Backend::new(
+            format!("b{host}"),
+            IpAddr::V4(Ipv4Addr::new(10, 0, number, *host)),
+            80,
+        )
     };
     Service {
-        name: format!("s{number}"),
-        vip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, number / 2)),
-        port: 80 + u16::from(number),
-        protocol: Protocol::Tcp,
         scheduler,
         forward,
         idle_timeout_s: 60,
         ring_slots: RING_SLOTS,
-        policies: Policies::default(),
         backends: hosts
             .iter()
             .map(backend)
             .map(|backend| (backend.name.clone(), backend))
             .collect(),
+        ..Service::new(
+            format!("s{number}"),
+            IpAddr::V4(Ipv4Addr::new(203, 0, 113, number / 2)),
+            80 + u16::from(number),
+        )
     }
 }
 

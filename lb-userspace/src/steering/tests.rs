@@ -1,11 +1,9 @@
 use std::collections::BTreeMap;
 
-use lb_common::limits::{PREPARE_MS, RING_SLOTS_DEFAULT};
+use lb_common::limits::PREPARE_MS;
 
 use super::*;
-use crate::model::{
-    ForwardMode, Interface, Limits, OnDown, OnStop, Policies, Protocol, Scheduler, XdpMode,
-};
+use crate::model::{Interface, Limits, OnDown, OnStop, Scheduler, XdpMode};
 use crate::transition::Phase;
 
 /// A keeper with its world: a model with one service, `web`.
@@ -19,30 +17,16 @@ struct Bench {
 }
 
 fn backend(host: u8) -> Backend {
-    Backend {
-        name: format!("web{host}"),
-        address: IpAddr::from([10, 0, 0, host]),
-        port: 80,
-        weight: 100,
-        backup: 0,
-        admin: AdminState::Ready,
-        health: Health::Unknown,
-    }
+    let address = IpAddr::from([10, 0, 0, host]);
+    Backend::new(format!("web{host}"), address, 80)
 }
 
 fn service(hosts: &[u8]) -> Service {
     let named = |host: &u8| (format!("web{host}"), backend(*host));
     Service {
-        name: "web".to_owned(),
-        vip: IpAddr::from([203, 0, 113, 10]),
-        port: 80,
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Maglev,
-        forward: ForwardMode::Dsr,
         idle_timeout_s: 60,
-        ring_slots: RING_SLOTS_DEFAULT,
-        policies: Policies::default(),
         backends: hosts.iter().map(named).collect(),
+        ..Service::new("web", IpAddr::from([203, 0, 113, 10]), 80)
     }
 }
 

@@ -1,8 +1,13 @@
 //! Drafts ↔ models.
 
-use super::{BackendDraft, Draft, Field, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft};
+use super::check_build::Surroundings;
+use super::{
+    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, PoliciesDraft,
+    ServiceDraft, VerdictDraft,
+};
+use crate::model::check::{Check, CheckMode, OwnChecks};
 use crate::model::{
-    Backend, Interface, Limits, Model, OnDown, OnRemove, OnStop, Policies, Protocol, Service,
+    Backend, Interface, Limits, Model, OnDown, OnStop, Policies, Protocol, Service,
 };
 
 /// Draft → model: `None` if anything is missing, unreadable or does not fit its type. Whether it
@@ -45,18 +50,6 @@ impl LimitsDraft {
     }
 }
 
-impl PoliciesDraft {
-    fn build(&self) -> Option<Policies> {
-        Some(Policies {
-            flow: self.flow()?,
-            slow_start_s: u32::try_from(self.slow_start_s()?).ok()?,
-            on_down: self.on_down.or(OnDown::default())?,
-            on_remove: self.on_remove.or(OnRemove::default())?,
-            on_all_down: self.on_all_down()?,
-        })
-    }
-}
-
 impl ServiceDraft {
     /// The service alone; `None` if anything is missing, unreadable or does not fit its type.
     pub fn build(&self) -> Option<Service> {
@@ -73,9 +66,53 @@ impl ServiceDraft {
             forward: self.forward()?,
             idle_timeout_s: u32::try_from(self.idle_timeout_s()?).ok()?,
             ring_slots: u32::try_from(self.ring_slots()?).ok()?,
-            policies: self.policies.build()?,
+            policies: self.build_policies()?,
+            checks: self.build_checks(&self.checks)?,
+            check_mode: self.verdict.check_mode.or(CheckMode::default())?,
+            hold_down_s: u32::try_from(self.verdict.hold_down_s()?).ok()?,
+            role: self.role()?,
+            max_lag_s: self.build_max_lag_s()?,
+            primary_as_last_resort: self.verdict.primary_as_last_resort.or(false)?,
             backends: backends.collect::<Option<_>>()?,
         })
+    }
+
+    fn build_policies(&self) -> Option<Policies> {
+        let policies = &self.policies;
+        Some(Policies {
+            flow: policies.flow()?,
+            slow_start_s: u32::try_from(policies.slow_start_s()?).ok()?,
+            on_down: policies.on_down.or(OnDown::default())?,
+            on_remove: self.on_remove()?,
+            on_all_down: self.on_all_down()?,
+        })
+    }
+
+    /// The outer `None` = it cannot be used.
+    fn build_max_lag_s(&self) -> Option<Option<u32>> {
+        match self.verdict.max_lag_s {
+            Field::Given(lag_s) => u32::try_from(lag_s).ok().map(Some),
+            Field::Absent => Some(None),
+            Field::Unreadable => None,
+        }
+    }
+
+    fn build_checks(&self, checks: &[CheckDraft]) -> Option<Vec<Check>> {
+        let surroundings = Surroundings {
+            protocol: self.protocol()?,
+            role: self.role()?,
+        };
+        checks.iter().map(|one| one.build(surroundings)).collect()
+    }
+
+    /// The outer `None` = they cannot be used.
+    fn build_own_checks(&self, backend: &BackendDraft) -> Option<Option<Vec<Check>>> {
+        match (&backend.own_checks, backend.checks) {
+            (_, Field::Unreadable) => None,
+            (Some(own), _) => self.build_checks(own).map(Some),
+            (None, Field::Given(OwnChecks::None)) => Some(Some(Vec::new())),
+            (None, Field::Given(OwnChecks::Service) | Field::Absent) => Some(None),
+        }
     }
 
     fn build_backend(&self, backend: &BackendDraft) -> Option<Backend> {
@@ -85,8 +122,11 @@ impl ServiceDraft {
             port: u16::try_from(self.backend_port(backend)?).ok()?,
             weight: u32::try_from(backend.weight()?).ok()?,
             backup: u8::try_from(backend.backup()?).ok()?,
+            checks: self.build_own_checks(backend)?,
             admin: backend.admin,
             health: backend.health,
+            fit: backend.fit.or_else(|| self.first_fit())?,
+            agent: backend.agent,
         })
     }
 }
@@ -136,6 +176,8 @@ impl From<&Service> for ServiceDraft {
             idle_timeout_s: Field::Given(i64::from(service.idle_timeout_s)),
             ring_slots: Field::Given(i64::from(service.ring_slots)),
             policies: policies(service),
+            checks: service.checks.iter().map(CheckDraft::from).collect(),
+            verdict: verdict(service),
             backends: service.backends.values().map(BackendDraft::from).collect(),
         }
     }
@@ -149,9 +191,32 @@ impl From<&Backend> for BackendDraft {
             port: Field::Given(i64::from(backend.port)),
             weight: Field::Given(i64::from(backend.weight)),
             backup: Field::Given(i64::from(backend.backup)),
+            checks: match &backend.checks {
+                Some(own) if own.is_empty() => Field::Given(OwnChecks::None),
+                Some(_) | None => Field::Absent,
+            },
+            own_checks: match &backend.checks {
+                Some(own) if !own.is_empty() => Some(own.iter().map(CheckDraft::from).collect()),
+                Some(_) | None => None,
+            },
             admin: backend.admin,
             health: backend.health,
+            fit: Some(backend.fit),
+            agent: backend.agent,
         }
+    }
+}
+
+fn verdict(service: &Service) -> VerdictDraft {
+    VerdictDraft {
+        check_mode: Field::Given(service.check_mode),
+        hold_down_s: Field::Given(i64::from(service.hold_down_s)),
+        role: Field::Given(service.role),
+        max_lag_s: service.max_lag_s.map(i64::from).into(),
+        primary_as_last_resort: match service.primary_as_last_resort {
+            true => Field::Given(true),
+            false => Field::Absent,
+        },
     }
 }
 

@@ -1,19 +1,17 @@
 use super::{Findings, service_subject};
 use crate::model::draft::{BackendDraft, ServiceDraft};
 use crate::model::problem::{Kind, Problem};
-use crate::model::{AdminState, Health, Keyword, OnAllDown, Section};
+use crate::model::{AdminState, Fit, Health, Keyword, OnAllDown, Section};
 
 /// Backends that a message names.
 const NAMED_MAX: usize = 5;
 
 /// Tells what becomes of new flows while no backend of a service can take any.
 pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Findings) {
-    let is_available =
-        |one: &BackendDraft| one.admin == AdminState::Ready && one.health != Health::Down;
-    if service.backends.is_empty() || service.backends.iter().any(is_available) {
+    if service.backends.is_empty() || service.backends.iter().any(BackendDraft::is_available) {
         return;
     }
-    let Some(policy) = service.policies.on_all_down() else {
+    let Some(policy) = service.on_all_down() else {
         return;
     };
     let fate = match policy {
@@ -39,8 +37,12 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
 fn states(service: &ServiceDraft) -> String {
     let state = |backend: &BackendDraft| {
         let name = service.backend_name(backend).unwrap_or_default();
-        let word = match (backend.admin, backend.health) {
-            (AdminState::Ready, health) => health.word(),
+        let word = match (backend.admin, backend.fit) {
+            (AdminState::Ready, Some(Fit::Unfit)) => Fit::Unfit.word(),
+            (AdminState::Ready, _) if backend.standing() == AdminState::Ready => {
+                backend.health.word()
+            }
+            (AdminState::Ready, _) => backend.standing().word(),
             (admin, _) => admin.word(),
         };
         format!("{name} {word}")
@@ -56,7 +58,10 @@ fn states(service: &ServiceDraft) -> String {
 /// How to get one back that the operator has taken out and that is not known to be down.
 fn way_back(service: &ServiceDraft) -> Option<String> {
     let mut backends = service.backends.iter();
-    let backend = backends.find(|one| one.health != Health::Down)?;
+    let is_held = |one: &&BackendDraft| {
+        one.admin != AdminState::Ready && one.health != Health::Down && one.fit != Some(Fit::Unfit)
+    };
+    let backend = backends.find(is_held)?;
     let (name, backend) = (service.name.given()?, service.backend_name(backend)?);
     Some(format!(
         "to put one back: lbctl backend ready {name} {backend}"

@@ -3,6 +3,7 @@
 mod address;
 mod availability;
 mod backends;
+mod checks;
 mod endpoints;
 mod names;
 mod node;
@@ -63,9 +64,17 @@ pub(super) fn check_service_alone(service: &ServiceDraft) -> Vec<Problem> {
     findings.problems
 }
 
+/// Tells what becomes of a service's new flows while nobody can take any.
+pub(super) fn check_availability(service: &ServiceDraft) -> Vec<Problem> {
+    let mut findings = Findings::default();
+    availability::check(0, service, &mut findings);
+    findings.problems
+}
+
 fn check_service(index: usize, service: &ServiceDraft, findings: &mut Findings) {
     services::check(index, service, findings);
     backends::check(index, service, findings);
+    checks::check(index, service, findings);
     availability::check(index, service, findings);
 }
 
