@@ -3,5 +3,11 @@
 //! [`probe`] asks once. What an answer means for the state of a backend is decided without I/O and
 //! without a clock of its own; a runner asks at the right times and tells the engine.
 
+pub mod board;
+pub mod judge;
+pub mod machine;
 pub mod outcome;
 pub mod probe;
+pub mod roster;
+pub mod runner;
+pub mod schedule;

@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod desired;
 pub mod engine;
+pub mod events;
 pub mod forecast;
 pub mod health;
 pub mod loader;

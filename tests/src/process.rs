@@ -122,11 +122,16 @@ impl Process {
         self.wait(END_TIMEOUT)
     }
 
+    /// Sends `signal` to the program and to what it has started.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        killpg(group, signal)
+            .with_context(|| format!("cannot send {signal} to {} and its children", self.name))
+    }
+
     /// SIGKILL to the program and to what it has started, and the wait for its end.
     pub fn kill9_all(&mut self) -> Result<ExitStatus> {
-        let group = Pid::from_raw(self.child.id().cast_signed());
-        killpg(group, Signal::SIGKILL)
-            .with_context(|| format!("cannot send SIGKILL to {} and its children", self.name))?;
+        self.signal_all(Signal::SIGKILL)?;
         self.wait(END_TIMEOUT)
     }
 

@@ -18,6 +18,8 @@ pub struct ServiceText {
     idle_timeout: Option<Duration>,
     /// Other keys, with their values.
     keys: Vec<(&'static str, &'static str)>,
+    /// The keys of each health check.
+    checks: Vec<String>,
     backends: Vec<BackendText>,
 }
 
@@ -52,6 +54,7 @@ impl ServiceText {
             forward: net.forward_word(),
             idle_timeout: None,
             keys: Vec::new(),
+            checks: Vec::new(),
             backends: Vec::new(),
         }
     }
@@ -88,6 +91,13 @@ impl ServiceText {
     #[must_use]
     pub fn key(mut self, key: &'static str, value: &'static str) -> Self {
         self.keys.push((key, value));
+        self
+    }
+
+    /// A health check of every backend: the lines of its table.
+    #[must_use]
+    pub fn check(mut self, keys: &str) -> Self {
+        self.checks.push(keys.to_owned());
         self
     }
 
@@ -146,6 +156,7 @@ impl fmt::Display for ServiceText {
             forward,
             idle_timeout,
             keys,
+            checks,
             backends,
         } = self;
         writeln!(
@@ -158,6 +169,9 @@ impl fmt::Display for ServiceText {
         }
         for (key, value) in keys {
             writeln!(f, "{key} = \"{value}\"")?;
+        }
+        for check in checks {
+            writeln!(f, "[[service.check]]\n{check}")?;
         }
         for backend in backends {
             let (name, address, weight) = (&backend.name, backend.address, backend.weight);

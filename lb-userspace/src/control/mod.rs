@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use crate::events::EventLog;
+use crate::health::runner::HealthHandle;
+
 mod body;
 pub mod client;
 mod connections;
@@ -28,3 +31,12 @@ pub const API_VERSION: &str = "v1";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub use socket::{Socket, SocketError};
+
+/// What the API tells besides what the engine knows. Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct Monitor {
+    /// What checks have found.
+    pub health: HealthHandle,
+    /// What has happened.
+    pub events: EventLog,
+}

@@ -27,6 +27,8 @@ use super::{datapath, routes};
         routes::remove_backend,
         routes::lives::show_admin,
         routes::lives::set_admin,
+        routes::health::health,
+        routes::health::events,
         routes::lives::show_health,
         routes::lives::set_health,
         routes::lives::show_ring,

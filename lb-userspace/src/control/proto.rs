@@ -1,11 +1,15 @@
 //! What goes over the socket. The comments are the descriptions in the OpenAPI document.
 
+mod health;
 mod lives;
 mod plan;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use health::{
+    Alarm, BackendHealth, CheckFailure, CheckHealth, Events, HealthChanged, HealthReport,
+};
 pub use lives::{
     Admin, AdminChange, BackendFlows, Flow, FlowCounts, Flows, Health, HealthChange,
     LeavingBackend, Ring, RingShare,

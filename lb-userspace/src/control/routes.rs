@@ -1,5 +1,6 @@
 //! One function for each path and method.
 
+pub(super) mod health;
 pub(super) mod lives;
 pub(super) mod plan;
 

@@ -8,16 +8,22 @@ use axum::{Json, Router};
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
 
+use super::Monitor;
 use super::body::{BODY_BYTES_MAX, CONFIG_BYTES_MAX};
 use super::connections::{self, Bounds};
 use super::datapath;
 use super::openapi::Document;
-use super::routes::{self, lives, plan};
+use super::routes::{self, health, lives, plan};
 use crate::engine::EngineHandle;
 
 /// All paths.
-pub(super) fn router(engine: EngineHandle) -> Router {
+pub(super) fn router(engine: EngineHandle, monitor: Monitor) -> Router {
     let openapi = get(async || Json(Document::openapi()));
+    let monitored = Router::new()
+        .route("/v1/health", get(health::health))
+        .route("/v1/events", get(health::events))
+        .method_not_allowed_fallback(routes::no_such_method)
+        .with_state(monitor);
     Router::new()
         .route("/openapi.json", openapi)
         .route("/v1/status", get(routes::status))
@@ -60,10 +66,16 @@ pub(super) fn router(engine: EngineHandle) -> Router {
         .method_not_allowed_fallback(routes::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(engine)
+        .merge(monitored)
 }
 
 /// Serves the API until `stop` completes and the requests under way are answered. Whoever drops the
 /// future cuts them off.
-pub async fn serve(listener: UnixListener, engine: EngineHandle, stop: impl Future<Output = ()>) {
-    connections::serve(listener, router(engine), Bounds::default(), stop).await;
+pub async fn serve(
+    listener: UnixListener,
+    engine: EngineHandle,
+    monitor: Monitor,
+    stop: impl Future<Output = ()>,
+) {
+    connections::serve(listener, router(engine, monitor), Bounds::default(), stop).await;
 }

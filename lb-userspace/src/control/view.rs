@@ -1,5 +1,6 @@
 //! Snapshots of the engine → answers.
 
+mod health;
 mod lives;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::proto::{
 use crate::engine::snapshot::{self, BackendState, InterfaceState, ServiceState, Snapshot};
 use crate::model::{Keyword, Protocol};
 
+pub(super) use health::report as health;
 pub(super) use lives::{admin, flows, leaving, plan, ring};
 
 /// The state of the node.

@@ -15,8 +15,10 @@ use crate::model::{
     ForwardMode, Keyword, OnAllDown, OnDown, OnRemove, Protocol, Scheduler, UdpFlow, text,
 };
 
-pub(super) use lives::{Drain, FlowCommand, FlowsOf, HealthCommand, RingCommand, TakeOut};
-pub(super) use plan::{ConfigCommand, PlanBackend, PlanCommand, PlanService};
+pub(super) use lives::{
+    Drain, EventsArgs, FlowCommand, FlowsOf, HealthCommand, HealthSet, RingCommand, TakeOut,
+};
+pub(super) use plan::{ConfigCommand, PlanBackend, PlanCommand, PlanHealth, PlanService};
 
 /// Controls lbd, the load balancer's daemon.
 #[derive(Debug, Parser)]
@@ -62,9 +64,11 @@ pub(super) enum Command {
     /// The machines behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
-    /// Whether backends answer, for checkers outside of lbd
+    /// Whether backends answer
     #[command(subcommand)]
     Health(HealthCommand),
+    /// What has happened: changes of health, alarms
+    Events(EventsArgs),
     /// Flows on record
     #[command(subcommand)]
     Flow(FlowCommand),

@@ -10,7 +10,7 @@ use super::args::{
     Args, BackendAdd, BackendCommand, BackendName, Command, DatapathCommand, Output, ServiceAdd,
     ServiceCommand,
 };
-use super::{Failure, datapath, lives, plan, tables, watch};
+use super::{Failure, datapath, health, lives, plan, tables, watch};
 use crate::control::client::{Client, segment};
 use crate::control::proto::{
     Backend, BackendChange, Backends, Changed, NewBackend, NewService, Service, Services, Stats,
@@ -63,7 +63,8 @@ pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure
     match args.command {
         Command::Service(command) => service(&client, command, &mut sink).await,
         Command::Backend(command) => backend(&client, command, &mut sink).await,
-        Command::Health(command) => lives::health(&client, command, &mut sink).await,
+        Command::Health(command) => health::health(&client, command, &mut sink).await,
+        Command::Events(args) => health::events(&client, &args, &mut sink).await,
         Command::Flow(command) => lives::flow(&client, command, &mut sink).await,
         Command::Ring(command) => lives::ring(&client, command, &mut sink).await,
         Command::Plan(command) => plan::plan(&client, command, &mut sink).await,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Failure;
-use super::args::{BackendName, Drain, FlowCommand, FlowsOf, HealthCommand, Output, RingCommand};
+use super::args::{BackendName, Drain, FlowCommand, FlowsOf, Output, RingCommand};
 use super::commands::{Sink, backend_path, service_path};
 use super::lives_tables;
 use crate::control::client::{Client, segment};
-use crate::control::proto::{Admin, AdminChange, Changed, Flows, HealthChange, Ring};
+use crate::control::proto::{Admin, AdminChange, Changed, Flows, Ring};
 
 /// How often a drained backend is looked at: nothing tells a client that its flows have ended.
 const POLL: Duration = Duration::from_millis(500);
@@ -116,22 +116,6 @@ fn outcome(backend: &BackendName, admin: &Admin, patience: Duration) -> Result<(
         },
         flows => Failure::FlowsLeft { waited, flows },
     })
-}
-
-/// `lbctl health`.
-pub(super) async fn health<W: Write>(
-    client: &Client,
-    command: HealthCommand,
-    sink: &mut Sink<'_, W>,
-) -> Result<(), Failure> {
-    let HealthCommand::Set { backend, state } = command;
-    let path = format!("{}/health", backend_path(&backend));
-    let done = format!(
-        "backend {} of {}: {state}",
-        backend.backend, backend.service
-    );
-    let changed: Changed = client.put(&path, &HealthChange { state }).await?;
-    sink.put_changed(&changed, &done)
 }
 
 /// `lbctl flow`.

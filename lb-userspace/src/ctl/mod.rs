@@ -4,6 +4,8 @@ mod args;
 mod commands;
 mod datapath;
 mod grid;
+mod health;
+mod health_tables;
 mod lives;
 mod lives_tables;
 mod plan;
@@ -61,6 +63,8 @@ enum Failure {
          tells whether another backend can take them"
     )]
     StillServing { waited: String, slots: u32 },
+    #[error("no backend `{backend}` has checks; `lbctl health list` shows those that do")]
+    NoChecks { backend: String },
     #[error("no lbd listens at {}; the datapath goes on without it", .0.display())]
     Unattended(PathBuf),
     #[error("{0:#}")]
@@ -76,6 +80,7 @@ impl Failure {
             | Self::Output(_)
             | Self::Json(_)
             | Self::Config(_)
+            | Self::NoChecks { .. }
             | Self::Readied { .. }
             | Self::Detach(_) => EXIT_REFUSED.into(),
             Self::FlowsLeft { .. } => EXIT_FLOWS_LEFT.into(),

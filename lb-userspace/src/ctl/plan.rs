@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Failure;
-use super::args::{ConfigCommand, HealthCommand, PlanBackend, PlanCommand, PlanService, TakeOut};
+use super::args::{
+    ConfigCommand, HealthSet, PlanBackend, PlanCommand, PlanHealth, PlanService, TakeOut,
+};
 use super::commands::{Sink, new_backend, new_service};
 use super::grid::Align::{Left, Right};
 use super::grid::Grid;
@@ -31,11 +33,13 @@ fn request(command: PlanCommand) -> PlanRequest {
         PlanCommand::Service(PlanService::Remove { name }) => {
             PlanRequest::RemoveService { service: name }
         }
-        PlanCommand::Health(HealthCommand::Set { backend, state }) => PlanRequest::SetHealth {
-            service: backend.service,
-            backend: backend.backend,
-            state,
-        },
+        PlanCommand::Health(PlanHealth::Set(HealthSet { backend, state })) => {
+            PlanRequest::SetHealth {
+                service: backend.service,
+                backend: backend.backend,
+                state,
+            }
+        }
         PlanCommand::Backend(command) => of_backend(command),
     }
 }

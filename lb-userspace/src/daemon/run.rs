@@ -14,8 +14,9 @@ use tracing::{info, warn};
 use super::hints::Caller;
 use super::reload::Origin;
 use super::say;
-use crate::control::{Socket, server};
-use crate::engine::{self, EngineHandle, Options, StateFile};
+use crate::control::{Monitor, Socket, server};
+use crate::engine::{self, EngineHandle, Options, Started, StateFile};
+use crate::health::runner::Runner;
 use crate::loader;
 use crate::model::OnStop;
 use crate::pins::Pins;
@@ -61,8 +62,15 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         pins: Pins::of(socket.path()),
         on_stop,
     };
-    let (engine, mut engine_task) = engine::start(options).await?;
-    let api = Api::start(socket, &engine)?;
+    let Started {
+        handle: engine,
+        models,
+        task: mut engine_task,
+    } = engine::start(options).await?;
+    let monitor = Monitor::default();
+    let (health, events) = (monitor.health.clone(), monitor.events.clone());
+    let runner = Runner::start(models, engine.clone(), health, events)?;
+    let api = Api::start(socket, &engine, monitor)?;
     announce(socket, &origin);
 
     let ended = loop {
@@ -79,6 +87,7 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         }
     };
     api.stop().await;
+    drop(runner);
     let ended = match ended {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,
@@ -155,14 +164,14 @@ struct Api {
 }
 
 impl Api {
-    fn start(socket: &Socket, engine: &EngineHandle) -> anyhow::Result<Self> {
+    fn start(socket: &Socket, engine: &EngineHandle, monitor: Monitor) -> anyhow::Result<Self> {
         let listener = socket.listener().context("cannot serve the socket")?;
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             // Sent or dropped, it means the same.
             let _either = stopped.await;
         };
-        let task = tokio::spawn(server::serve(listener, engine.clone(), stopped));
+        let task = tokio::spawn(server::serve(listener, engine.clone(), monitor, stopped));
         Ok(Self { stop, task })
     }
 

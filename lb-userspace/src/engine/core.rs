@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
-use super::handle::{EngineError, Outcome};
+use super::handle::{EngineError, Models, Outcome};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
 use super::saved_services::SavedServices;
@@ -23,7 +25,7 @@ use crate::desired::ids::{IdShortage, Ids, OutOfIds};
 use crate::desired::{Desired, Steering, desired};
 use crate::loader::{Adopted, Datapath, readiness};
 use crate::maps::{AyaStore, MapStore};
-use crate::model::{Interface, Limits, Model, OnStop};
+use crate::model::{Interface, Limits, Model, Observation, OnStop};
 use crate::netlink::monitor::Changes;
 use crate::netlink::view::LinkHost;
 use crate::pins::Pins;
@@ -43,6 +45,7 @@ pub(super) struct Engine {
     pub(super) interfaces: Interfaces,
     pub(super) own_vips: OwnVips,
     pub(super) saved: SavedServices,
+    models: watch::Sender<Arc<Model>>,
     pub(super) announcer: Announcer,
     pub(super) store: AyaStore,
     pub(super) events: AsyncFd<RingBuf<MapData>>,
@@ -113,6 +116,7 @@ impl Engine {
             is_sweep_due: false,
             look_at: None,
             counted: None,
+            models: watch::Sender::new(Arc::new(empty.clone())),
             model: empty,
             limits: parts.limits,
             ids,
@@ -144,7 +148,33 @@ impl Engine {
         self.prepare(&nothing).await?;
         self.carry_out(&[], &BTreeSet::new()).await?;
         self.saved.save(&self.model);
+        self.publish();
         Ok(self.warnings(&nothing))
+    }
+
+    /// The model in force from now on, for those who follow it.
+    pub(super) fn models(&self) -> Models {
+        self.models.subscribe()
+    }
+
+    /// Tells those who follow the model what it is now.
+    fn publish(&self) {
+        self.models.send_replace(Arc::new(self.model.clone()));
+    }
+
+    /// Puts in force what checks have found. It needs none of a change's rules, and nothing of the network:
+    /// a dead backend is out of the ring within milliseconds.
+    pub(super) async fn observe(
+        &mut self,
+        observations: &[Observation],
+    ) -> Result<(), EngineError> {
+        if self.model.observe(observations).is_empty() {
+            return Ok(());
+        }
+        self.whole = self.with_leaving();
+        let passed = self.pass().await;
+        self.saved.save(&self.model);
+        passed
     }
 
     /// Notes that somebody looks after the datapath.
@@ -165,6 +195,7 @@ impl Engine {
             Ok(()) => match self.carry_out(&old.interfaces, &known_before).await {
                 Ok(()) => {
                     self.saved.save(&self.model);
+                    self.publish();
                     return Ok(self.warnings(&old));
                 }
                 Err(error) => error,

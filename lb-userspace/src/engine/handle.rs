@@ -1,8 +1,10 @@
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::snapshot::Snapshot;
 use super::views::{DrainView, FlowQuery, FlowsView, PlanQuery, PlanView, RingView};
-use crate::model::{Change, Model, ModelError};
+use crate::model::{Change, Model, ModelError, Observation};
 
 /// Why the engine refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub enum Request {
     Change(Box<Change>, oneshot::Sender<Outcome>),
     /// Replace the whole model (a reload); answered with warnings.
     Replace(Box<Model>, oneshot::Sender<Outcome>),
+    /// Note what checks have found.
+    Observe(Vec<Observation>, oneshot::Sender<Result<(), EngineError>>),
     /// Report everything.
     Snapshot(oneshot::Sender<Snapshot>),
     /// List and count flows on record.
@@ -81,6 +85,9 @@ pub enum Request {
 pub struct EngineHandle {
     requests: mpsc::Sender<Request>,
 }
+
+/// The model in force, for those who follow it.
+pub type Models = watch::Receiver<Arc<Model>>;
 
 impl EngineHandle {
     /// A handle and the engine's end of it.
@@ -116,6 +123,15 @@ impl EngineHandle {
     /// Any [`EngineError`]; the old model stays in force then.
     pub async fn replace(&self, model: Model) -> Outcome {
         self.ask(|reply| Request::Replace(Box::new(model), reply))
+            .await?
+    }
+
+    /// Puts in force what checks have found of backends; of those that are gone meanwhile, nothing.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; what could not be put in force is tried again by the engine itself.
+    pub async fn observe(&self, observations: Vec<Observation>) -> Result<(), EngineError> {
+        self.ask(|reply| Request::Observe(observations, reply))
             .await?
     }
 

@@ -40,7 +40,7 @@ use crate::model::{Model, OnStop};
 use crate::pins::Pins;
 
 pub use detach::{Detached, detach};
-pub use handle::{EngineError, EngineHandle, Outcome, Request};
+pub use handle::{EngineError, EngineHandle, Models, Outcome, Request};
 pub use state_file::{StateFile, StateFileError};
 
 /// What an engine is started with.
@@ -60,6 +60,17 @@ pub struct Options {
     pub on_stop: Option<OnStop>,
 }
 
+/// An engine at work.
+#[derive(Debug)]
+pub struct Started {
+    /// The way to it.
+    pub handle: EngineHandle,
+    /// The model in force.
+    pub models: Models,
+    /// Ends with the engine.
+    pub task: JoinHandle<anyhow::Result<()>>,
+}
+
 /// Loads the datapath or adopts it, attaches it, fills the maps, adds the VIPs, and keeps all that in
 /// line with the model until it is told to shut down. Returns when the model is in force for the first
 /// time; the task ends when the datapath was taken off, or left to go on. Must be called within a tokio runtime, in the
@@ -68,9 +79,7 @@ pub struct Options {
 /// # Errors
 /// Whatever stands in the way, named. What was done until then is taken back; a datapath that was found
 /// stays.
-pub async fn start(
-    options: Options,
-) -> anyhow::Result<(EngineHandle, JoinHandle<anyhow::Result<()>>)> {
+pub async fn start(options: Options) -> anyhow::Result<Started> {
     let Options {
         model,
         config_file,
@@ -117,7 +126,11 @@ pub async fn start(
         }
     }
     let (handle, requests) = EngineHandle::new();
-    Ok((handle, tokio::spawn(engine.run(requests))))
+    Ok(Started {
+        handle,
+        models: engine.models(),
+        task: tokio::spawn(engine.run(requests)),
+    })
 }
 
 /// What is in force before the first model: nothing.

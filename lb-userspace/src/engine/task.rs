@@ -125,6 +125,9 @@ impl Engine {
             Request::Replace(model, reply) => {
                 drop(reply.send(self.replace(*model).await));
             }
+            Request::Observe(observations, reply) => {
+                drop(reply.send(self.observe(&observations).await));
+            }
             Request::Snapshot(reply) => {
                 drop(reply.send(blocking(|| report::snapshot(self))));
             }

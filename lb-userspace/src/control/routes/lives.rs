@@ -127,6 +127,16 @@ pub(in crate::control) async fn set_health(
     let health = read::state(&change.state)?;
     let snapshot = engine.snapshot().await?;
     let before = find(&snapshot, &service)?.service.backend(&backend)?;
+    if !find(&snapshot, &service)?
+        .service
+        .checks_of(before)
+        .is_empty()
+    {
+        return Err(ApiError::invalid(format!(
+            "backend `{backend}` of service `{service}` has checks, and they say whether it answers; `lbctl \
+             backend drain` or `maint` takes it out of service"
+        )));
+    }
     let told = Told::backend_health(&service, before, health);
     let change = Change::SetBackendHealth {
         service,

@@ -26,14 +26,40 @@ pub(in crate::ctl) struct Drain {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::ctl) enum HealthCommand {
-    /// Says whether a backend answers
-    Set {
-        #[command(flatten)]
-        backend: BackendName,
-        /// What is known; `unknown` counts as up
-        #[arg(value_parser = words::<Health>())]
-        state: String,
+    /// Lists what checks have found
+    List {
+        /// Of this service alone
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
     },
+    /// Shows the checks of a backend, their last answers and the last changes
+    Show {
+        /// The backend's name
+        backend: String,
+        /// Of this service alone
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
+    /// Says whether a backend answers, if no check does
+    Set(HealthSet),
+}
+
+/// What somebody knows of a backend.
+#[derive(Debug, clap::Args)]
+pub(in crate::ctl) struct HealthSet {
+    #[command(flatten)]
+    pub(in crate::ctl) backend: BackendName,
+    /// What is known; `unknown` counts as up
+    #[arg(value_parser = words::<Health>())]
+    pub(in crate::ctl) state: String,
+}
+
+/// What has happened.
+#[derive(Debug, clap::Args)]
+pub(in crate::ctl) struct EventsArgs {
+    /// Goes on with what happens
+    #[arg(short, long)]
+    pub(in crate::ctl) follow: bool,
 }
 
 #[derive(Debug, Subcommand)]

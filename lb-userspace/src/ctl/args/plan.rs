@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::lives::{HealthCommand, TakeOut};
+use super::lives::{HealthSet, TakeOut};
 use super::{BackendAdd, BackendName, ServiceAdd};
 
 /// The changes, in the words that make them.
@@ -18,7 +18,13 @@ pub(in crate::ctl) enum PlanCommand {
     Backend(PlanBackend),
     /// A change of a backend's health
     #[command(subcommand)]
-    Health(HealthCommand),
+    Health(PlanHealth),
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::ctl) enum PlanHealth {
+    /// Somebody says whether a backend answers
+    Set(HealthSet),
 }
 
 #[derive(Debug, Subcommand)]

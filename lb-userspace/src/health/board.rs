@@ -1,0 +1,316 @@
+//! Everything that is known by asking: the state of each question, and what follows for each backend.
+//! No clock and no I/O.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::judge::{Finding, Known, Verdict, judge};
+use super::machine::CheckState;
+use super::outcome::{AgentWords, Observed, Outcome};
+use super::roster::{Question, Roster, Seat};
+use crate::model::{Health, Model, Observation};
+
+/// Changes of a backend that are remembered.
+pub const HISTORY_LEN: usize = 20;
+
+/// A moment: of the clock that is never set, for spans; and of the calendar, for people. Unit:
+/// milliseconds, the latter since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Since some moment in the past.
+    pub monotonic_ms: u64,
+    /// Since 1970, UTC.
+    pub unix_ms: u64,
+}
+
+/// What is known by one question.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// Whether the backend answers.
+    pub state: CheckState,
+    /// The last answer.
+    pub last: Option<(Outcome, Moment)>,
+    /// What the last good answer said besides.
+    observed: Observed,
+    /// What an agent said last.
+    agent: Option<AgentWords>,
+    /// Answers so far, good and bad.
+    pub counts: [u64; 2],
+}
+
+/// A change of what is known of a backend, or an alarm of its service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When.
+    pub at: Moment,
+    /// The service.
+    pub service: String,
+    /// The backend; `None` = the service as a whole.
+    pub backend: Option<String>,
+    /// What was so, and is so now, such as `up` and `down`.
+    pub from: String,
+    /// See `from`.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is known of a backend, and since when.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What is known.
+    pub finding: Finding,
+    /// Since when its health is what it is.
+    pub since: Moment,
+    /// Its last changes, the latest last.
+    pub history: VecDeque<Transition>,
+}
+
+/// Everything that is known by asking.
+#[derive(Debug, Default)]
+pub struct Board {
+    roster: Roster,
+    answers: BTreeMap<Arc<Question>, Answers>,
+    records: BTreeMap<Seat, Record>,
+    alarms: BTreeMap<String, String>,
+    /// Backends whose finding the engine has not been told yet.
+    untold: BTreeSet<Seat>,
+}
+
+/// How the questions change with a model.
+#[derive(Debug, Default)]
+pub struct RosterChange {
+    /// To be asked from now on.
+    pub begun: Vec<Arc<Question>>,
+    /// To be asked no more.
+    pub ended: Vec<Arc<Question>>,
+}
+
+impl Board {
+    /// Follows a model. What is known of a question that stays is kept; a new one begins with what the model
+    /// knows of its backend, so that a restart takes nobody for dead or alive anew.
+    pub fn follow(&mut self, model: &Model, now: Moment) -> RosterChange {
+        let roster = Roster::of(model);
+        let mut change = RosterChange::default();
+        for (question, seats) in &roster.questions {
+            if !self.answers.contains_key(question) {
+                let answers = Answers {
+                    state: CheckState::known(health_in(model, &seats[0])),
+                    ..Answers::default()
+                };
+                self.answers.insert(Arc::clone(question), answers);
+                change.begun.push(Arc::clone(question));
+            }
+        }
+        self.answers.retain(|question, _| {
+            let is_asked = roster.questions.contains_key(question);
+            if !is_asked {
+                change.ended.push(Arc::clone(question));
+            }
+            is_asked
+        });
+        self.alarms
+            .retain(|service, _| roster.services.contains_key(service));
+        self.follow_seats(model, &roster, now);
+        self.roster = roster;
+        change
+    }
+
+    fn follow_seats(&mut self, model: &Model, roster: &Roster, now: Moment) {
+        let mut seats = BTreeSet::new();
+        for (service, plan) in &roster.services {
+            for backend in plan.backends.keys() {
+                let seat = Seat {
+                    service: service.clone(),
+                    backend: backend.clone(),
+                };
+                let Some(known) = finding_in(model, &seat) else {
+                    continue;
+                };
+                let record = self.records.entry(seat.clone()).or_insert_with(|| Record {
+                    finding: known,
+                    since: now,
+                    history: VecDeque::new(),
+                });
+                if record.finding != known {
+                    // It was removed and added again, or is about to be told.
+                    self.untold.insert(seat.clone());
+                }
+                seats.insert(seat);
+            }
+        }
+        self.records.retain(|seat, _| seats.contains(seat));
+        self.untold.retain(|seat| seats.contains(seat));
+    }
+
+    /// Takes an answer in; returns what changes by it.
+    pub fn note(&mut self, question: &Question, outcome: Outcome, now: Moment) -> Vec<Transition> {
+        let Some(answers) = self.answers.get_mut(question) else {
+            return Vec::new();
+        };
+        let is_success = outcome.result.is_ok();
+        answers.counts[usize::from(!is_success)] += 1;
+        let was_unknown = answers.last.is_none();
+        let has_turned = answers.state.observe(
+            is_success,
+            now.monotonic_ms,
+            &question.check.timing,
+            question.hold_down_max_ms,
+        );
+        let mut is_news = has_turned || was_unknown;
+        if is_success && answers.observed != outcome.observed {
+            answers.observed = outcome.observed.clone();
+            is_news = true;
+        }
+        if outcome.observed.agent.is_some() && answers.agent != outcome.observed.agent {
+            answers.agent.clone_from(&outcome.observed.agent);
+            is_news = true;
+        }
+        let reason = match &outcome.result {
+            Ok(()) => "answers".to_owned(),
+            Err(failure) => failure.reason.clone(),
+        };
+        answers.last = Some((outcome, now));
+        if !is_news {
+            return Vec::new();
+        }
+        let seats = self.roster.questions.get(question);
+        let services: BTreeSet<String> = seats
+            .into_iter()
+            .flatten()
+            .map(|seat| seat.service.clone())
+            .collect();
+        let changes = services.iter().map(|name| self.review(name, &reason, now));
+        changes.flatten().collect()
+    }
+
+    /// Judges a service anew.
+    fn review(&mut self, service: &str, reason: &str, now: Moment) -> Vec<Transition> {
+        let Some(plan) = self.roster.services.get(service) else {
+            return Vec::new();
+        };
+        let known = |question: &Question| {
+            let answers = self.answers.get(question)?;
+            Some(Known {
+                is_asked: answers.last.is_some(),
+                health: answers.state.health(),
+                observed: &answers.observed,
+                agent: answers.agent.as_ref(),
+            })
+        };
+        let Some(verdict) = judge(plan, known) else {
+            return Vec::new();
+        };
+        let alarm = self.sound(service, &verdict, now);
+        let mut transitions: Vec<Transition> = alarm.into_iter().collect();
+        for (backend, finding) in verdict.backends {
+            let seat = Seat {
+                service: service.to_owned(),
+                backend,
+            };
+            transitions.extend(self.record(seat, finding, reason, now));
+        }
+        transitions
+    }
+
+    fn record(
+        &mut self,
+        seat: Seat,
+        finding: Finding,
+        reason: &str,
+        now: Moment,
+    ) -> Option<Transition> {
+        let record = self.records.get_mut(&seat)?;
+        if record.finding == finding {
+            return None;
+        }
+        let transition = Transition {
+            at: now,
+            service: seat.service.clone(),
+            backend: Some(seat.backend.clone()),
+            from: record.finding.words(),
+            to: finding.words(),
+            reason: reason.to_owned(),
+        };
+        if record.finding.health != finding.health {
+            record.since = now;
+        }
+        record.finding = finding;
+        if record.history.len() == HISTORY_LEN {
+            record.history.pop_front();
+        }
+        record.history.push_back(transition.clone());
+        self.untold.insert(seat);
+        Some(transition)
+    }
+
+    fn sound(&mut self, service: &str, verdict: &Verdict, now: Moment) -> Option<Transition> {
+        let before = self.alarms.get(service).cloned();
+        if before == verdict.alarm {
+            return None;
+        }
+        match &verdict.alarm {
+            Some(alarm) => self.alarms.insert(service.to_owned(), alarm.clone()),
+            None => self.alarms.remove(service),
+        };
+        let word = |alarm: &Option<String>| if alarm.is_some() { "alarm" } else { "quiet" };
+        Some(Transition {
+            at: now,
+            service: service.to_owned(),
+            backend: None,
+            from: word(&before).to_owned(),
+            to: word(&verdict.alarm).to_owned(),
+            reason: verdict.alarm.clone().or(before).unwrap_or_default(),
+        })
+    }
+
+    /// What the engine has to be told; the next call has what is new by then.
+    pub fn take_observations(&mut self) -> Vec<Observation> {
+        let untold = std::mem::take(&mut self.untold);
+        let told = untold.into_iter().filter_map(|seat| {
+            let finding = self.records.get(&seat)?.finding;
+            Some(Observation {
+                service: seat.service,
+                backend: seat.backend,
+                health: finding.health,
+                fit: finding.fit,
+                agent: finding.agent,
+            })
+        });
+        told.collect()
+    }
+
+    /// All questions, and who asks them.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// What is known by a question.
+    pub fn answers(&self, question: &Question) -> Option<&Answers> {
+        self.answers.get(question)
+    }
+
+    /// What is known of each backend that is asked.
+    pub fn records(&self) -> impl Iterator<Item = (&Seat, &Record)> {
+        self.records.iter()
+    }
+
+    /// What somebody has to look after, by service.
+    pub fn alarms(&self) -> &BTreeMap<String, String> {
+        &self.alarms
+    }
+}
+
+fn health_in(model: &Model, seat: &Seat) -> Health {
+    finding_in(model, seat).map_or(Health::Unknown, |finding| finding.health)
+}
+
+fn finding_in(model: &Model, seat: &Seat) -> Option<Finding> {
+    let service = model.services.get(&seat.service)?;
+    let backend = service.backends.get(&seat.backend)?;
+    Some(Finding {
+        health: backend.health,
+        fit: backend.fit,
+        agent: backend.agent,
+    })
+}

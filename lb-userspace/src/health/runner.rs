@@ -1,0 +1,312 @@
+//! Asks the questions when they are due, and tells the engine what follows.
+//!
+//! All of it is one thread of its own: nothing that the engine does delays a check, and ten thousand
+//! checks a second delay nothing else.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::board::{Board, Moment, Transition};
+use super::outcome::Outcome;
+use super::probe::probe;
+use super::roster::Question;
+use super::schedule::Schedule;
+use crate::engine::{EngineError, EngineHandle, Models};
+use crate::events::{Event, EventLog, unix_ms};
+use crate::model::{Model, Observation};
+
+/// Checks under way at a time; further ones wait. Each needs a descriptor or two.
+const UNDER_WAY_MAX: usize = 8_192;
+
+/// After the engine has refused to put something in force, it is told again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is known of the backends, for whoever asks. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct HealthHandle {
+    board: Arc<Mutex<Board>>,
+    began: Instant,
+}
+
+impl Default for HealthHandle {
+    fn default() -> Self {
+        Self {
+            board: Arc::default(),
+            began: Instant::now(),
+        }
+    }
+}
+
+impl HealthHandle {
+    /// Now, on the clocks that the board's moments are of.
+    pub fn now(&self) -> Moment {
+        Moment {
+            monotonic_ms: self.began.elapsed().as_millis() as u64,
+            unix_ms: unix_ms(),
+        }
+    }
+
+    /// What is known. Not to be held for long: checks wait meanwhile.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        // A panic while it was held would be a fault of one answer; the rest is as good as before.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that asks. Dropping it ends it; checks under way are cut off.
+#[derive(Debug)]
+pub struct Runner {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Runner {
+    /// Starts asking whatever the models make necessary, in this thread's network namespace.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        models: Models,
+        engine: EngineHandle,
+        health: HealthHandle,
+        events: EventLog,
+    ) -> anyhow::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime of the health checks")?;
+        let mut asking = Asking {
+            models,
+            engine,
+            health,
+            events,
+            schedule: Schedule::default(),
+            probes: JoinSet::new(),
+            under_way: BTreeMap::new(),
+        };
+        let work = move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                tokio::select! {
+                    () = asking.run() => {}
+                    _ended = stopped => {}
+                }
+            });
+        };
+        let thread = thread::Builder::new().name("health".to_owned()).spawn(work);
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread.context("cannot start the thread of the health checks")?),
+        })
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the thread of the health checks had panicked");
+        }
+    }
+}
+
+/// An answer, and when it was asked for.
+type Answer = (Arc<Question>, Outcome, u64);
+
+/// What the engine is being told.
+type Telling = Pin<Box<dyn Future<Output = (Vec<Observation>, Result<(), EngineError>)>>>;
+
+struct Asking {
+    models: Models,
+    engine: EngineHandle,
+    health: HealthHandle,
+    events: EventLog,
+    schedule: Schedule,
+    probes: JoinSet<Answer>,
+    under_way: BTreeMap<Arc<Question>, AbortHandle>,
+}
+
+impl Asking {
+    /// Until the engine has ended.
+    async fn run(&mut self) {
+        let mut telling: Option<Telling> = None;
+        self.follow();
+        loop {
+            self.ask_due();
+            if telling.is_none() {
+                telling = self.tell();
+            }
+            let next_due = self.next_due();
+            tokio::select! {
+                changed = self.models.changed() => match changed {
+                    Ok(()) => self.follow(),
+                    Err(_) => return,
+                },
+                Some(answered) = self.probes.join_next(), if !self.probes.is_empty() => {
+                    if let Ok((question, outcome, began_ms)) = answered {
+                        self.note(&question, outcome, began_ms);
+                    }
+                }
+                told = poll(&mut telling) => {
+                    telling = match told {
+                        (_, Ok(())) => None,
+                        (_, Err(EngineError::Stopped)) => return,
+                        (observations, Err(error)) => {
+                            warn!("what checks have found is not in force, trying again: {error}");
+                            Some(self.tell_again(observations))
+                        }
+                    };
+                }
+                () = until(next_due) => {}
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        if self.probes.len() >= UNDER_WAY_MAX {
+            return None;
+        }
+        let due_ms = self.schedule.next_due_ms()?;
+        Some(self.health.began + Duration::from_millis(due_ms))
+    }
+
+    fn follow(&mut self) {
+        let model: Arc<Model> = Arc::clone(&self.models.borrow_and_update());
+        let now = self.health.now();
+        let change = self.health.board().follow(&model, now);
+        for question in &change.ended {
+            self.schedule.end(question);
+            if let Some(probe) = self.under_way.remove(question) {
+                probe.abort();
+            }
+        }
+        self.schedule.begin(&change.begun, now.monotonic_ms);
+    }
+
+    fn ask_due(&mut self) {
+        let now_ms = self.health.now().monotonic_ms;
+        while self.probes.len() < UNDER_WAY_MAX
+            && let Some(question) = self.schedule.pop_due(now_ms)
+        {
+            let asked = ask(Arc::clone(&question), now_ms);
+            let probe = self.probes.spawn_local(asked);
+            self.under_way.insert(question, probe);
+        }
+    }
+
+    fn note(&mut self, question: &Arc<Question>, outcome: Outcome, began_ms: u64) {
+        self.under_way.remove(question);
+        let now = self.health.now();
+        let mut board = self.health.board();
+        let transitions = board.note(question, outcome, now);
+        let timing = &question.check.timing;
+        let interval_ms = match board.answers(question) {
+            Some(answers) => answers.state.interval_ms(timing),
+            // Nobody wants to know any more.
+            None => return,
+        };
+        drop(board);
+        self.schedule
+            .again(question, began_ms, interval_ms, now.monotonic_ms);
+        for transition in transitions {
+            self.announce(transition);
+        }
+    }
+
+    fn announce(&self, transition: Transition) {
+        let Transition {
+            at,
+            service,
+            backend,
+            from,
+            to,
+            reason,
+        } = transition;
+        let kind = match &backend {
+            Some(backend) => {
+                info!(service, backend, "health {from} -> {to}: {reason}");
+                "health"
+            }
+            None => {
+                warn!(service, "{to}: {reason}");
+                "alarm"
+            }
+        };
+        self.events.push(Event {
+            unix_ms: at.unix_ms,
+            kind: kind.to_owned(),
+            service: Some(service),
+            backend,
+            from: Some(from),
+            to,
+            reason,
+            ..Event::default()
+        });
+    }
+
+    fn tell(&self) -> Option<Telling> {
+        let observations = self.health.board().take_observations();
+        (!observations.is_empty()).then(|| self.telling(observations, Duration::ZERO))
+    }
+
+    /// Once more what could not be put in force, and what has changed since: the engine takes the latter
+    /// last.
+    fn tell_again(&self, mut observations: Vec<Observation>) -> Telling {
+        observations.append(&mut self.health.board().take_observations());
+        self.telling(observations, RETRY_PAUSE)
+    }
+
+    fn telling(&self, observations: Vec<Observation>, pause: Duration) -> Telling {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let told = engine.observe(observations.clone()).await;
+            (observations, told)
+        })
+    }
+}
+
+/// Asks once.
+async fn ask(question: Arc<Question>, began_ms: u64) -> Answer {
+    let began = std::time::Instant::now();
+    let timeout = Duration::from_millis(question.check.timing.timeout_ms.into());
+    let asked = probe(&question.check.kind, question.target, began + timeout);
+    let (result, observed) = asked.await;
+    let outcome = Outcome {
+        result,
+        observed,
+        duration: began.elapsed(),
+    };
+    (question, outcome, began_ms)
+}
+
+/// Waits for what the engine is being told; with nothing to tell, for ever.
+async fn poll(telling: &mut Option<Telling>) -> (Vec<Observation>, Result<(), EngineError>) {
+    match telling {
+        Some(telling) => telling.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,165 @@
+//! Health checks on real servers: each way to die is found out within the check's budget, nobody is sent
+//! to the dead, and who answers again is back.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lb_lab::serde_json::Value;
+use lb_lab::topology::{VIP_V4, VIP_V6};
+use lb_lab::wait::wait_until;
+use lb_lab::{Forward, Interfaces, Plan, ServiceText, Site, require};
+use nix::sys::signal::Signal;
+
+/// How long a change of health may take on a busy machine. What it took is printed.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const HTTP: &str = "type = \"http\"\npath = \"/\"\ninterval = \"300ms\"\nfast_interval = \"100ms\"\n\
+                    timeout = \"300ms\"\nrise = 2\nfall = 3";
+
+fn site(check: &str) -> Site {
+    let plan = Plan::new(Forward::Dsr, Interfaces::One, 3);
+    let site = Site::start(plan, |net| {
+        [("web", VIP_V4), ("web-v6", VIP_V6)]
+            .map(|(name, vip)| {
+                let service = ServiceText::new(net, name, vip).check(check);
+                service.backends(net, &["web1", "web2", "web3"])
+            })
+            .to_vec()
+    });
+    let site = site.unwrap();
+    for service in ["web", "web-v6"] {
+        for backend in ["web1", "web2", "web3"] {
+            await_health(&site, service, backend, "up");
+        }
+    }
+    site
+}
+
+fn record(site: &Site, service: &str, backend: &str) -> Value {
+    let words = ["health", "show", backend, "--service", service];
+    let report = site.lbd.ctl_json(&words).unwrap();
+    report["backends"][0].clone()
+}
+
+/// Waits until a backend is `health`; returns how long that took, and the record.
+fn await_health(site: &Site, service: &str, backend: &str, health: &str) -> (Duration, Value) {
+    let began = Instant::now();
+    let record = wait_until(
+        &format!("{backend} of {service} to be {health}"),
+        TIMEOUT,
+        || {
+            let record = record(site, service, backend);
+            Ok((record["health"] == health).then_some(record))
+        },
+    );
+    let record = record.unwrap_or_else(|error| panic!("{error:#}\n{}", site.lbd.log_tail()));
+    (began.elapsed(), record)
+}
+
+/// Requests over both VIPs: all of them are answered, by these backends and no other.
+fn is_served_by(site: &Site, backends: &[&str]) {
+    for (service, vip) in [("web", VIP_V4), ("web-v6", VIP_V6)] {
+        site.lbd.await_ring(service).unwrap();
+        let counts = site.net.client.http_get_many(SocketAddr::new(vip, 80), 150);
+        let counts = counts.unwrap_or_else(|error| panic!("{service}: {error:#}"));
+        assert!(counts.keys().eq(backends), "{service}: {counts:?}");
+    }
+}
+
+/// web1 goes away and comes back in some way; the reason says what is wrong with it.
+fn goes_and_comes(site: &mut Site, leave: fn(&mut Site), kind: &str, come_back: fn(&mut Site)) {
+    leave(site);
+    for service in ["web", "web-v6"] {
+        let (elapsed, record) = await_health(site, service, "web1", "down");
+        println!("{kind}: {service} down after {elapsed:?}");
+        assert_eq!(record["checks"][0]["failure"]["kind"], kind, "{record}");
+        let last = record["history"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap()
+            .clone();
+        assert_eq!((&last["from"], &last["to"]), (&"up".into(), &"down".into()));
+    }
+    is_served_by(site, &["web2", "web3"]);
+    come_back(site);
+    for service in ["web", "web-v6"] {
+        await_health(site, service, "web1", "up");
+    }
+    is_served_by(site, &["web1", "web2", "web3"]);
+}
+
+/// The cable of web1: with the switch's end down, its own end keeps its addresses.
+fn link(site: &Site, state: &str) {
+    let switch = site.net.switch();
+    switch.ip(&format!("link set web1 {state}")).unwrap();
+}
+
+#[test]
+fn a_web_server_that_stops_hangs_or_is_cut_off_gets_no_request() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let mut site = site(HTTP);
+    is_served_by(&site, &["web1", "web2", "web3"]);
+
+    // It accepts connections, by its kernel, and never answers.
+    let hang = |site: &mut Site| site.nginx[0].process().signal_all(Signal::SIGSTOP).unwrap();
+    let go_on = |site: &mut Site| site.nginx[0].process().signal_all(Signal::SIGCONT).unwrap();
+    goes_and_comes(&mut site, hang, "timeout", go_on);
+
+    let stop = |site: &mut Site| {
+        site.nginx[0].process().kill9_all().unwrap();
+    };
+    let start = |site: &mut Site| {
+        let backend = &site.net.backends[0];
+        site.nginx[0] = lb_lab::nginx::Nginx::start("web1", &backend.netns, &[80]).unwrap();
+    };
+    goes_and_comes(&mut site, stop, "refused", start);
+
+    let events = site.lbd.ctl_ok(&["events"]).unwrap();
+    for line in [
+        "web/web1  up -> down: connection refused",
+        "web-v6/web1  up -> down: connection refused",
+        "web/web1  down -> up: answers",
+    ] {
+        assert!(events.contains(line), "{line} in\n{events}");
+    }
+    let set = ["health", "set", "web", "web1", "down"];
+    let refused = site.lbd.ctl(&set).unwrap();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("has checks"), "{refused:?}");
+
+    goes_and_comes(
+        &mut site,
+        |site| link(site, "down"),
+        "timeout",
+        |site| link(site, "up"),
+    );
+}
+
+/// What a check asks for and the server does not have.
+#[test]
+fn a_wrong_answer_is_no_answer() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let check = HTTP.replace(
+        "path = \"/\"",
+        "path = \"/\"\nbody = \"web\"\nstatus = \"200-299\"",
+    );
+    let mut site = site(&check);
+    let elsewhere = HTTP.replace("path = \"/\"", "path = \"/\"\nstatus = \"300-399\"");
+    let net = &site.net;
+    let service = ServiceText::new(net, "web", VIP_V4).check(&elsewhere);
+    let text = lb_lab::service::config(net, &[service.backends(net, &["web1"])]);
+    site.lbd.reload(&text).unwrap();
+    let (_, record) = await_health(&site, "web", "web1", "down");
+    let failure = &record["checks"][0]["failure"];
+    assert_eq!(failure["kind"], "unexpected", "{record}");
+    assert!(
+        failure["reason"].as_str().unwrap().contains("200"),
+        "{record}"
+    );
+    site.lbd.terminate().unwrap();
+}
