@@ -200,3 +200,43 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_one_field_of_text() {
+        assert_eq!(encode(""), [0, 0, 0, 0, 0]);
+        assert_eq!(encode("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        let long = encode(&"x".repeat(300));
+        assert_eq!(long[..8], [0, 0, 0, 0x01, 0x2f, 0x0a, 0xac, 0x02]);
+        assert_eq!(long.len(), 5 + 0x12f);
+    }
+
+    #[test]
+    fn the_status_is_found_among_fields_of_every_type() {
+        assert_eq!(decode(&[]), Some(0));
+        assert_eq!(decode(&[8, 1]), Some(1));
+        let others = [
+            0x12, 2, 8, 9, 0x19, 1, 2, 3, 4, 5, 6, 7, 8, 0x25, 1, 2, 3, 4, 8, 2,
+        ];
+        assert_eq!(decode(&others), Some(2));
+        assert_eq!(decode(&[8, 1, 8, 2]), Some(2), "the last one counts");
+        for broken in [&[8][..], &[8, 0x80], &[0x12, 9, 1], &[0x0b], &[0xff; 12]] {
+            assert_eq!(decode(broken), None, "{broken:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_it_panic(framed in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = serving(&framed, "");
+            let length = u8::try_from(framed.len()).expect("short");
+            let framed = [&[0, 0, 0, 0, length][..], &framed].concat();
+            let _ = serving(&framed, "");
+        }
+    }
+}

@@ -103,7 +103,7 @@ pub(super) async fn answers_and_closes(mut stream: TcpStream, answer: impl AsRef
 /// Reads until there is an empty line.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
+    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
         if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
             break;
         }

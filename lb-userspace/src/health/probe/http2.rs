@@ -159,3 +159,7 @@ fn failed(error: &h2::Error) -> Failure {
         ),
     }
 }
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod tests;

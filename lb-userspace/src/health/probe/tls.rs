@@ -237,3 +237,7 @@ impl ServerCertVerifier for JudgedLater {
         RING.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;
