@@ -29,6 +29,8 @@ mod http;
 mod http1;
 mod http2;
 mod mysql;
+mod postgres;
+mod replication;
 #[cfg(test)]
 mod rigged;
 mod secret;
@@ -74,6 +76,7 @@ async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Resul
         CheckKind::Http(check) => http::http(check, target, observed).await,
         CheckKind::Grpc(check) => grpc::grpc(check, target, observed).await,
         CheckKind::Mysql(check) => mysql::mysql(check, target, observed).await,
+        CheckKind::Postgres(check) => postgres::postgres(check, target, observed).await,
         _ => Err(Failure::new(
             FailureKind::Local,
             "this check is not there yet",

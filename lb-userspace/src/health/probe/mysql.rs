@@ -16,8 +16,9 @@ mod tests;
 use std::time::Duration;
 
 use self::packet::{Packets, Refusal};
-use self::replication::{GtidWanted, Replica};
+use self::replication::GtidWanted;
 use self::result::Table;
+use super::replication::{Replica, is_about_replicas, is_about_role, judge, unexpected};
 use super::{Target, connect, secret};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::{MysqlCheck, Replication};
@@ -76,7 +77,7 @@ impl Session {
         }
         let wanted = &check.replication;
         let replica = self.observe(wanted, observed).await?;
-        replication::judge(wanted, observed, &replica)?;
+        judge(wanted, observed, &replica)?;
         match wanted.gtid.as_str() {
             "" => Ok(()),
             gtid => self.has_applied(gtid).await,
@@ -90,17 +91,15 @@ impl Session {
         observed: &mut Observed,
     ) -> Result<Replica, Failure> {
         observed.doing = "asking for replication".into();
-        let about_lag = wanted.observe || wanted.must_run || wanted.max_lag_s.is_some();
-        if about_lag || wanted.writable.is_some() {
+        if is_about_role(wanted) {
             let read_only = self.read_only().await?;
             observed.writable = replication::is_writable(&read_only);
         }
-        if !about_lag {
+        if !is_about_replicas(wanted) {
             return Ok(Replica::default());
         }
-        let replica = Replica::of(&self.replica_status().await?);
-        observed.replication_running = replica.is_running;
-        observed.lag_s = replica.lag_s;
+        let replica = replication::replica(&self.replica_status().await?);
+        replica.observed(observed);
         Ok(replica)
     }
 
@@ -150,7 +149,7 @@ impl Session {
         if has_reached {
             return Ok(());
         }
-        Err(replication::unexpected(&format!(
+        Err(unexpected(&format!(
             "GTID {gtid} is not applied yet (it is at {at:?})"
         )))
     }

@@ -1,9 +1,9 @@
-//! Whether a server is what a check requires: writable, replicating, close behind, past a position.
+//! What a server says of itself: writable, replicating, close behind, past a position.
 
 use std::collections::BTreeMap;
 
-use crate::health::outcome::{Failure, FailureKind, Observed};
-use crate::model::check::Replication;
+use crate::health::outcome::{Failure, FailureKind};
+use crate::health::probe::replication::Replica;
 
 use super::result::{Row, Table};
 
@@ -14,31 +14,19 @@ pub(super) fn is_writable(read_only: &Table) -> Option<bool> {
 }
 
 /// What SHOW REPLICA STATUS says, of all channels together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Replica {
-    /// `None` = this server replicates from nobody.
-    pub(super) is_running: Option<bool>,
-    /// Of the channel that is furthest behind; `None` = unknown. Unit: seconds.
-    pub(super) lag_s: Option<u32>,
-    /// Which thread of which channel does not run, and what it said last.
-    pub(super) trouble: String,
-}
-
-impl Replica {
-    pub(super) fn of(status: &Table) -> Self {
-        let channels: Vec<Channel> = status.rows().map(Channel::of).collect();
-        if channels.is_empty() {
-            return Self::default();
-        }
-        let lags: Option<Vec<u32>> = channels.iter().map(|channel| channel.lag_s).collect();
-        Self {
-            is_running: Some(channels.iter().all(|channel| channel.trouble.is_none())),
-            lag_s: lags.and_then(|lags| lags.into_iter().max()),
-            trouble: channels
-                .into_iter()
-                .find_map(|channel| channel.trouble)
-                .unwrap_or_default(),
-        }
+pub(super) fn replica(status: &Table) -> Replica {
+    let channels: Vec<Channel> = status.rows().map(Channel::of).collect();
+    if channels.is_empty() {
+        return Replica::default();
+    }
+    let lags: Option<Vec<u32>> = channels.iter().map(|channel| channel.lag_s).collect();
+    Replica {
+        is_running: Some(channels.iter().all(|channel| channel.trouble.is_none())),
+        lag_s: lags.and_then(|lags| lags.into_iter().max()),
+        trouble: channels
+            .into_iter()
+            .find_map(|channel| channel.trouble)
+            .unwrap_or_default(),
     }
 }
 
@@ -89,49 +77,6 @@ fn without_statement(error: &str) -> &str {
         .min()
         .map_or(error, |end| &error[..end])
         .trim_end()
-}
-
-/// Whether what was observed is what is required, GTID aside.
-///
-/// A server that replicates from nobody and accepts writes is a primary, and nothing is required of its
-/// replication; one that does not is a replica that has lost its source.
-pub(super) fn judge(
-    wanted: &Replication,
-    observed: &Observed,
-    replica: &Replica,
-) -> Result<(), Failure> {
-    let is_writable = observed.writable.unwrap_or(false);
-    match wanted.writable {
-        Some(true) if !is_writable => return Err(unexpected("the server is read-only")),
-        Some(false) if is_writable => return Err(unexpected("the server accepts writes")),
-        _ => {}
-    }
-    if !wanted.must_run && wanted.max_lag_s.is_none() {
-        return Ok(());
-    }
-    match replica.is_running {
-        None if is_writable => Ok(()),
-        None => Err(unexpected(
-            "the server is read-only, and replicates from nobody",
-        )),
-        Some(false) => Err(unexpected(&replica.trouble)),
-        Some(true) => judge_lag(wanted.max_lag_s, replica.lag_s),
-    }
-}
-
-fn judge_lag(lag_max_s: Option<u32>, lag_s: Option<u32>) -> Result<(), Failure> {
-    match (lag_max_s, lag_s) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err(unexpected("the replica does not know how far it is behind")),
-        (Some(max), Some(lag)) if lag > max => Err(unexpected(&format!(
-            "replica is {lag} s behind, more than max_lag {max} s"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn unexpected(reason: &str) -> Failure {
-    Failure::new(FailureKind::Unexpected, reason)
 }
 
 /// The GTID position that a check waits for, in the words of either product.
@@ -204,25 +149,8 @@ mod tests {
         "Last_SQL_Error",
     ];
 
-    fn judged(
-        wanted: &Replication,
-        writable: bool,
-        rows: &[&[Option<&str>]],
-    ) -> Result<(), String> {
-        let observed = Observed {
-            writable: Some(writable),
-            ..Observed::default()
-        };
-        judge(wanted, &observed, &Replica::of(&Table::of(&MARIADB, rows)))
-            .map_err(|failure| failure.reason)
-    }
-
-    fn following() -> Replication {
-        Replication {
-            must_run: true,
-            max_lag_s: Some(10),
-            ..Replication::default()
-        }
+    fn said(rows: &[&[Option<&str>]]) -> Replica {
+        replica(&Table::of(&MARIADB, rows))
     }
 
     #[test]
@@ -237,37 +165,38 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_within_its_lag_is_well() {
-        let row = [Some("Yes"), Some("Yes"), Some("10"), Some(""), Some("")];
-        assert_eq!(judged(&following(), false, &[&row]), Ok(()));
-    }
-
-    #[test]
     fn the_channel_that_is_furthest_behind_counts() {
         let near = [Some("Yes"), Some("Yes"), Some("0"), Some(""), Some("")];
         let far = [Some("Yes"), Some("Yes"), Some("42"), Some(""), Some("")];
-        assert_eq!(
-            judged(&following(), false, &[&near, &far]).unwrap_err(),
-            "replica is 42 s behind, more than max_lag 10 s"
-        );
+        let both = said(&[&near, &far]);
+        assert_eq!((both.is_running, both.lag_s), (Some(true), Some(42)));
+    }
+
+    #[test]
+    fn one_stopped_channel_stops_the_replica_and_its_lag_is_unknown() {
+        let near = [Some("Yes"), Some("Yes"), Some("0"), Some(""), Some("")];
+        let stopped = [Some("No"), Some("Yes"), None, Some(""), Some("")];
+        let both = said(&[&near, &stopped]);
+        assert_eq!((both.is_running, both.lag_s), (Some(false), None));
+        assert_eq!(both.trouble, "the replica is not fetching");
+    }
+
+    #[test]
+    fn who_has_no_channel_is_no_replica() {
+        assert_eq!(said(&[]), Replica::default());
     }
 
     #[test]
     fn a_stopped_thread_is_named_with_its_error() {
-        let stopped = [
-            Some("Yes"),
-            Some("No"),
-            None,
-            Some(""),
-            Some("Duplicate entry"),
-        ];
+        let error = Some("Duplicate entry");
+        let stopped = [Some("Yes"), Some("No"), None, Some(""), error];
         assert_eq!(
-            judged(&following(), false, &[&stopped]).unwrap_err(),
+            said(&[&stopped]).trouble,
             "the replica is not applying: Duplicate entry"
         );
         let connecting = [Some("Connecting"), Some("Yes"), None, Some(""), Some("")];
         assert_eq!(
-            judged(&following(), false, &[&connecting]).unwrap_err(),
+            said(&[&connecting]).trouble,
             "the replica is not fetching (Connecting)"
         );
     }
@@ -278,35 +207,8 @@ mod tests {
                      a identified by 's3cret''";
         let stopped = [Some("Yes"), Some("No"), None, Some(""), Some(error)];
         assert_eq!(
-            judged(&following(), false, &[&stopped]).unwrap_err(),
+            said(&[&stopped]).trouble,
             "the replica is not applying: Error 'Plugin is not loaded'"
-        );
-    }
-
-    #[test]
-    fn a_primary_needs_no_replication_and_a_lost_replica_does() {
-        assert_eq!(judged(&following(), true, &[]), Ok(()));
-        assert_eq!(
-            judged(&following(), false, &[]).unwrap_err(),
-            "the server is read-only, and replicates from nobody"
-        );
-    }
-
-    #[test]
-    fn the_role_is_judged() {
-        let role = |writable| Replication {
-            writable: Some(writable),
-            ..Replication::default()
-        };
-        assert_eq!(judged(&role(true), true, &[]), Ok(()));
-        assert_eq!(judged(&role(false), false, &[]), Ok(()));
-        assert_eq!(
-            judged(&role(true), false, &[]).unwrap_err(),
-            "the server is read-only"
-        );
-        assert_eq!(
-            judged(&role(false), true, &[]).unwrap_err(),
-            "the server accepts writes"
         );
     }
 
