@@ -9,7 +9,7 @@ use lb_common::limits::RING_SLOTS_DEFAULT;
 use lb_lab::link::veth_pair;
 use lb_lab::{Netns, require};
 use lb_userspace::engine::snapshot::{InterfaceState, NextHop, Snapshot};
-use lb_userspace::engine::{self, EngineHandle, Options, StateFile};
+use lb_userspace::engine::{self, EngineHandle, Options, Started, StateFile};
 use lb_userspace::model::{
     AdminState, Backend, Change, ForwardMode, Health, Interface, Limits, Model, OnStop, Policies,
     Protocol, Scheduler, Service, XdpMode,
@@ -116,7 +116,11 @@ impl Running {
             pins: Pins::of(&socket),
             on_stop: Some(OnStop::Detach),
         };
-        let (engine, task) = engine::start(options)
+        let Started {
+            handle: engine,
+            task,
+            ..
+        } = engine::start(options)
             .await
             .unwrap_or_else(|error| panic!("{error:#}"));
         Self {

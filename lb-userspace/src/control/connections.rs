@@ -154,6 +154,7 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
     use tokio::task::JoinHandle;
 
+    use super::super::Monitor;
     use super::super::server::router;
     use super::*;
     use crate::engine::{EngineHandle, Request};
@@ -175,7 +176,7 @@ mod tests {
             let (engine, requests) = EngineHandle::new();
             let (stop, stopped) = oneshot::channel();
             let stopped = async move { stopped.await.unwrap() };
-            let task = tokio::spawn(serve(listener, router(engine), bounds, stopped));
+            let task = tokio::spawn(serve(listener, router(engine, Monitor::default()), bounds, stopped));
             Self {
                 socket,
                 stop,

@@ -52,14 +52,7 @@ impl World {
     }
 
     fn judge(&self, plan: &ServicePlan) -> Option<Verdict> {
-        static NOTHING: Observed = Observed {
-            writable: None,
-            replication_running: None,
-            lag_s: None,
-            certificate_days: None,
-            warning: None,
-            agent: None,
-        };
+        let nothing = Observed::default();
         judge(plan, |question| {
             Some(match self.0.get(&question.target.address.port()) {
                 Some((health, observed, agent)) => Known {
@@ -71,7 +64,7 @@ impl World {
                 None => Known {
                     is_asked: false,
                     health: Health::Unknown,
-                    observed: &NOTHING,
+                    observed: &nothing,
                     agent: None,
                 },
             })

@@ -11,7 +11,7 @@ use lb_common::abi::{
     Slot,
 };
 use lb_common::drop_reason::DropReason;
-use lb_userspace::control::{Socket, server};
+use lb_userspace::control::{Monitor, Socket, server};
 use lb_userspace::engine::snapshot::{
     BackendState, DatapathOrigin, DatapathState, InterfaceState, MapFill, NextHop, ServiceState,
     Snapshot,
@@ -64,7 +64,7 @@ impl Daemon {
             let stop = async move {
                 let _dropped_or_sent = stopped.await;
             };
-            server::serve(listener, engine, stop).await;
+            server::serve(listener, engine, Monitor::default(), stop).await;
         });
         Self {
             socket,
@@ -111,6 +111,10 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
             Request::Replace(new, reply) => {
                 model = *new;
                 reply.send(Ok(vec![])).unwrap();
+            }
+            Request::Observe(observations, reply) => {
+                model.observe(&observations);
+                reply.send(Ok(())).unwrap();
             }
             Request::Snapshot(reply) => reply.send(snapshot(&model)).unwrap(),
             Request::Flows(query, reply) => {
