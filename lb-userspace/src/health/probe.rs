@@ -30,6 +30,7 @@ mod http1;
 mod http2;
 mod mysql;
 mod postgres;
+mod redis;
 mod replication;
 #[cfg(test)]
 mod rigged;
@@ -77,6 +78,7 @@ async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Resul
         CheckKind::Grpc(check) => grpc::grpc(check, target, observed).await,
         CheckKind::Mysql(check) => mysql::mysql(check, target, observed).await,
         CheckKind::Postgres(check) => postgres::postgres(check, target, observed).await,
+        CheckKind::Redis(check) => redis::redis(check, target, observed).await,
         _ => Err(Failure::new(
             FailureKind::Local,
             "this check is not there yet",
