@@ -41,6 +41,8 @@ proptest! {
     fn text_of_toml_pieces_is_survived(pieces in prop::collection::vec(
         prop::sample::select(vec![
             "[[service]]", "[service]", "[[service.backend]]", "[node]", "name", "vip", "port",
+            "[[service.check]]", "[[service.backend.check]]", "type", "\"http\"", "\"mysql\"", "status",
+            "headers", "command", "password", "interval", "\"2s\"", "role", "\"writer\"",
             "weight", "=", "\"", "'''", "10.0.0.1", "::1", "-1", "0x1F", "1e400", "inf", "true",
             "[", "]", "{", "}", ",", ".", "#", "\n", "\r\n", " ", "é", "\u{0}", "2026-01-01",
         ]), 0..60)) {

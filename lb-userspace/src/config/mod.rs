@@ -15,9 +15,11 @@ mod spans;
 mod validate;
 
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use load::{Loaded, Overrides, load, parse};
 pub use report::{Look, Report};

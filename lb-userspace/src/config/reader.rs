@@ -1,6 +1,6 @@
 //! A typed reader over the spanned tree that collects mistakes instead of stopping at the first.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -132,6 +132,18 @@ impl Reader {
             "\"203.0.113.10\"",
             |value| value.as_str().map(text::address),
         )
+    }
+
+    /// Reads an IP address with a port.
+    pub(super) fn socket_address(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &'static str,
+    ) -> Field<SocketAddr> {
+        let example = "\"127.0.0.1:9180\"";
+        self.read(table, key, "an address and a port in quotes", example, |value| {
+            value.as_str().map(text::socket_address)
+        })
     }
 
     /// Reads a time span. Unit of the result: seconds.

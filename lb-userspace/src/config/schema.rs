@@ -11,10 +11,11 @@ use crate::model::draft::{
     BackendDraft, Draft, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft,
 };
 
-const ROOT: &[&str] = &["node", "interface", "limits", "service"];
+const ROOT: &[&str] = &["node", "interface", "limits", "metrics", "service"];
 const NODE: &[&str] = &["name", "manage_vips", "on_stop"];
 const INTERFACE: &[&str] = &["name", "xdp"];
 const LIMITS: &[&str] = &["services", "backends", "ring_blocks", "flows"];
+const METRICS: &[&str] = &["listen", "haproxy_names"];
 const SERVICE: &[&str] = &[
     "name",
     "vip",
@@ -61,6 +62,11 @@ pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
     if let Some(table) = reader.table(root, "limits") {
         let limits = reader.open(Section::Limits, table, LIMITS);
         draft.limits = read_limits(limits, reader);
+    }
+    if let Some(table) = reader.table(root, "metrics") {
+        let metrics = reader.open(Section::Metrics, table, METRICS);
+        draft.metrics.listen = reader.socket_address(metrics, "listen");
+        draft.metrics.haproxy_names = reader.boolean(metrics, "haproxy_names");
     }
     for (index, table) in numbered(reader.tables(root, "service", "[[service]]")) {
         let service = reader.open(Section::Service(index), table, SERVICE);

@@ -6,24 +6,24 @@ use crate::model::{
     UdpFlow, XdpMode,
 };
 
-fn overrides() -> Overrides {
+pub(super) fn overrides() -> Overrides {
     Overrides {
         interfaces: vec![],
         node: "host".to_owned(),
     }
 }
 
-fn model(text: &str) -> Model {
+pub(crate) fn model(text: &str) -> Model {
     parse("lbd.toml", text, &overrides()).unwrap().model
 }
 
-fn report(text: &str) -> Report {
+pub(super) fn report(text: &str) -> Report {
     let loaded = parse("lbd.toml", text, &overrides());
     loaded.map(|loaded| loaded.model).unwrap_err()
 }
 
 /// `line:column: message` of everything that is said about a text that is refused.
-fn mistakes(text: &str) -> Vec<String> {
+pub(super) fn mistakes(text: &str) -> Vec<String> {
     let report = report(text);
     let strip = |line: String| line.strip_prefix("lbd.toml:").unwrap_or(&line).to_owned();
     report.lines().map(strip).collect()
@@ -31,7 +31,7 @@ fn mistakes(text: &str) -> Vec<String> {
 
 /// The one mistake of a text.
 #[track_caller]
-fn mistake(text: &str) -> String {
+pub(super) fn mistake(text: &str) -> String {
     let mistakes = mistakes(text);
     assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
     mistakes.into_iter().next().unwrap()
@@ -66,6 +66,31 @@ slow_start = "30s"
 on_down = "reset"
 on_remove = "drop"
 on_all_down = "reset"
+check_mode = "any"
+hold_down = "2m"
+
+[[service.check]]
+type = "https"
+interval = "5s"
+fast_interval = "250ms"
+timeout = "3s"
+rise = 3
+fall = 4
+port = 8443
+source = "10.0.0.1"
+method = "HEAD"
+path = "/health"
+host = "www.example.com"
+headers = { Accept = "text/plain" }
+status = [200, "300-399"]
+version = "2"
+tls_name = "backend.example.com"
+verify = false
+min_valid_days = 30
+
+[[service.check]]
+type = "exec"
+command = ["/bin/true", "--all"]
 
 [[service.backend]]
 name = "web1"
@@ -73,6 +98,17 @@ address = "10.0.0.11"
 port = 8080
 weight = 7
 backup = 9
+
+[[service.backend.check]]
+type = "grpc"
+grpc_service = "shop.Orders"
+tls = true
+
+[[service.backend]]
+name = "web2"
+address = "10.0.0.12"
+port = 8080
+checks = "none"
 
 [[service]]
 name = "dns"
@@ -82,12 +118,49 @@ protocol = "udp"
 ring_slots = 65521
 flow = "hash"
 
+[[service.check]]
+type = "dns"
+name = "www.example.com"
+query_type = "AAAA"
+expect = "2001:db8::80"
+
+[[service.check]]
+type = "udp"
+send = "\u0000ping"
+expect = "pong"
+
 [[service.backend]]
 address = "2001:db8::11"
+
+[[service]]
+name = "db"
+vip = "203.0.113.20"
+port = 3306
+role = "reader"
+max_lag = "10s"
+primary_as_last_resort = true
+
+[[service.check]]
+type = "mysql"
+via = "datapath"
+user = "check"
+password_env = "PATH"
+query = "SELECT 1"
+replication = "running"
+max_lag = "1m"
+gtid = "0-1-100"
+
+[[service.check]]
+type = "agent"
+port = 8081
+send = "state"
+
+[[service.backend]]
+address = "10.0.0.21"
 "#;
 
 /// A service up to and without its backends.
-const WEB: &str = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";
+pub(super) const WEB: &str = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";
 
 #[test]
 fn every_key_reaches_the_model() {
@@ -189,7 +262,8 @@ fn unknown_keys_get_a_suggestion_at_every_level() {
     let backend = "[[service.backend]]\naddress = \"10.0.0.11\"\ncolour = \"red\"\n";
     assert_eq!(
         mistake(&format!("{WEB}{backend}")),
-        "7:1: error: unknown key `colour` (the keys here are `name`, `address`, `port`, `weight`, `backup`)"
+        "7:1: error: unknown key `colour` (the keys here are `name`, `address`, `port`, `weight`, \
+         `backup`, `checks`, `check`)"
     );
 }
 

@@ -4,7 +4,7 @@ use lb_common::abi::RouteKind;
 use lb_common::limits::ROUTES_MAX;
 
 use super::*;
-use crate::model::{Interface, Limits, OnStop, XdpMode};
+use crate::model::{Fit, Interface, Limits, OnStop, XdpMode};
 use crate::netlink::next_hop::{self, RouteAnswer};
 use crate::netlink::view::{
     Link, LocalAddress, NeighbourEntry, NeighbourState, RouteEntry, RouteTarget,
@@ -66,6 +66,7 @@ fn model(services: &[Service]) -> Model {
             xdp: XdpMode::Auto,
         }],
         manage_vips: true,
+        metrics: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 16,
@@ -140,6 +141,39 @@ fn a_dsr_backend_keeps_the_port_and_needs_no_reply_entry() {
     assert!(desired.nat_replies.is_empty());
     assert!(desired.routes.is_empty() && desired.neighbours.is_empty());
     assert_eq!(desired.vips, BTreeMap::from([(address("203.0.113.10"), 1)]));
+}
+
+#[test]
+fn the_flows_of_a_backend_without_the_role_are_ended_as_those_of_one_in_maintenance() {
+    let entry = |on_remove, one: Backend| {
+        let mut db = service("db", "203.0.113.10", 80, ForwardMode::Dsr);
+        db.policies.on_remove = on_remove;
+        let db = with_backends(db, &[one]);
+        let entry = desired_of(&model(&[db]), &on_link()).backends[&1];
+        (entry.delivery, entry.is_up)
+    };
+    let fit = backend("db1", "10.0.0.11", 80);
+    let unfit = Backend {
+        fit: Fit::Unfit,
+        ..fit.clone()
+    };
+    let mut drained = fit.clone();
+    drained.agent.admin = Some(AdminState::Drain);
+    let forward = Delivery::Forward as u8;
+    let cases = [
+        (OnRemove::Reset, &fit, (forward, 1)),
+        (OnRemove::Reset, &drained, (forward, 1)),
+        (OnRemove::Reset, &unfit, (Delivery::Reset as u8, 0)),
+        (OnRemove::Drop, &unfit, (Delivery::Drop as u8, 0)),
+        (OnRemove::Keep, &unfit, (forward, 0)),
+    ];
+    for (on_remove, one, expected) in cases {
+        assert_eq!(
+            entry(on_remove, one.clone()),
+            expected,
+            "{on_remove:?} {one:?}"
+        );
+    }
 }
 
 #[test]

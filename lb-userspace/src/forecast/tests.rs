@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Overrides, parse};
-use crate::model::{AdminState, Change, Health};
+use crate::model::{AdminState, AgentState, Change, Fit, Health, Observation};
 use crate::transition::sweep::FlowCounts;
 
 /// `web` with web1 to web3, and these keys.
@@ -133,6 +133,27 @@ fn a_drain_moves_the_slots_of_one_and_breaks_nothing() {
     assert_eq!(
         (ready.moves[0].before_count, ready.moved_count),
         (0, Some(moved))
+    );
+}
+
+#[test]
+fn a_backend_that_loses_the_role_loses_its_flows() {
+    let demoted = Change::Observe(vec![Observation {
+        service: "web".to_owned(),
+        backend: "web1".to_owned(),
+        health: Health::Up,
+        fit: Fit::Unfit,
+        agent: AgentState::default(),
+    }]);
+    let forecast = after(&model("on_remove = \"reset\""), demoted);
+    assert_eq!(
+        reasons(&forecast),
+        ["web1: it has not the service's role, and on_remove = \"reset\""]
+    );
+    assert!(
+        forecast.notes[0].contains("new flows leave web1 at once"),
+        "{:?}",
+        forecast.notes
     );
 }
 

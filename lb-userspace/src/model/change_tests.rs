@@ -17,6 +17,7 @@ pub(in crate::model) fn model() -> Model {
         node: "lb1".to_owned(),
         interfaces: vec![],
         manage_vips: true,
+        metrics: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits::default(),
         services: BTreeMap::new(),

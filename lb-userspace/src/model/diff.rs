@@ -281,6 +281,44 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_checks_are_told_without_a_secret() {
+        let with =
+            |lines: &str| services(&format!("{}{lines}", web("203.0.113.10", &[("web1", 100)])));
+        let own = |lines: &str| with(&format!("[[service.backend.check]]\n{lines}\n"));
+        let differences = |before: &Services, after: &Services| texts(&differences(before, after));
+        let plain = with("");
+        let http = own("type = \"http\"\npath = \"/a\"");
+        assert_eq!(
+            differences(&plain, &http),
+            ["service `web`, backend `web1` check the service's -> `http GET /a`"]
+        );
+        let secret = own("type = \"http\"\npath = \"/a\"\nheaders = { X-Token = \"hunter2\" }");
+        assert_eq!(
+            differences(&http, &secret),
+            [
+                "service `web`, backend `web1` check `http GET /a` -> `http GET /a` with other settings"
+            ]
+        );
+        assert_eq!(
+            differences(&secret, &with("checks = \"none\"\n")),
+            ["service `web`, backend `web1` check `http GET /a` -> none"]
+        );
+        let mut database = plain.clone();
+        let service = database.get_mut("web").unwrap();
+        service.role = crate::model::check::Role::Reader;
+        service.max_lag_s = Some(10);
+        service.hold_down_s = 0;
+        assert_eq!(
+            differences(&plain, &database),
+            ["service `web` hold_down 1m -> 0s, role none -> reader, max_lag any -> 10s"]
+        );
+        let mut unfit = plain.clone();
+        let web1 = unfit.get_mut("web").unwrap().backends.get_mut("web1");
+        web1.unwrap().fit = Fit::Unfit;
+        assert_eq!(differences(&plain, &unfit), [""; 0]);
+    }
+
+    #[test]
     fn what_the_datapath_was_loaded_with_takes_a_restart() {
         let overrides = Overrides {
             interfaces: vec!["eth0".to_owned()],

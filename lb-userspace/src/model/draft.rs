@@ -1,7 +1,7 @@
 //! What was written, before it is known to make sense: the one form that file, API and a change of
 //! the model are brought into, so that each rule exists once ([`super::rules`]).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::limits::{
     BACKENDS_DEFAULT, FLOWS_DEFAULT, IDLE_TIMEOUT_TCP_S, IDLE_TIMEOUT_UDP_S, RING_BLOCKS_DEFAULT,
@@ -84,8 +84,19 @@ pub struct Draft {
     pub interfaces: Vec<InterfaceDraft>,
     /// `[limits]`.
     pub limits: LimitsDraft,
+    /// `[metrics]`.
+    pub metrics: MetricsDraft,
     /// `[[service]]`.
     pub services: Vec<ServiceDraft>,
+}
+
+/// `[metrics]` as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsDraft {
+    /// Default: none.
+    pub listen: Field<SocketAddr>,
+    /// Default false.
+    pub haproxy_names: Field<bool>,
 }
 
 /// An interface as written.

@@ -7,6 +7,8 @@ pub enum Section {
     Node,
     /// `[limits]`.
     Limits,
+    /// `[metrics]`.
+    Metrics,
     /// The n-th `[[interface]]`, from 0.
     Interface(usize),
     /// The n-th `[[service]]`, from 0.

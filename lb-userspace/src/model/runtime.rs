@@ -64,8 +64,19 @@ fn keep(service: &mut Service, before: &Service) {
 #[cfg(test)]
 mod tests {
     use super::super::change::tests::model;
-    use super::super::{AdminState, Health};
+    use super::super::check::{AgentCheck, Check, CheckKind, Role, Timing, Via};
+    use super::super::{AdminState, Fit, Health};
     use super::*;
+
+    fn check() -> Check {
+        Check {
+            kind: CheckKind::Agent(AgentCheck::default()),
+            timing: Timing::DEFAULT,
+            port: Some(8081),
+            source: None,
+            via: Via::Direct,
+        }
+    }
 
     /// `web1` drained and up, `web2` down.
     fn current() -> Model {
@@ -115,6 +126,62 @@ mod tests {
             state(&kept, "web", "web2"),
             (AdminState::Ready, Health::Down)
         );
+    }
+
+    #[test]
+    fn what_a_check_has_found_goes_with_the_last_check() {
+        let drain = AgentState {
+            admin: Some(AdminState::Drain),
+            weight_percent: None,
+        };
+        let mut checked = current();
+        let web = checked.services.get_mut("web").unwrap();
+        web.checks = vec![check()];
+        web.backends.get_mut("web2").unwrap().agent = drain;
+        let found = |model: &Model| {
+            let web2 = &model.services["web"].backends["web2"];
+            (web2.health, web2.agent)
+        };
+        let mut other = model();
+        other.services.get_mut("web").unwrap().checks = vec![check(), check()];
+        assert_eq!(
+            found(&other.keeping_state_of(&checked)),
+            (Health::Down, drain)
+        );
+        let none = model().keeping_state_of(&checked);
+        assert_eq!(found(&none), (Health::Unknown, AgentState::default()));
+        assert_eq!(state(&none, "web", "web1").0, AdminState::Drain);
+        let mut own = model();
+        let web = own.services.get_mut("web").unwrap();
+        web.backends.get_mut("web2").unwrap().checks = Some(vec![check()]);
+        assert_eq!(
+            found(&own.keeping_state_of(&checked)),
+            (Health::Down, drain)
+        );
+        // What somebody else has said of a backend that lbd never checked, stays.
+        assert_eq!(
+            state(&model().keeping_state_of(&current()), "web", "web2").1,
+            Health::Down
+        );
+    }
+
+    #[test]
+    fn who_is_fit_for_one_role_is_not_known_to_be_so_for_another() {
+        let with_role = |role, fit| {
+            let mut model = model();
+            let web = model.services.get_mut("web").unwrap();
+            web.role = role;
+            web.backends.values_mut().for_each(|one| one.fit = fit);
+            model
+        };
+        let fit = |model: Model| model.services["web"].backends["web1"].fit;
+        let writer = || with_role(Role::Writer, Fit::Unfit);
+        let found = with_role(Role::Writer, Fit::Fit);
+        assert_eq!(fit(writer().keeping_state_of(&found)), Fit::Fit);
+        let reader = with_role(Role::Reader, Fit::Fit);
+        assert_eq!(fit(writer().keeping_state_of(&reader)), Fit::Unfit);
+        let demoted = with_role(Role::Writer, Fit::Unfit);
+        assert_eq!(fit(model().keeping_state_of(&demoted)), Fit::Fit);
     }
 
     #[test]

@@ -401,6 +401,94 @@ mod tests {
     }
 
     #[test]
+    fn checks_and_what_they_have_found_survive() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let own = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        std::fs::write(path("ca.pem"), own.cert.pem()).unwrap();
+        std::fs::write(path("pw"), "hunter2\n").unwrap();
+        let text = format!(
+            "[[service]]\nname = \"db\"\nvip = \"203.0.113.20\"\nport = 3306\nrole = \"writer\"\n\
+             hold_down = \"5s\"\n\
+             [[service.check]]\ntype = \"mysql\"\nuser = \"check\"\npassword_file = \"{}\"\n\
+             [[service.check]]\ntype = \"https\"\nport = 8443\nca_file = \"{}\"\n\
+             [[service.backend]]\nname = \"db1\"\naddress = \"10.0.0.21\"\n\
+             [[service.backend]]\nname = \"db2\"\naddress = \"10.0.0.22\"\n",
+            path("pw"),
+            path("ca.pem")
+        );
+        let file = crate::config::tests::model(&text);
+        let mut current = file.clone();
+        let agent = AgentState {
+            admin: Some(AdminState::Drain),
+            weight_percent: Some(50),
+        };
+        let observation = super::super::Observation {
+            service: "db".to_owned(),
+            backend: "db1".to_owned(),
+            health: Health::Up,
+            fit: Fit::Fit,
+            agent,
+        };
+        assert_eq!(current.observe(&[observation]).len(), 1);
+        let json = Saved::of(&file, &current).to_json().unwrap();
+        let json = String::from_utf8(json).unwrap();
+        assert!(
+            !json.contains("hunter2") && !json.contains("CERTIFICATE"),
+            "{json}"
+        );
+        let saved = Saved::from_json(json.as_bytes()).unwrap();
+        let resumed = saved.resume(file.clone());
+        assert_eq!(resumed.model, current);
+        assert_eq!(resumed.dropped, [""; 0]);
+        // A certificate that was renewed is no other configuration.
+        let renewed = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        std::fs::write(path("ca.pem"), renewed.cert.pem()).unwrap();
+        let reloaded = crate::config::tests::model(&text);
+        assert_ne!(reloaded, file);
+        let resumed = saved.resume(reloaded.clone());
+        assert_eq!(resumed.dropped, [""; 0]);
+        assert_eq!(
+            resumed.model.services["db"].checks,
+            reloaded.services["db"].checks
+        );
+        assert_eq!(resumed.model.services["db"].backends["db1"].agent, agent);
+    }
+
+    #[test]
+    fn what_was_saved_before_there_were_checks_is_read_as_having_none() {
+        let file = model();
+        let json = Saved::of(&file, &changed(&file)).to_json().unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let newer = [
+            "checks",
+            "check_mode",
+            "hold_down_s",
+            "role",
+            "max_lag_s",
+            "primary_as_last_resort",
+            "fit",
+            "agent",
+        ];
+        let strip = |value: &mut serde_json::Value| {
+            let object = value.as_object_mut().unwrap();
+            newer.iter().for_each(|key| drop(object.remove(*key)));
+        };
+        for part in ["file", "current"] {
+            for service in json[part].as_array_mut().unwrap() {
+                strip(service);
+                service["backends"]
+                    .as_array_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .for_each(strip);
+            }
+        }
+        let saved = Saved::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(saved.resume(file.clone()).model, changed(&file));
+    }
+
+    #[test]
     fn a_changed_file_wins_and_keeps_the_state_of_those_that_remain() {
         let file = model();
         let mut new = model();

@@ -29,7 +29,7 @@ fn error(message: String, help: impl Into<String>) -> TextError {
 ///
 /// # Errors
 /// [`TextError`] with a hint that fits what was written.
-pub fn address(text: &str) -> Result<IpAddr, TextError> {
+MARKtext: &str) -> Result<IpAddr, TextError> {
     text.parse().map_err(|_| {
         let message = format!("`{text}` is not an IP address");
         if let Some((host, _)) = text.rsplit_once('/')

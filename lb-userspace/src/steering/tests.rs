@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use lb_common::limits::PREPARE_MS;
 
 use super::*;
-use crate::model::{Interface, Limits, OnDown, OnStop, Scheduler, XdpMode};
+use crate::model::check::Role;
+use crate::model::{Fit, Interface, Limits, OnDown, OnStop, Scheduler, XdpMode};
 use crate::transition::Phase;
 
 /// A keeper with its world: a model with one service, `web`.
@@ -39,6 +40,7 @@ impl Bench {
                 xdp: XdpMode::Auto,
             }],
             manage_vips: true,
+            metrics: Default::default(),
             on_stop: OnStop::Keep,
             limits: Limits::default(),
             services: BTreeMap::from([("web".to_owned(), service)]),
@@ -175,6 +177,48 @@ fn flows_that_are_to_be_ended_are_so_once_no_new_one_follows() {
         BTreeSet::new(),
         "the new ring is in force"
     );
+}
+
+#[test]
+fn a_demoted_writer_loses_its_flows_and_the_next_one_gets_the_ring_at_once() {
+    let mut db = service(&[1, 2]);
+    db.role = Role::Writer;
+    db.policies.on_remove = OnRemove::Reset;
+    db.policies.on_all_down = OnAllDown::Reset;
+    let mut bench = Bench::new(db);
+    bench.backend(2).fit = Fit::Unfit;
+    bench.look_after(10_000);
+    bench.look_after(10_000);
+    assert!(bench.has_only(&[1]));
+    bench.backend(1).fit = Fit::Unfit;
+    bench.look();
+    assert_eq!(
+        bench.steering.new_flows,
+        NewFlows::Reset,
+        "two primaries, or none"
+    );
+    assert_eq!(bench.steering.held, BTreeSet::new());
+    bench.backend(2).fit = Fit::Fit;
+    bench.look();
+    assert!(bench.has_only(&[2]), "not prepared: the flows end anyway");
+    assert_eq!(bench.steering.new_flows, NewFlows::Schedule);
+}
+
+#[test]
+fn an_agents_part_of_the_weight_is_its_share_of_the_ring() {
+    let mut bench = Bench::new(service(&[1, 2]));
+    bench.backend(1).agent.weight_percent = Some(25);
+    bench.look_after(10_000);
+    bench.look_after(10_000);
+    let slots = bench.slots();
+    let id = bench.id(1);
+    let count = slots.iter().filter(|slot| slot.current() == id).count();
+    let share = count as f64 / slots.len() as f64;
+    assert!((0.19..0.21).contains(&share), "{share}: a fifth");
+    bench.backend(1).agent.weight_percent = Some(0);
+    bench.look_after(10_000);
+    bench.look_after(10_000);
+    assert!(bench.has_only(&[2]), "a drain");
 }
 
 #[test]

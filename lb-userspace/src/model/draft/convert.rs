@@ -2,12 +2,12 @@
 
 use super::check_build::Surroundings;
 use super::{
-    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, PoliciesDraft,
+    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, MetricsDraft, PoliciesDraft,
     ServiceDraft, VerdictDraft,
 };
 use crate::model::check::{Check, CheckMode, OwnChecks};
 use crate::model::{
-    Backend, Interface, Limits, Model, OnDown, OnStop, Policies, Protocol, Service,
+    Backend, Interface, Limits, Metrics, Model, OnDown, OnStop, Policies, Protocol, Service,
 };
 
 /// Draft → model: `None` if anything is missing, unreadable or does not fit its type. Whether it
@@ -25,8 +25,32 @@ impl Draft {
             manage_vips: self.manage_vips.or(true)?,
             on_stop: self.on_stop.or(OnStop::default())?,
             limits: self.limits.build()?,
+            metrics: self.metrics.build()?,
             services: services.collect::<Option<_>>()?,
         })
+    }
+}
+
+impl MetricsDraft {
+    fn build(&self) -> Option<Metrics> {
+        let listen = match self.listen {
+            Field::Absent => None,
+            Field::Given(address) => Some(address),
+            Field::Unreadable => return None,
+        };
+        Some(Metrics {
+            listen,
+            haproxy_names: self.haproxy_names.or(false)?,
+        })
+    }
+}
+
+impl From<Metrics> for MetricsDraft {
+    fn from(metrics: Metrics) -> Self {
+        Self {
+            listen: metrics.listen.into(),
+            haproxy_names: Field::Given(metrics.haproxy_names),
+        }
     }
 }
 
