@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::Look;
 use super::tests::{FULL, WEB, mistake, mistakes, model, report};
 use crate::model::check::{
-    AgentCheck, Check, CheckKind, CheckMode, DnsCheck, DnsType, ExchangeCheck, ExecCheck,
-    GrpcCheck, HttpCheck, HttpVersion, MysqlCheck, PostgresCheck, RedisCheck, Replication, Role,
-    Secret, StatusRange, Timing, TlsCheck, Trust, Via,
+    AgentCheck, Check, CheckKind, CheckMode, CheckType, DnsCheck, DnsType, ExchangeCheck,
+    ExecCheck, GrpcCheck, HttpCheck, HttpVersion, MysqlCheck, PostgresCheck, RedisCheck,
+    Replication, Role, Secret, StatusRange, Timing, TlsCheck, Trust, Via,
 };
 use crate::model::{Service, files};
 
@@ -380,4 +380,51 @@ fn every_mistake_in_many_checks_is_told_at_once() {
         .map(|line| line.split(": ").next().unwrap().to_owned())
         .collect();
     assert_eq!(places, ["5:8", "8:8", "9:10", "12:8", "13:8", "14:10"]);
+}
+
+/// Text of the reference, with what need not exist on this machine replaced by what does.
+fn here(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.split_once(" = ") {
+        Some(("password_file" | "password_env", _)) => "password_env = \"PATH\"",
+        Some(("ca_file", _)) => "verify = false",
+        Some(("command", _)) => "command = [\"/bin/true\"]",
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_examples_of_the_reference_are_good() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme.split("```toml\n").skip(1);
+    let examples: Vec<String> = blocks
+        .map(|block| here(block.split("```").next().unwrap()))
+        .collect();
+    assert!(examples.len() >= 3, "{examples:#?}");
+    for example in examples {
+        assert!(!model(&example).services.is_empty(), "{example}");
+    }
+}
+
+#[test]
+fn the_reference_has_an_example_of_each_type() {
+    let readme = include_str!("../../../README.md");
+    let examples: Vec<Check> = readme
+        .lines()
+        .filter_map(|line| Some(line[line.find("| `type = ")? + 3..].replace("`, `", "\n")))
+        .map(|example| {
+            let lines = here(example.trim_end_matches("` |"));
+            let text = match lines.starts_with("type = \"udp\"") {
+                true => {
+                    with_check(&lines).replace("port = 80\n", "port = 80\nprotocol = \"udp\"\n")
+                }
+                false => with_check(&lines),
+            };
+            web(&text).checks.remove(0)
+        })
+        .collect();
+    let mut types: Vec<CheckType> = examples.iter().map(|one| one.kind.check_type()).collect();
+    types.push(CheckType::Http);
+    types.sort();
+    assert_eq!(types, CheckType::ALL);
 }
