@@ -53,6 +53,7 @@ pub(super) async fn grpc(
                 format_args!("HTTP {} in place of gRPC's 200", response.status().as_u16()),
             ));
         }
+        check_content_type(response.headers())?;
         // A refusal comes without a message, and its status with the headers.
         check_status(response.headers(), &check.service)?;
         let mut body = response.into_body();
@@ -87,6 +88,20 @@ fn encode(service: &str) -> Vec<u8> {
     framed.extend_from_slice(&length.to_be_bytes());
     framed.append(&mut message);
     framed
+}
+
+/// A web server's page is no answer, whatever its status.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let content_type = headers
+        .get("content-type")
+        .map_or(&b""[..], |text| text.as_bytes());
+    if content_type.starts_with(b"application/grpc") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        FailureKind::Protocol,
+        format_args!("the answer is no gRPC, but {}", quote(content_type)),
+    ))
 }
 
 /// `grpc-status`, where there is one.

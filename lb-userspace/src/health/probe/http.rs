@@ -210,7 +210,7 @@ async fn over_http2(
     .await
 }
 
-fn check_status(status: u16, wanted: &[StatusRange]) -> Result<(), Failure> {
+pub(super) fn check_status(status: u16, wanted: &[StatusRange]) -> Result<(), Failure> {
     if wanted
         .iter()
         .any(|range| (range.first..=range.last).contains(&status))

@@ -199,9 +199,16 @@ fn grpc(service: &str) -> CheckKind {
     })
 }
 
+fn grpc_head(code: u16) -> Response<()> {
+    let mut head = status(code);
+    let value = "application/grpc+proto".parse().expect("a value");
+    head.headers_mut().insert("content-type", value);
+    head
+}
+
 /// An answer with a message and trailers.
 fn healthy(mut reply: Reply, message: &[u8], grpc_status: &'static str) {
-    let mut stream = reply.send_response(status(200), false).expect("open");
+    let mut stream = reply.send_response(grpc_head(200), false).expect("open");
     stream
         .send_data(Bytes::copy_from_slice(message), false)
         .expect("open");
@@ -285,7 +292,7 @@ async fn grpc_servers_that_do_not_serve_are_told() {
     ] {
         // Trailers only: one frame of headers says it all.
         let refuse = move |mut reply: Reply| {
-            let mut head = status(code);
+            let mut head = grpc_head(code);
             head.headers_mut()
                 .insert("grpc-status", grpc_status.parse().expect("a value"));
             head.headers_mut()
@@ -298,9 +305,28 @@ async fn grpc_servers_that_do_not_serve_are_told() {
 }
 
 #[tokio::test]
+async fn a_web_server_is_no_grpc_server() {
+    let page = |mut reply: Reply| {
+        let mut head = status(200);
+        let value = "text/html".parse().expect("a value");
+        head.headers_mut().insert("content-type", value);
+        let mut stream = reply.send_response(head, false).expect("open");
+        stream.send_data(SERVING.into(), true).expect("open");
+    };
+    let server = Server::start(move |stream| serves(stream, page)).await;
+    assert_eq!(
+        failure(&grpc(""), server.target()).await,
+        (
+            FailureKind::Protocol,
+            "the answer is no gRPC, but \"text/html\"".to_owned()
+        )
+    );
+}
+
+#[tokio::test]
 async fn a_grpc_answer_without_its_end_times_out() {
     let half = |mut reply: Reply| {
-        let mut stream = reply.send_response(status(200), false).expect("open");
+        let mut stream = reply.send_response(grpc_head(200), false).expect("open");
         stream
             .send_data(Bytes::from_static(SERVING), false)
             .expect("open");

@@ -84,9 +84,9 @@ pub(super) fn refused(
             )
         }
         Why::UnknownIssuer => format!(
-            "untrusted certificate: {} has nobody named {}, who issued it",
-            file.display(),
+            "untrusted certificate: its issuer {} is not in {}",
             certificate.issuer(),
+            file.display(),
         ),
         Why::BadSignature => format!(
             "certificate whose signature is not that of the authority in {}",
