@@ -38,8 +38,6 @@ mod secret;
 mod text;
 mod tls;
 
-pub use tls::check_authorities;
-
 /// Asks once. Ends by `deadline` at the latest, whatever the server does; the caller measures the time.
 ///
 /// # Errors

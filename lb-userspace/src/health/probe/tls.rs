@@ -32,8 +32,6 @@ use super::connect::{self, AnyStream};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::{TlsCheck, Trust};
 
-pub use trust::check_authorities;
-
 /// What is spoken over TLS, for ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use super::super::hostile::{
     Server, ask, blurts, drips, failure, floods, is_reset, resets, timed_out,
 };
-use super::{RING, check_authorities, without_port};
+use super::{RING, without_port};
 use crate::health::outcome::FailureKind;
 use crate::model::check::{CheckKind, HttpCheck, HttpVersion, StatusRange, TlsCheck, Trust};
 
@@ -424,25 +424,24 @@ async fn a_name_that_is_none_is_this_nodes_mistake() {
     );
 }
 
-#[test]
-fn files_of_authorities_are_checked() {
-    let pem = authority("A").pem();
-    assert_eq!(check_authorities(pem.as_bytes()), Ok(1));
-    assert_eq!(check_authorities(pem.repeat(3).as_bytes()), Ok(3));
-    for (pem, words) in [
-        ("", "there is no certificate in it"),
-        ("garbage", "there is no certificate in it"),
-        (
-            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-            "no PEM file",
-        ),
-        (
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "certificate 1 in it",
-        ),
-    ] {
-        let reason = check_authorities(pem.as_bytes()).expect_err(pem);
-        assert!(reason.contains(words), "{reason}");
+#[tokio::test]
+async fn a_file_may_hold_more_than_certificates_but_not_less() {
+    let authority = authority("A");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let pem = format!("a comment\n{broken}{}", authority.pem());
+    let mixed = server(&issued(&authority, &["web.example"], NEVER)).await;
+    let kind = https(Some("web.example"), trusting(&pem));
+    assert_eq!(ask(&kind, mixed.target()).await.0, Ok(()));
+
+    for pem in ["", "garbage", broken] {
+        let server = server(&issued(&authority, &["web.example"], NEVER)).await;
+        let kind = https(Some("web.example"), trusting(pem));
+        let (kind, reason) = failure(&kind, server.target()).await;
+        assert_eq!(kind, FailureKind::Local);
+        assert!(
+            reason.starts_with("/etc/lbd/ca.pem: there is no certificate in it"),
+            "{reason}"
+        );
     }
 }
 

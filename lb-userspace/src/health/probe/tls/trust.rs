@@ -54,30 +54,18 @@ pub(super) fn authorities(file: &Path, pem: &Arc<[u8]>) -> Result<Arc<Authoritie
     Ok(authorities)
 }
 
-/// The number of certificates in a PEM file.
-///
-/// # Errors
-/// What is wrong with it, in words: it has none, or its syntax.
-pub fn check_authorities(pem: &[u8]) -> Result<usize, String> {
-    Authorities::parse(pem).map(|authorities| authorities.all.len())
-}
-
 impl Authorities {
-    fn parse(pem: &[u8]) -> Result<Self, String> {
-        let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-        let all = all.map_err(|error| format!("this is no PEM file of certificates: {error}"))?;
-        if all.is_empty() {
-            return Err("there is no certificate in it (-----BEGIN CERTIFICATE-----)".to_owned());
-        }
-        if let Some(at) = all
-            .iter()
-            .position(|one| ParsedCertificate::try_from(one).is_err())
-        {
-            return Err(format!("certificate {} in it is broken", at + 1));
-        }
+    /// What cannot be read is left out, as a system's bundle may hold what this library does not know.
+    fn parse(pem: &[u8]) -> Result<Self, &'static str> {
+        let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+            .filter_map(Result::ok)
+            .collect();
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(all.iter().cloned());
-        Ok(Self { roots, all })
+        let (count, _) = roots.add_parsable_certificates(all.iter().cloned());
+        match count {
+            0 => Err("there is no certificate in it (-----BEGIN CERTIFICATE-----)"),
+            _ => Ok(Self { roots, all }),
+        }
     }
 
     /// Whether the certificate comes from one of them, now, and is for this name.
