@@ -65,6 +65,11 @@ impl EventLog {
         self.last.send_replace(sequence);
     }
 
+    /// The number of the last event; 0 = there was none.
+    pub fn last(&self) -> u64 {
+        *self.last.borrow()
+    }
+
     /// The events after number `after` that are remembered, the oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
         let events = self.lock();

@@ -14,6 +14,7 @@ pub mod forecast;
 pub mod health;
 pub mod loader;
 pub mod maps;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod pins;

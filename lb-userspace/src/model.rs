@@ -1,7 +1,7 @@
 //! The checked model: what the operator wants, free of contradictions.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use lb_common::abi::{ForwardMode, Scheduler};
 use lb_common::limits::{
@@ -90,6 +90,15 @@ impl Default for Limits {
     }
 }
 
+/// The listener for Prometheus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Its address; `None` = there is none.
+    pub listen: Option<SocketAddr>,
+    /// Whether some metrics also have the names of HAProxy's, for dashboards that exist.
+    pub haproxy_names: bool,
+}
+
 /// One backend of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -171,6 +180,8 @@ pub struct Model {
     pub on_stop: OnStop,
     /// Capacities of the maps.
     pub limits: Limits,
+    /// Where Prometheus is answered.
+    pub metrics: Metrics,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
 }

@@ -5,15 +5,11 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_common::limits::RING_SLOTS_DEFAULT;
 use lb_lab::link::veth_pair;
 use lb_lab::{Netns, require};
 use lb_userspace::engine::snapshot::{InterfaceState, NextHop, Snapshot};
 use lb_userspace::engine::{self, EngineHandle, Options, Started, StateFile};
-use lb_userspace::model::{
-    AdminState, Backend, Change, ForwardMode, Health, Interface, Limits, Model, OnStop, Policies,
-    Protocol, Scheduler, Service, XdpMode,
-};
+use lb_userspace::model::{Backend, Change, Interface, Limits, Model, OnStop, Service, XdpMode};
 use lb_userspace::netlink::Netlink;
 use lb_userspace::netlink::view::View;
 use lb_userspace::pins::Pins;
@@ -50,6 +46,7 @@ fn model(interfaces: &[&str], services: &[Service]) -> Model {
         node: "lb1".to_owned(),
         interfaces: interfaces.iter().map(interface).collect(),
         manage_vips: true,
+        metrics: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 8,

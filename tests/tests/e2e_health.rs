@@ -1,13 +1,17 @@
 //! Health checks on real servers: each way to die is found out within the check's budget, nobody is sent
 //! to the dead, and who answers again is back.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lb_lab::serde_json::Value;
+use lb_lab::service;
+use lb_lab::site::web_servers;
 use lb_lab::topology::{VIP_V4, VIP_V6};
 use lb_lab::wait::wait_until;
-use lb_lab::{Forward, Interfaces, Plan, ServiceText, Site, require};
+use lb_lab::{Forward, Interfaces, Lbd, Plan, ServiceText, Site, Topology, http, require};
 use nix::sys::signal::Signal;
 
 /// How long a change of health may take on a busy machine. What it took is printed.
@@ -16,17 +20,20 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP: &str = "type = \"http\"\npath = \"/\"\ninterval = \"300ms\"\nfast_interval = \"100ms\"\n\
                     timeout = \"300ms\"\nrise = 2\nfall = 3";
 
+/// Where metrics are asked for, in the balancer's namespace.
+const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9180\"\nhaproxy_names = true\n";
+
 fn site(check: &str) -> Site {
-    let plan = Plan::new(Forward::Dsr, Interfaces::One, 3);
-    let site = Site::start(plan, |net| {
-        [("web", VIP_V4), ("web-v6", VIP_V6)]
-            .map(|(name, vip)| {
-                let service = ServiceText::new(net, name, vip).check(check);
-                service.backends(net, &["web1", "web2", "web3"])
-            })
-            .to_vec()
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 3)).unwrap();
+    net.lb.ip("link set lo up").unwrap();
+    let nginx = web_servers(&net).unwrap();
+    let services = [("web", VIP_V4), ("web-v6", VIP_V6)].map(|(name, vip)| {
+        let service = ServiceText::new(&net, name, vip).check(check);
+        service.backends(&net, &["web1", "web2", "web3"])
     });
-    let site = site.unwrap();
+    let config = METRICS.to_owned() + &service::config(&net, &services);
+    let lbd = Lbd::start(&net.lb, &config).unwrap();
+    let site = Site { lbd, nginx, net };
     for service in ["web", "web-v6"] {
         for backend in ["web1", "web2", "web3"] {
             await_health(&site, service, backend, "up");
@@ -152,7 +159,7 @@ fn a_wrong_answer_is_no_answer() {
     let elsewhere = HTTP.replace("path = \"/\"", "path = \"/\"\nstatus = \"300-399\"");
     let net = &site.net;
     let service = ServiceText::new(net, "web", VIP_V4).check(&elsewhere);
-    let text = lb_lab::service::config(net, &[service.backends(net, &["web1"])]);
+    let text = METRICS.to_owned() + &service::config(net, &[service.backends(net, &["web1"])]);
     site.lbd.reload(&text).unwrap();
     let (_, record) = await_health(&site, "web", "web1", "down");
     let failure = &record["checks"][0]["failure"];
@@ -162,4 +169,65 @@ fn a_wrong_answer_is_no_answer() {
         "{record}"
     );
     site.lbd.terminate().unwrap();
+}
+
+fn ask_metrics(site: &Site, path: &str) -> http::Response {
+    let address: SocketAddr = "127.0.0.1:9180".parse().unwrap();
+    let answer = site.net.lb.run(|| http::get(&address.into(), path));
+    answer.unwrap().unwrap()
+}
+
+#[test]
+fn prometheus_is_answered_in_its_language() {
+    if require(&["ip", "nginx", "promtool"]).is_missing() {
+        return;
+    }
+    let site = site(HTTP);
+    is_served_by(&site, &["web1", "web2", "web3"]);
+    let text = String::from_utf8(ask_metrics(&site, "/metrics").body).unwrap();
+    for line in [
+        "lbd_backend_up{service=\"web\",backend=\"web1\"} 1",
+        "lbd_check_up{service=\"web-v6\",backend=\"web3\",check=\"http GET /\"} 1",
+        "haproxy_server_status{proxy=\"web\",server=\"web1\",state=\"UP\"} 1",
+        "lbd_service_eligible_backends{service=\"web\"} 3",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let new_flows = text.lines().filter_map(|line| {
+        let value = line.strip_prefix("lbd_backend_new_flows_total{service=\"web\"")?;
+        value.rsplit_once(' ')?.1.parse::<f64>().ok()
+    });
+    assert!(new_flows.sum::<f64>() >= 150.0, "{text}");
+    let complaints = promtool(&text);
+    assert_eq!(complaints, "", "promtool check metrics");
+
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask_metrics(&site, path).status, 200, "{path}");
+    }
+}
+
+/// What `promtool check metrics` has to say.
+fn promtool(text: &str) -> String {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        output.status.success() || !said.is_empty(),
+        "{}",
+        output.status
+    );
+    said
 }

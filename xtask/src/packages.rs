@@ -14,20 +14,20 @@ const PACKAGES: [(&str, &str); 9] = [
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
-    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
     ("ping", "iputils-ping"),
+    ("promtool", "prometheus"),
     ("tshark", "tshark"),
 ];
 
 /// What the end-to-end tests use.
-pub(crate) const FOR_TESTS: [&str; 8] = [
-    "curl", "dig", "dnsmasq", "ethtool", "ip", "nginx", "ping", "tshark",
+pub(crate) const FOR_TESTS: [&str; 9] = [
+    "curl", "dig", "dnsmasq", "ethtool", "ip", "nginx", "ping", "promtool", "tshark",
 ];
 
-/// What the disruption proof uses; haproxy is what the figures are compared with.
-pub(crate) const FOR_DISRUPTION: [&str; 3] = ["haproxy", "ip", "nginx"];
+/// What the disruption proof uses.
+pub(crate) const FOR_DISRUPTION: [&str; 2] = ["ip", "nginx"];
 
 /// What the demo can use.
 pub(crate) const FOR_DEMO: [&str; 2] = ["ip", "nginx"];

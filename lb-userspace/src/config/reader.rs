@@ -141,9 +141,13 @@ impl Reader {
         key: &'static str,
     ) -> Field<SocketAddr> {
         let example = "\"127.0.0.1:9180\"";
-        self.read(table, key, "an address and a port in quotes", example, |value| {
-            value.as_str().map(text::socket_address)
-        })
+        self.read(
+            table,
+            key,
+            "an address and a port in quotes",
+            example,
+            |value| value.as_str().map(text::socket_address),
+        )
     }
 
     /// Reads a time span. Unit of the result: seconds.

@@ -176,7 +176,12 @@ mod tests {
             let (engine, requests) = EngineHandle::new();
             let (stop, stopped) = oneshot::channel();
             let stopped = async move { stopped.await.unwrap() };
-            let task = tokio::spawn(serve(listener, router(engine, Monitor::default()), bounds, stopped));
+            let task = tokio::spawn(serve(
+                listener,
+                router(engine, Monitor::default()),
+                bounds,
+                stopped,
+            ));
             Self {
                 socket,
                 stop,

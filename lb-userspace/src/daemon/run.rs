@@ -18,7 +18,8 @@ use crate::control::{Monitor, Socket, server};
 use crate::engine::{self, EngineHandle, Options, Started, StateFile};
 use crate::health::runner::Runner;
 use crate::loader;
-use crate::model::OnStop;
+use crate::metrics::Listener;
+use crate::model::{Metrics, OnStop};
 use crate::pins::Pins;
 
 /// How long requests under way may take when lbd stops.
@@ -70,6 +71,7 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
     let monitor = Monitor::default();
     let (health, events) = (monitor.health.clone(), monitor.events.clone());
     let runner = Runner::start(models, engine.clone(), health, events)?;
+    let metrics = start_metrics(&origin, &engine, &monitor).await?;
     let api = Api::start(socket, &engine, monitor)?;
     announce(socket, &origin);
 
@@ -87,12 +89,29 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         }
     };
     api.stop().await;
-    drop(runner);
+    drop((metrics, runner));
     let ended = match ended {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,
     };
     ended.context("the engine's task was cut off")?
+}
+
+async fn start_metrics(
+    origin: &Origin,
+    engine: &EngineHandle,
+    monitor: &Monitor,
+) -> anyhow::Result<Option<Listener>> {
+    let Metrics {
+        listen,
+        haproxy_names,
+    } = origin.model.metrics;
+    let Some(address) = listen else {
+        return Ok(None);
+    };
+    let listener = Listener::start(address, haproxy_names, engine.clone(), monitor.clone()).await?;
+    info!(%address, "metrics");
+    Ok(Some(listener))
 }
 
 fn announce(socket: &Socket, origin: &Origin) {

@@ -62,6 +62,7 @@ pub fn takes_restart(before: &Model, after: &Model) -> Vec<&'static str> {
     let keys = [
         ("[[interface]]", before.interfaces != after.interfaces),
         ("[limits]", before.limits != after.limits),
+        ("[metrics]", before.metrics != after.metrics),
         ("node.manage_vips", before.manage_vips != after.manage_vips),
     ];
     let different = keys.into_iter().filter(|(_, is_different)| *is_different);

@@ -52,7 +52,7 @@ impl Section {
     /// Whether this is the n-th service, or one of its backends or checks.
     pub fn is_of(self, service: usize) -> bool {
         match self {
-            Self::Node | Self::Limits | Self::Interface(_) => false,
+            Self::Node | Self::Limits | Self::Metrics | Self::Interface(_) => false,
             Self::Service(index)
             | Self::Backend(index, _)
             | Self::Check(index, _)

@@ -1,6 +1,6 @@
 //! Values that people write as text, read the same way from the file, the API and the command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::check::StatusRange;
@@ -25,11 +25,24 @@ fn error(message: String, help: impl Into<String>) -> TextError {
     }
 }
 
+/// Reads an address with a port: `127.0.0.1:9180`, `[::1]:9180`.
+///
+/// # Errors
+/// [`TextError`].
+pub fn socket_address(text: &str) -> Result<SocketAddr, TextError> {
+    text.parse().map_err(|_| {
+        error(
+            format!("`{text}` is no address with a port"),
+            "write it like `127.0.0.1:9180` or `[::1]:9180`".to_owned(),
+        )
+    })
+}
+
 /// Reads an IPv4 or IPv6 address: no port, no prefix length, no brackets, no name.
 ///
 /// # Errors
 /// [`TextError`] with a hint that fits what was written.
-MARKtext: &str) -> Result<IpAddr, TextError> {
+pub fn address(text: &str) -> Result<IpAddr, TextError> {
     text.parse().map_err(|_| {
         let message = format!("`{text}` is not an IP address");
         if let Some((host, _)) = text.rsplit_once('/')
@@ -40,7 +53,7 @@ MARKtext: &str) -> Result<IpAddr, TextError> {
                 format!("write it without a prefix length: `{host}`"),
             );
         }
-        if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        if let Ok(socket) = text.parse::<SocketAddr>() {
             let ip = socket.ip();
             return error(
                 message,

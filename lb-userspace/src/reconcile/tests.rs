@@ -65,6 +65,7 @@ fn model(services: impl IntoIterator<Item = Service>) -> Model {
             xdp: XdpMode::Auto,
         }],
         manage_vips: false,
+        metrics: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: CAPACITIES.services,

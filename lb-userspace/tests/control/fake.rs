@@ -94,6 +94,7 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
         node: "lb1".to_owned(),
         interfaces: vec![],
         manage_vips: true,
+        metrics: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 3,

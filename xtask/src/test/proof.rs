@@ -52,7 +52,7 @@ pub(super) fn run(workspace: &Workspace, proof: &Proof) -> Result<ExitCode> {
     let (program, args) = match proof {
         Proof::Disruption(args) => {
             build::everything(workspace)?;
-            packages::ensure(&packages::FOR_DISRUPTION, "real servers, and a rival")?;
+            packages::ensure(&packages::FOR_DISRUPTION, "real servers")?;
             (DISRUPTION, args)
         }
         Proof::Sim(args) => (SIM, args),

@@ -2,8 +2,8 @@
 
 use super::check_build::Surroundings;
 use super::{
-    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, MetricsDraft, PoliciesDraft,
-    ServiceDraft, VerdictDraft,
+    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, MetricsDraft,
+    PoliciesDraft, ServiceDraft, VerdictDraft,
 };
 use crate::model::check::{Check, CheckMode, OwnChecks};
 use crate::model::{
@@ -160,6 +160,7 @@ impl From<&Model> for Draft {
         Self {
             node: Field::Given(model.node.clone()),
             manage_vips: Field::Given(model.manage_vips),
+            metrics: model.metrics.into(),
             on_stop: Field::Given(model.on_stop),
             interfaces: model.interfaces.iter().map(InterfaceDraft::from).collect(),
             limits: LimitsDraft::from(&model.limits),
