@@ -20,14 +20,19 @@ pub struct Target {
     pub vip: Option<SocketAddr>,
 }
 
+mod agent;
 pub mod connect;
+mod dns;
 mod exchange;
+mod exec;
+mod fastcgi;
 mod grpc;
 #[cfg(test)]
 mod hostile;
 mod http;
 mod http1;
 mod http2;
+mod icmp;
 mod mysql;
 mod postgres;
 mod redis;
@@ -37,6 +42,7 @@ mod rigged;
 mod secret;
 mod text;
 mod tls;
+mod udp;
 
 /// Asks once. Ends by `deadline` at the latest, whatever the server does; the caller measures the time.
 ///
@@ -77,10 +83,12 @@ async fn ask(kind: &CheckKind, target: Target, observed: &mut Observed) -> Resul
         CheckKind::Mysql(check) => mysql::mysql(check, target, observed).await,
         CheckKind::Postgres(check) => postgres::postgres(check, target, observed).await,
         CheckKind::Redis(check) => redis::redis(check, target, observed).await,
-        _ => Err(Failure::new(
-            FailureKind::Local,
-            "this check is not there yet",
-        )),
+        CheckKind::Fastcgi(check) => fastcgi::fastcgi(check, target, observed).await,
+        CheckKind::Udp(check) => udp::udp(check, target, observed).await,
+        CheckKind::Dns(check) => dns::dns(check, target, observed).await,
+        CheckKind::Icmp => icmp::icmp(target, observed).await,
+        CheckKind::Exec(check) => exec::exec(check, target, observed).await,
+        CheckKind::Agent(check) => agent::agent(check, target, observed).await,
     }
 }
 

@@ -1,0 +1,249 @@
+//! Echo requests (RFC 792, RFC 4443).
+//!
+//! Each probe has a socket of its own, connected to its target: the kernel then gives it what that address
+//! sends, and nothing else; there is no task between probes, and a probe that is dropped leaves nothing. A
+//! ping socket is preferred, since the kernel finds it by its id; where `net.ipv4.ping_group_range` allows
+//! none, a raw one does.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use ring::rand::{SecureRandom, SystemRandom};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use super::Target;
+use crate::health::outcome::{Failure, FailureKind, Observed};
+
+/// ICMP: type, code, checksum, id, sequence number.
+const HEADER_BYTES: usize = 8;
+
+/// What an answer has to bring back. Unit: bytes.
+const COOKIE_BYTES: usize = 16;
+
+/// An IPv4 header with options, and the largest answer that is of interest. Unit: bytes.
+const PACKET_MAX_BYTES: usize = 60 + HEADER_BYTES + COOKIE_BYTES;
+
+/// Types of message.
+struct Types {
+    request: u8,
+    reply: u8,
+}
+
+const V4: Types = Types {
+    request: 8,
+    reply: 0,
+};
+const V6: Types = Types {
+    request: 128,
+    reply: 129,
+};
+
+impl Types {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => V4,
+            IpAddr::V6(_) => V6,
+        }
+    }
+}
+
+/// Sends an echo request, and waits for the reply.
+pub(super) async fn icmp(target: Target, observed: &mut Observed) -> Result<(), Failure> {
+    let socket = open(target)?;
+    let types = Types::of(target.address.ip());
+    let cookie = cookie()?;
+    observed.doing = "no echo reply".into();
+    let request = request(types.request, &cookie);
+    socket
+        .send(&request)
+        .await
+        .map_err(|error| failed(&error))?;
+    let mut packet = [0; PACKET_MAX_BYTES];
+    loop {
+        let read = socket.recv(&mut packet).await;
+        let length = read.map_err(|error| failed(&error))?;
+        if is_reply(&packet[..length], types.reply, &cookie) {
+            return Ok(());
+        }
+    }
+}
+
+/// Tokio's type for datagrams: to the kernel, a connected socket of ICMP is one as well.
+fn open(target: Target) -> Result<UdpSocket, Failure> {
+    let address = target.address.ip();
+    let cannot = |what: &str, error: io::Error| {
+        Failure::new(FailureKind::Local, format_args!("cannot {what}: {error}"))
+    };
+    let socket = socket(address).map_err(|error| {
+        let what = "open a socket for ICMP (needs CAP_NET_RAW, or net.ipv4.ping_group_range)";
+        cannot(what, error)
+    })?;
+    if let Some(source) = target.source {
+        socket
+            .bind(&SocketAddr::new(source, 0).into())
+            .map_err(|error| cannot(&format!("ask from {source}"), error))?;
+    }
+    let mut to = target.address;
+    to.set_port(0);
+    socket.connect(&to.into()).map_err(|error| failed(&error))?;
+    UdpSocket::from_std(socket.into()).map_err(|error| cannot("wait for a socket", error))
+}
+
+/// A ping socket, or else a raw one; in both, errors that routers report are errors of the socket.
+fn socket(address: IpAddr) -> io::Result<Socket> {
+    let (domain, protocol) = match address {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+    };
+    let socket = Socket::new(domain, Type::DGRAM, Some(protocol))
+        .or_else(|_| Socket::new(domain, Type::RAW, Some(protocol)))?;
+    socket.set_nonblocking(true)?;
+    match address {
+        IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+    }
+    Ok(socket)
+}
+
+/// Id, sequence number and what follows them: all random, so that no reply to another probe fits.
+struct Cookie {
+    id: [u8; 2],
+    sequence: [u8; 2],
+    data: [u8; COOKIE_BYTES],
+}
+
+fn cookie() -> Result<Cookie, Failure> {
+    let mut cookie = Cookie {
+        id: [0; 2],
+        sequence: [0; 2],
+        data: [0; COOKIE_BYTES],
+    };
+    let random = SystemRandom::new();
+    [&mut cookie.id[..], &mut cookie.sequence, &mut cookie.data]
+        .into_iter()
+        .try_for_each(|part| random.fill(part))
+        .map_err(|_| Failure::new(FailureKind::Local, "the system gave no random bytes"))?;
+    Ok(cookie)
+}
+
+/// The kernel writes ICMPv6's checksum, and a ping socket's id and checksum; a raw one's are ours.
+fn request(message_type: u8, cookie: &Cookie) -> Vec<u8> {
+    let mut request = vec![message_type, 0, 0, 0];
+    request.extend(cookie.id);
+    request.extend(cookie.sequence);
+    request.extend(cookie.data);
+    let checksum = checksum(&request).to_be_bytes();
+    request[2..4].copy_from_slice(&checksum);
+    request
+}
+
+/// RFC 1071, over an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Whether this is the reply. A raw IPv4 socket gives the IP header too. The id is not compared: in a
+/// ping socket it is the kernel's choice, and compared by the kernel; sequence number and data are ours.
+fn is_reply(packet: &[u8], reply: u8, cookie: &Cookie) -> bool {
+    let icmp = match packet.first() {
+        Some(first) if reply == V4.reply && first >> 4 == 4 => {
+            let header_bytes = usize::from(first & 0x0f) * 4;
+            packet.get(header_bytes..).unwrap_or_default()
+        }
+        _ => packet,
+    };
+    let Some((header, data)) = icmp.split_at_checked(HEADER_BYTES) else {
+        return false;
+    };
+    header[0] == reply && header[1] == 0 && header[6..8] == cookie.sequence && data == cookie.data
+}
+
+fn failed(error: &io::Error) -> Failure {
+    let (kind, words) = match error.kind() {
+        io::ErrorKind::HostUnreachable => (FailureKind::Unreachable, "host unreachable"),
+        io::ErrorKind::NetworkUnreachable => (FailureKind::Unreachable, "network unreachable"),
+        io::ErrorKind::ConnectionRefused => (FailureKind::Unreachable, "protocol unreachable"),
+        io::ErrorKind::PermissionDenied => (
+            FailureKind::Unreachable,
+            "a filter of this node or on the way forbids it",
+        ),
+        _ => return Failure::new(FailureKind::Local, format_args!("ICMP: {error}")),
+    };
+    Failure::new(kind, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_cookie() -> Cookie {
+        Cookie {
+            id: [1, 2],
+            sequence: [3, 4],
+            data: *b"0123456789abcdef",
+        }
+    }
+
+    fn reply_of(types: &Types) -> Vec<u8> {
+        let mut reply = request(types.request, &a_cookie());
+        reply[0] = types.reply;
+        reply
+    }
+
+    #[test]
+    fn a_request_sums_up_to_its_checksum() {
+        let request = request(V4.request, &a_cookie());
+        assert_eq!(request.len(), HEADER_BYTES + COOKIE_BYTES);
+        assert_eq!(checksum(&request), 0, "with the checksum in it");
+        assert_eq!(checksum(&[0xff, 0xff, 0xff, 0xff, 0, 1]), 0xfffe);
+    }
+
+    #[test]
+    fn a_reply_is_known_with_and_without_an_ip_header() {
+        let reply = reply_of(&V4);
+        assert!(is_reply(&reply, V4.reply, &a_cookie()));
+        for (first, header_bytes) in [(0x45, 20), (0x4f, 60)] {
+            let mut header = vec![0; header_bytes];
+            header[0] = first;
+            assert!(is_reply(
+                &[header, reply.clone()].concat(),
+                V4.reply,
+                &a_cookie()
+            ));
+        }
+        assert!(is_reply(&reply_of(&V6), V6.reply, &a_cookie()));
+    }
+
+    #[test]
+    fn what_is_not_the_reply_is_not_taken_for_it() {
+        let reply = reply_of(&V4);
+        assert!(!is_reply(
+            &request(V4.request, &a_cookie()),
+            V4.reply,
+            &a_cookie()
+        ));
+        for place in [0, 1, 6, 7, HEADER_BYTES, reply.len() - 1] {
+            let mut other = reply.clone();
+            other[place] ^= 1;
+            assert!(!is_reply(&other, V4.reply, &a_cookie()), "byte {place}");
+        }
+        for length in 0..reply.len() {
+            assert!(
+                !is_reply(&reply[..length], V4.reply, &a_cookie()),
+                "{length} bytes"
+            );
+        }
+        for packet in [&[0x4f_u8][..], &[0x45; 20], &[0x40; 8]] {
+            assert!(!is_reply(packet, V4.reply, &a_cookie()), "{packet:?}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A datagram and the answer to it.
+//!
+//! UDP's silence says nothing: the datagram, or its answer, may have been lost, and some servers do not
+//! answer what they do not understand. Only ICMP's "port unreachable" tells a dead server at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::net::UdpSocket;
+
+use super::Target;
+use super::text::{Text, quote};
+use crate::health::outcome::{Failure, FailureKind, Observed};
+use crate::model::check::ExchangeCheck;
+
+/// The largest answer; what is longer is cut off. Unit: bytes.
+pub(super) const DATAGRAM_MAX_BYTES: usize = 4096;
+
+/// Sends, and waits for an answer that holds what is expected; without expectation, any will do.
+pub(super) async fn udp(
+    check: &ExchangeCheck,
+    target: Target,
+    observed: &mut Observed,
+) -> Result<(), Failure> {
+    let socket = connected(target).await?;
+    observed.doing = SILENCE.into();
+    send(&socket, check.send.as_bytes()).await?;
+    let mut buffer = [0; DATAGRAM_MAX_BYTES];
+    loop {
+        let length = receive(&socket, &mut buffer).await?;
+        let answer = &buffer[..length];
+        if Text::new(&check.expect, DATAGRAM_MAX_BYTES).push(answer) {
+            return Ok(());
+        }
+        // It may be late, and to an earlier question from this port; the right one may follow.
+        let (answer, expect) = (quote(answer), quote(&check.expect));
+        observed.doing = format!("answer {answer} without {expect}").into();
+    }
+}
+
+/// What a time-out means.
+pub(super) const SILENCE: &str = "no answer, or it was lost (UDP does not tell)";
+
+/// A socket that takes datagrams of the target only, and is told when nobody listens there.
+pub(super) async fn connected(target: Target) -> Result<UdpSocket, Failure> {
+    let any: IpAddr = match target.address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = target.source.unwrap_or(any);
+    let socket = UdpSocket::bind(SocketAddr::new(source, 0))
+        .await
+        .map_err(|error| {
+            let words = format!("cannot ask from {source}: {error}");
+            Failure::new(FailureKind::Local, words)
+        })?;
+    socket
+        .connect(target.address)
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(socket)
+}
+
+/// Sends one datagram.
+pub(super) async fn send(socket: &UdpSocket, bytes: &[u8]) -> Result<(), Failure> {
+    socket.send(bytes).await.map_err(|error| failed(&error))?;
+    Ok(())
+}
+
+/// Receives one datagram.
+pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Result<usize, Failure> {
+    socket.recv(buffer).await.map_err(|error| failed(&error))
+}
+
+/// What the kernel says, mostly on behalf of ICMP.
+fn failed(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            FailureKind::Refused,
+            "nobody listens (ICMP port unreachable)",
+        ),
+        io::ErrorKind::HostUnreachable => {
+            Failure::new(FailureKind::Unreachable, "host unreachable")
+        }
+        io::ErrorKind::NetworkUnreachable => {
+            Failure::new(FailureKind::Unreachable, "network unreachable")
+        }
+        _ => Failure::new(FailureKind::Local, format_args!("UDP: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::health::probe::{probe, rigged};
+    use crate::model::check::CheckKind;
+
+    fn check(expect: &str) -> CheckKind {
+        CheckKind::Udp(ExchangeCheck {
+            send: "ping".to_owned(),
+            expect: expect.to_owned(),
+        })
+    }
+
+    /// A server that answers a first datagram by these.
+    async fn answering(answers: &[&[u8]]) -> (Target, tokio::task::JoinHandle<Vec<u8>>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = rigged::target(socket.local_addr().unwrap());
+        let answers: Vec<Vec<u8>> = answers.iter().map(|answer| answer.to_vec()).collect();
+        let served = tokio::spawn(async move {
+            let mut asked = vec![0; 100];
+            let (length, client) = socket.recv_from(&mut asked).await.unwrap();
+            for answer in answers {
+                socket.send_to(&answer, client).await.unwrap();
+            }
+            asked.truncate(length);
+            asked
+        });
+        (target, served)
+    }
+
+    async fn ask(kind: &CheckKind, target: Target, patience: Duration) -> Result<(), Failure> {
+        probe(kind, target, Instant::now() + patience).await.0
+    }
+
+    #[tokio::test]
+    async fn any_answer_will_do_where_none_is_expected() {
+        let (target, served) = answering(&[b""]).await;
+        assert_eq!(ask(&check(""), target, rigged::PATIENCE).await, Ok(()));
+        assert_eq!(served.await.unwrap(), b"ping");
+    }
+
+    #[tokio::test]
+    async fn the_right_answer_may_come_behind_a_wrong_one() {
+        let (target, _served) = answering(&[b"late", b"pong"]).await;
+        assert_eq!(ask(&check("pong"), target, rigged::PATIENCE).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_answer_is_told_at_the_deadline() {
+        let (target, _served) = answering(&[&[0xff; 9000], b"ENOENT"]).await;
+        let failure = ask(&check("pong"), target, Duration::from_millis(100)).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::TimedOut);
+        let wrong = "answer \"ENOENT\" without \"pong\"";
+        assert!(failure.reason.contains(wrong), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_as_what_it_is() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = rigged::target(socket.local_addr().unwrap());
+        let failure = ask(&check(""), target, Duration::from_millis(50)).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::TimedOut);
+        assert!(failure.reason.contains("UDP does not tell"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_at_once() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = rigged::target(socket.local_addr().unwrap());
+        drop(socket);
+        let failure = ask(&check(""), target, rigged::PATIENCE).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_datagram_of_somebody_else_is_no_answer() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = rigged::target(server.local_addr().unwrap());
+        let kind = check("");
+        let asked = ask(&kind, target, Duration::from_millis(100));
+        let forging = async {
+            let (_, client) = server.recv_from(&mut [0; 100]).await.unwrap();
+            stranger.send_to(b"pong", client).await.unwrap();
+        };
+        let (result, ()) = tokio::join!(asked, forging);
+        assert_eq!(result.unwrap_err().kind, FailureKind::TimedOut);
+    }
+}
