@@ -33,6 +33,8 @@ pub mod http;
 pub mod http_backend;
 pub mod lbd;
 pub mod link;
+#[cfg(feature = "e2e")]
+pub mod mariadb;
 pub mod netns;
 pub mod nginx;
 #[cfg(feature = "e2e")]

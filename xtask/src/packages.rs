@@ -9,12 +9,15 @@ use crate::progress;
 use crate::run::as_root;
 
 /// (program, Debian package that brings it)
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("mariadb", "mariadb-client"),
+    ("mariadb-install-db", "mariadb-server"),
+    ("mariadbd", "mariadb-server"),
     ("nginx", "nginx-light"),
     ("ping", "iputils-ping"),
     ("promtool", "prometheus"),
@@ -22,8 +25,19 @@ const PACKAGES: [(&str, &str); 9] = [
 ];
 
 /// What the end-to-end tests use.
-pub(crate) const FOR_TESTS: [&str; 9] = [
-    "curl", "dig", "dnsmasq", "ethtool", "ip", "nginx", "ping", "promtool", "tshark",
+pub(crate) const FOR_TESTS: [&str; 12] = [
+    "curl",
+    "dig",
+    "dnsmasq",
+    "ethtool",
+    "ip",
+    "mariadb",
+    "mariadb-install-db",
+    "mariadbd",
+    "nginx",
+    "ping",
+    "promtool",
+    "tshark",
 ];
 
 /// What the disruption proof uses.

@@ -1,0 +1,178 @@
+//! A real MariaDB as a backend, alone or as the replica of another one.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::netns::Netns;
+use crate::process::{Process, run};
+use crate::scratch::ScratchDir;
+
+/// The user of health checks, and its password.
+pub const CHECK_USER: &str = "lbcheck";
+/// See [`CHECK_USER`].
+pub const CHECK_PASSWORD: &str = "check-me";
+/// A user that may read and write the database [`DATABASE`]; it has no password.
+pub const APP_USER: &str = "app";
+/// The database with the table `log (id bigint auto_increment, text varchar(64))`.
+pub const DATABASE: &str = "shop";
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Files of a fresh installation, to be copied: to make them takes seconds.
+#[derive(Debug)]
+pub struct Installation {
+    scratch: ScratchDir,
+}
+
+impl Installation {
+    /// Makes one.
+    pub fn new() -> Result<Self> {
+        let scratch = ScratchDir::new("mariadb-installation")?;
+        let data = scratch.path().join("data");
+        run(Command::new("mariadb-install-db")
+            .args(["--no-defaults", "--user=root"])
+            .arg("--auth-root-authentication-method=normal")
+            .arg("--skip-test-db")
+            .arg(format!("--datadir={}", data.display())))
+        .context("cannot install MariaDB's files")?;
+        Ok(Self { scratch })
+    }
+}
+
+/// A MariaDB server. Dropping it ends it.
+#[derive(Debug)]
+pub struct MariaDb {
+    name: String,
+    server_id: u32,
+    process: Process,
+    scratch: ScratchDir,
+}
+
+impl MariaDb {
+    /// Starts a server on port 3306 of every address, with a GTID domain in common with all others.
+    pub fn start(
+        installation: &Installation,
+        name: &str,
+        netns: &Netns,
+        server_id: u32,
+    ) -> Result<Self> {
+        let scratch = ScratchDir::new(&format!("mariadb-{name}"))?;
+        let from = installation.scratch.path().join("data");
+        run(Command::new("cp").arg("-a").arg(from).arg(scratch.path()))?;
+        let process = spawn(name, netns, &scratch, server_id)?;
+        let mut server = Self {
+            name: name.to_owned(),
+            server_id,
+            process,
+            scratch,
+        };
+        server.wait_ready()?;
+        Ok(server)
+    }
+
+    /// Starts it again after its end, with the data that it had.
+    pub fn start_again(&mut self, netns: &Netns) -> Result<()> {
+        self.process = spawn(&self.name, netns, &self.scratch, self.server_id)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let ask = move || run(client(&socket).args(["-e", "SELECT 1"]));
+        self.process.wait_ready(START_TIMEOUT, || Ok(ask().is_ok()))
+    }
+
+    /// Creates the users and the database. On the primary: replicas follow.
+    pub fn set_up(&self) -> Result<()> {
+        self.sql(&format!(
+            "CREATE USER {CHECK_USER}@'%' IDENTIFIED BY '{CHECK_PASSWORD}';
+             GRANT SLAVE MONITOR, BINLOG MONITOR ON *.* TO {CHECK_USER}@'%';
+             CREATE USER repl@'%';
+             GRANT REPLICATION SLAVE ON *.* TO repl@'%';
+             CREATE DATABASE {DATABASE};
+             CREATE USER {APP_USER}@'%';
+             GRANT ALL ON {DATABASE}.* TO {APP_USER}@'%';
+             CREATE TABLE {DATABASE}.log (id BIGINT AUTO_INCREMENT PRIMARY KEY, text VARCHAR(64));"
+        ))?;
+        Ok(())
+    }
+
+    /// Makes it a replica of the server at `primary`, read-only.
+    pub fn follow(&self, primary: IpAddr) -> Result<()> {
+        self.sql(&format!(
+            "STOP SLAVE; SET GLOBAL read_only = 1;
+             CHANGE MASTER TO MASTER_HOST='{primary}', MASTER_USER='repl', MASTER_CONNECT_RETRY=1,
+                 MASTER_USE_GTID=slave_pos;
+             START SLAVE;"
+        ))?;
+        Ok(())
+    }
+
+    /// Makes it the primary.
+    pub fn promote(&self) -> Result<()> {
+        self.sql("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = 0;")?;
+        Ok(())
+    }
+
+    /// Runs statements as root; returns what the client wrote, a row a line.
+    pub fn sql(&self, statements: &str) -> Result<String> {
+        run(client(&self.socket()).args(["-N", "-B", "-e", statements]))
+            .with_context(|| format!("{}: {statements}", self.name))
+    }
+
+    /// The process, to stop or to kill it.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.scratch.path().join("socket")
+    }
+}
+
+/// A client on a server's socket, as root.
+fn client(socket: &std::path::Path) -> Command {
+    let mut client = Command::new("mariadb");
+    client
+        .arg("--no-defaults")
+        .arg("--user=root")
+        .arg(format!("--socket={}", socket.display()));
+    client
+}
+
+/// A client in a namespace, to `address`, as [`APP_USER`].
+pub fn remote(netns: &Netns, address: IpAddr) -> Command {
+    let mut client = netns.command("mariadb");
+    client
+        .args(["--no-defaults", "-N", "-B", "--connect-timeout=3"])
+        .arg(format!("--user={APP_USER}"))
+        .arg(format!("--host={address}"))
+        .arg(format!("--database={DATABASE}"));
+    client
+}
+
+fn spawn(name: &str, netns: &Netns, scratch: &ScratchDir, server_id: u32) -> Result<Process> {
+    let directory = scratch.path();
+    let mut command = netns.command("mariadbd");
+    command
+        .args(["--no-defaults", "--user=root", "--skip-name-resolve"])
+        .arg(format!("--datadir={}", directory.join("data").display()))
+        .arg(format!("--socket={}", directory.join("socket").display()))
+        .arg(format!("--server-id={server_id}"))
+        .args([
+            "--log-bin=binlog",
+            "--log-slave-updates=1",
+            "--gtid-strict-mode=1",
+        ])
+        .args([
+            "--innodb-buffer-pool-size=16M",
+            "--innodb-log-file-size=16M",
+        ])
+        .args(["--skip-slave-start", "--port=3306"]);
+    Process::spawn(&format!("mariadb {name}"), command, &directory.join("log"))
+}
