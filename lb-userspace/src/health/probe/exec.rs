@@ -12,8 +12,10 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -32,6 +34,9 @@ const OUTPUT_MAX_BYTES: u64 = 64 * 1024;
 
 /// Where programs are looked for that the program runs, unless lbd has a `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Who is not dead so long after SIGKILL hangs in the kernel, and is left to it.
+const REAP_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What HAProxy says in place of a proxy's address and port.
 const NOT_USED: &str = "NOT_USED";
@@ -189,9 +194,32 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // ESRCH: nobody is left in it.
-            let _ = killpg(group, Signal::SIGKILL);
+        let Some(group) = self.0 else {
+            return;
+        };
+        // ESRCH: nobody is left in it.
+        if killpg(group, Signal::SIGKILL).is_ok()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(reap(group));
+        }
+    }
+}
+
+/// Takes what is left of a group that was ended: the program, and, if lbd is a container's first process,
+/// those whom the program has left behind, whom nobody else would take.
+async fn reap(group: Pid) {
+    let group = Pid::from_raw(-group.as_raw());
+    let mut pause = Duration::from_millis(1);
+    while pause < REAP_PAUSE_MAX {
+        match waitpid(group, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Ok(_) => {}
+            // ECHILD: no child of ours is left in it.
+            Err(_) => return,
         }
     }
 }
