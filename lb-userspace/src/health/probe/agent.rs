@@ -135,7 +135,8 @@ fn unknown(word: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::probe::rigged::{self, Server};
+    use crate::health::probe::hostile::{Server, ask};
+    use crate::health::probe::rigged;
     use crate::model::check::CheckKind;
 
     fn check(send: &str) -> CheckKind {
@@ -151,7 +152,8 @@ mod tests {
             let _ = stream.read(&mut [0]).await;
         })
         .await;
-        let (result, observed) = server.asked(&check("")).await;
+        let (result, observed) = ask(&check(""), server.target()).await;
+        server.ended().await;
         (result, observed.agent)
     }
 
@@ -221,7 +223,9 @@ mod tests {
             stream.write_all(b"up\n").await.expect("a reader");
         })
         .await;
-        assert_eq!(server.asked(&check("web1\n")).await.0, Ok(()));
+        let (result, _) = ask(&check("web1\n"), server.target()).await;
+        assert_eq!(result, Ok(()));
+        server.ended().await;
     }
 
     #[tokio::test]

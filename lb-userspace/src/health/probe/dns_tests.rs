@@ -1,7 +1,7 @@
 //! Against servers with prepared answers, and hostile ones.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_proto::rr::Record;
 use hickory_proto::rr::rdata::{A, CNAME};
@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::health::probe::hostile::{self, SHORT, ask};
 use crate::health::probe::{probe, rigged};
 use crate::model::check::CheckKind;
 
@@ -59,7 +60,7 @@ where
             break (datagrams, streams);
         }
     };
-    let target = rigged::target(datagrams.local_addr().unwrap());
+    let target = hostile::target(datagrams.local_addr().unwrap());
     let udp = tokio::spawn(async move {
         let mut buffer = [0; 512];
         loop {
@@ -82,9 +83,7 @@ where
 }
 
 async fn asked(kind: &CheckKind, target: Target) -> Result<(), Failure> {
-    probe(kind, target, Instant::now() + rigged::PATIENCE)
-        .await
-        .0
+    ask(kind, target).await.0
 }
 
 async fn over_udp(
@@ -208,7 +207,7 @@ async fn garbage_is_a_failure_and_silence_a_time_out() {
         assert_eq!(failure.kind, FailureKind::Protocol, "{failure}");
     }
     let (target, _tasks) = serving(|_| Vec::new(), |_| Vec::new()).await;
-    let deadline = Instant::now() + Duration::from_millis(50);
+    let deadline = Instant::now() + SHORT;
     let failure = probe(&check(None, false), target, deadline)
         .await
         .0

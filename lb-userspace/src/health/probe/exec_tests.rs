@@ -5,11 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::*;
-use crate::health::probe::{probe, rigged};
+use crate::health::probe::hostile;
 use crate::model::check::CheckKind;
 
+/// For what happens soon.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn target() -> Target {
-    rigged::target(SocketAddr::from(([192, 0, 2, 7], 3306)))
+    hostile::target(SocketAddr::from(([192, 0, 2, 7], 3306)))
 }
 
 fn sh(script: &str) -> CheckKind {
@@ -24,14 +27,12 @@ fn run(program: &str, args: &[&str]) -> CheckKind {
 }
 
 async fn ran(kind: &CheckKind) -> Result<(), Failure> {
-    probe(kind, target(), Instant::now() + rigged::PATIENCE)
-        .await
-        .0
+    hostile::ask(kind, target()).await.0
 }
 
 /// Until a condition holds.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + rigged::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -121,6 +122,12 @@ async fn without_arguments_a_program_gets_haproxys() {
 }
 
 #[tokio::test]
+async fn a_program_that_takes_too_long_is_told() {
+    let reason = hostile::timed_out(&sh("sleep 1000"), target()).await;
+    assert_eq!(reason, "running: timed out after 100 ms");
+}
+
+#[tokio::test]
 async fn a_time_out_ends_the_program_and_its_children_without_a_zombie() {
     let dir = tempfile::tempdir().unwrap();
     let (parent, child) = (dir.path().join("parent"), dir.path().join("child"));
@@ -129,14 +136,10 @@ async fn a_time_out_ends_the_program_and_its_children_without_a_zombie() {
         parent.display(),
         child.display()
     );
-    let kind = sh(&script);
-    let asked = tokio::spawn(async move {
-        probe(&kind, target(), Instant::now() + Duration::from_millis(500))
-            .await
-            .0
-    });
-    let failure = asked.await.unwrap().unwrap_err();
-    assert_eq!(failure.kind, FailureKind::TimedOut);
+    let asked = tokio::spawn(async move { ran(&sh(&script)).await });
+    until("the child runs", || pid_in(&child).is_some()).await;
+    // As the deadline does it.
+    asked.abort();
     let (parent, child) = (pid_in(&parent).unwrap(), pid_in(&child).unwrap());
     until("the parent is reaped", || is_gone(parent)).await;
     until("the child is gone", || is_gone(child)).await;
@@ -154,7 +157,7 @@ async fn what_a_program_leaves_behind_is_not_waited_for_and_ended() {
     );
     let failure = ran(&sh(&script)).await.unwrap_err();
     assert_eq!(failure.reason, "exit code 4: \"gone\"");
-    assert!(begun.elapsed() < rigged::PATIENCE);
+    assert!(begun.elapsed() < PATIENCE);
     let left = pid_in(&left).unwrap();
     until("what was left is gone", || is_gone(left)).await;
 }

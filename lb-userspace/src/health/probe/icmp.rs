@@ -184,7 +184,11 @@ fn failed(error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+    use crate::health::probe::hostile::{self, ask};
+    use crate::model::check::CheckKind;
 
     fn a_cookie() -> Cookie {
         Cookie {
@@ -245,6 +249,42 @@ mod tests {
         }
         for packet in [&[0x4f_u8][..], &[0x45; 20], &[0x40; 8]] {
             assert!(!is_reply(packet, V4.reply, &a_cookie()), "{packet:?}");
+        }
+    }
+
+    /// Whether the kernel lets this user have such a socket; a user without privileges may have none.
+    fn is_permitted(address: IpAddr) -> bool {
+        match socket(address) {
+            Ok(_) => true,
+            Err(error) => {
+                eprintln!("no ICMP for this user, nothing is asked: {error}");
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn loopback_answers() {
+        for address in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ] {
+            if is_permitted(address) {
+                let target = hostile::target(SocketAddr::new(address, 80));
+                assert_eq!(ask(&CheckKind::Icmp, target).await.0, Ok(()), "{address}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_not_here_is_told() {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        if is_permitted(address) {
+            let mut target = hostile::target(SocketAddr::new(address, 80));
+            target.source = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+            let (kind, reason) = hostile::failure(&CheckKind::Icmp, target).await;
+            assert_eq!(kind, FailureKind::Local);
+            assert!(reason.contains("192.0.2.1"), "{reason}");
         }
     }
 }

@@ -4,6 +4,11 @@
 //! The client is this module's own. A health check must survive any bytes (bounded packets, no panic on
 //! a malformed key), speak over any stream and wait for the server's close: general clients promise none
 //! of it.
+//!
+//! The connection is not encrypted. `caching_sha2_password` then has the server's RSA key sent first, and
+//! whoever can change what the connection carries can put another in its place and read the password. So a
+//! check deserves a user of its own, who may do no more than it asks: `REPLICATION CLIENT` (MySQL) or `REPLICA
+//! MONITOR, BINLOG MONITOR` (MariaDB) for replication, nothing for the rest.
 
 mod login;
 mod packet;

@@ -3,7 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::health::outcome::{Failure, FailureKind};
-use crate::health::probe::rigged::{self, Server};
+use crate::health::probe::hostile::{Server, ask};
+use crate::health::probe::rigged;
 use crate::model::check::{CheckKind, FastcgiCheck, StatusRange};
 
 fn ping() -> CheckKind {
@@ -55,7 +56,9 @@ async fn against(answer: Vec<Vec<u8>>) -> Result<(), Failure> {
         }
     })
     .await;
-    server.asked(&ping()).await.0
+    let (result, _) = ask(&ping(), server.target()).await;
+    server.ended().await;
+    result
 }
 
 const PONG: &str = "Content-type: text/plain\r\n\r\npong";
@@ -145,7 +148,7 @@ async fn a_body_without_end_is_read_to_its_bound() {
         }
     })
     .await;
-    let failure = server.asked(&ping()).await.0.unwrap_err();
+    let failure = ask(&ping(), server.target()).await.0.unwrap_err();
     assert!(failure.reason.starts_with("no \"pong\""), "{failure}");
 }
 

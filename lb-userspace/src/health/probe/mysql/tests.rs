@@ -3,11 +3,11 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use super::scramble::{self, tests as keys};
 use crate::health::outcome::{Failure, FailureKind, Observed};
-use crate::health::probe::rigged::{self, Server};
+use crate::health::probe::hostile::{Server, ask};
+use crate::health::probe::rigged;
 use crate::model::check::{CheckKind, MysqlCheck, Replication, Secret};
 
 const NONCE: &[u8; 20] = b"abcdefghijklmnopqrst";
@@ -128,30 +128,23 @@ fn quick(query: &str) -> CheckKind {
     })
 }
 
-/// One connection to a server that does this, and what the probe made of it.
-async fn against<F, S>(kind: &CheckKind, script: F) -> (Result<(), Failure>, Observed)
+/// One connection to a server that does this to its end, and what the probe made of it.
+async fn against<S>(
+    kind: &CheckKind,
+    script: impl FnOnce(Side) -> S + Send + 'static,
+) -> (Result<(), Failure>, Observed)
 where
-    F: Fn(Side) -> S + Send + Sync + Copy + 'static,
     S: Future<Output = ()> + Send + 'static,
 {
-    let (done, mut is_done) = mpsc::channel(1);
-    let server = Server::start(move |stream| {
-        let done = done.clone();
-        async move {
-            script(Side {
-                stream,
-                sequence: 0,
-            })
-            .await;
-            done.send(()).await.expect("the test waits");
-        }
+    let server = Server::start(|stream| {
+        script(Side {
+            stream,
+            sequence: 0,
+        })
     })
     .await;
-    let outcome = server.asked(kind).await;
-    // A script whose assertion fails never gets here.
-    tokio::time::timeout(rigged::PATIENCE, is_done.recv())
-        .await
-        .expect("the server's side went through its script");
+    let outcome = ask(kind, server.target()).await;
+    server.ended().await;
     outcome
 }
 
@@ -266,7 +259,7 @@ async fn a_refusal_is_told_in_the_servers_words() {
             side.say(&error(code, words)).await;
         })
         .await;
-        let failure = server.asked(&quick("")).await.0.unwrap_err();
+        let failure = ask(&quick(""), server.target()).await.0.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Access);
         assert_eq!(
             failure.reason,
@@ -344,7 +337,10 @@ async fn rows_without_end_are_not_read_to_their_end() {
         }
     })
     .await;
-    let failure = server.asked(&quick("SELECT a FROM t")).await.0.unwrap_err();
+    let failure = ask(&quick("SELECT a FROM t"), server.target())
+        .await
+        .0
+        .unwrap_err();
     assert!(failure.reason.contains("more than 256 rows"), "{failure}");
 }
 
@@ -422,7 +418,7 @@ async fn a_server_that_does_not_take_leave_is_left() {
         drop(side);
     })
     .await;
-    assert_eq!(server.asked(&quick("")).await.0, Ok(()));
+    assert_eq!(ask(&quick(""), server.target()).await.0, Ok(()));
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use tokio::net::TcpStream;
 
 use super::State;
 use crate::health::outcome::{Failure, FailureKind, Observed};
-use crate::health::probe::rigged::{self, Server};
+use crate::health::probe::hostile::{Server, ask};
+use crate::health::probe::rigged;
 use crate::model::check::{CheckKind, PostgresCheck, Replication, Secret};
 
 const AUTHENTICATION_OK: &[u8] = &[0, 0, 0, 0];
@@ -86,32 +87,36 @@ fn quick() -> CheckKind {
     check(None, "", Replication::default())
 }
 
-async fn against<S>(kind: &CheckKind, script: fn(Side) -> S) -> (Result<(), Failure>, Observed)
+/// One connection to a server that does this to its end, and what the probe made of it.
+async fn against<S>(
+    kind: &CheckKind,
+    script: impl FnOnce(Side) -> S + Send + 'static,
+) -> (Result<(), Failure>, Observed)
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let server = Server::start(move |stream| async move {
+    let server = Server::start(|stream| async move {
         let mut side = Side(stream);
         let startup = side.body().await.expect("a start-up message");
         assert!(startup.starts_with(b"\0\x03\0\0user\0lbd\0database\0shop\0"));
         script(side).await;
     })
     .await;
-    server.asked(kind).await
+    let outcome = ask(kind, server.target()).await;
+    server.ended().await;
+    outcome
 }
 
 async fn against_state(
     replication: Replication,
     state: &'static [Option<&'static str>],
 ) -> (Result<(), String>, Observed) {
-    let server = Server::start(move |stream| async move {
-        let mut side = Side(stream);
-        side.body().await;
+    let kind = check(None, "", replication);
+    let (result, observed) = against(&kind, move |mut side| async move {
         side.let_in().await;
         side.answer(state).await;
     })
     .await;
-    let (result, observed) = server.asked(&check(None, "", replication)).await;
     (result.map_err(|failure| failure.reason), observed)
 }
 
@@ -145,13 +150,11 @@ async fn refusals_are_told_in_the_servers_words() {
             FailureKind::Unexpected,
         ),
     ] {
-        let server = Server::start(move |stream| async move {
-            let mut side = Side(stream);
-            side.body().await;
+        let (result, _) = against(&quick(), move |mut side| async move {
             side.refuse(code, words).await;
         })
         .await;
-        let failure = server.asked(&quick()).await.0.unwrap_err();
+        let failure = result.unwrap_err();
         assert_eq!(failure.kind, kind);
         assert_eq!(failure.reason, format!("signing in: error {code}: {words}"));
     }

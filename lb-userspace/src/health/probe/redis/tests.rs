@@ -4,7 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Role, Value, lag_s};
 use crate::health::outcome::{Failure, FailureKind, Observed};
-use crate::health::probe::rigged::{self, Server};
+use crate::health::probe::hostile::{Server, ask};
+use crate::health::probe::rigged;
 use crate::model::check::{CheckKind, RedisCheck, Replication, Secret};
 
 fn check(password: Option<Secret>, replication: Replication) -> CheckKind {
@@ -33,21 +34,18 @@ fn following() -> CheckKind {
 /// Answers each command that comes by the next of these.
 async fn against(kind: &CheckKind, answers: &[&str]) -> (Result<(), Failure>, Observed) {
     let answers: Vec<String> = answers.iter().map(|one| (*one).to_owned()).collect();
-    let server = Server::start(move |mut stream| {
-        let answers = answers.clone();
-        async move {
-            let mut command = [0; 4096];
-            for answer in answers {
-                let read = stream.read(&mut command).await.expect("a command");
-                assert!(command[..read].starts_with(b"*"), "an array");
-                stream.write_all(answer.as_bytes()).await.expect("a reader");
-            }
-            // Whoever wants more hears nothing.
-            let _ = stream.read(&mut command).await;
+    let server = Server::start(|mut stream| async move {
+        let mut command = [0; 4096];
+        for answer in answers {
+            let read = stream.read(&mut command).await.expect("a command");
+            assert!(command[..read].starts_with(b"*"), "an array");
+            stream.write_all(answer.as_bytes()).await.expect("a reader");
         }
+        // Whoever wants more hears nothing.
+        let _ = stream.read(&mut command).await;
     })
     .await;
-    server.asked(kind).await
+    ask(kind, server.target()).await
 }
 
 #[tokio::test]
