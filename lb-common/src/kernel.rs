@@ -81,6 +81,8 @@ pub trait Kernel {
     /// Notes that a flow of this service should have been recorded now, and was not: slots in
     /// transition settle later for it.
     fn suppress(&self, service_id: u16, now_s: u32);
+    /// Whether [`Self::suppress`] was called for this service at `since_s` or later.
+    fn is_suppressed(&self, service_id: u16, since_s: u32) -> bool;
 
     /// Chooses the backend of a packet by the flow table: [`consult::consult`]. The XDP program makes a
     /// function of its own of it: what a settled slot needs stays in registers, and the verifier walks it

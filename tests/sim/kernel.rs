@@ -266,6 +266,11 @@ impl Kernel for SimKernel {
         }
     }
 
+    fn is_suppressed(&self, _service_id: u16, since_s: u32) -> bool {
+        let stamp_s = self.suppressed_s.get();
+        stamp_s != 0 && stamp_s >= since_s
+    }
+
     fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) -> Option<FlowPlace> {
         let rule = if record.state().has(FlowState::LEARNED) {
             Rule::Learning

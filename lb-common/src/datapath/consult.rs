@@ -273,11 +273,20 @@ fn displaced<K: Kernel>(kernel: &K, old: Option<Found>) -> (u16, u16) {
 
 /// Puts a flow on record that goes to `previous` because it is not: it will still go there when the
 /// slot has settled. Where `miss` and `current` are the same, there is nothing to remember.
+///
+/// Of a service that keeps every flow on record, those whose SYN found no room follow their hash: they are
+/// put on record too, or would move with the ring. Only while there are such: else an unknown segment is no
+/// flow's, and a flood of them shall not fill the table.
 #[inline(always)]
 fn learn<K: Kernel>(kernel: &K, packet: &Consultation, backend_id: u16) {
     let slot = packet.slot;
-    let is_answered_alike = backend_id == slot.current() || slot.is_quiet();
-    if is_answered_alike || packet.service.tracks_flows != 0 || packet.flags.has_rst() {
+    let is_wanted = if packet.service.tracks_flows != 0 {
+        let since_s = kernel.now_s().wrapping_sub(packet.service.idle_timeout_s);
+        kernel.is_suppressed(packet.service.id, since_s)
+    } else {
+        backend_id != slot.current() && !slot.is_quiet()
+    };
+    if !is_wanted || packet.flags.has_rst() {
         return;
     }
     let (fingerprint, now_s) = packet.again(kernel);

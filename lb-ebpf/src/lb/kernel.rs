@@ -326,6 +326,16 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
+    fn is_suppressed(&self, service_id: u16, since_s: u32) -> bool {
+        let Some(stamp) = SUPPRESSED.get_ptr_mut(u32::from(service_id)) else {
+            return false;
+        };
+        // SAFETY: an aligned word of a live map value.
+        let stamp = unsafe { stamp.read_volatile() };
+        stamp != 0 && stamp >= u64::from(since_s)
+    }
+
+    #[inline(always)]
     fn consult(&self, packet: Consultation) -> u64 {
         if let Some(place) = CONSULTATION.get_ptr_mut(0) {
             // SAFETY: this CPU's own map value; nothing interrupts XDP on a CPU by XDP.

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -67,8 +67,23 @@ pub fn authorities(path: &str) -> Result<Trust, TextError> {
     }
     Ok(Trust::Authorities {
         file: path.into(),
-        pem: Arc::from(pem),
+        pem: shared(pem),
     })
+}
+
+/// The content, once for all who hold the same: a thousand checks may name the system's authorities.
+fn shared(content: Vec<u8>) -> Arc<[u8]> {
+    static HELD: Mutex<Vec<Weak<[u8]>>> = Mutex::new(Vec::new());
+    // Nobody panics while holding it.
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.retain(|one| one.strong_count() > 0);
+    let mut known = held.iter().filter_map(Weak::upgrade);
+    if let Some(same) = known.find(|one| **one == *content) {
+        return same;
+    }
+    let new: Arc<[u8]> = Arc::from(content);
+    held.push(Arc::downgrade(&new));
+    new
 }
 
 /// The authorities of the system, [`SYSTEM_AUTHORITIES`].
@@ -173,6 +188,11 @@ mod tests {
             pem: Arc::from(pem.as_bytes()),
         };
         assert_eq!(authorities(&path), Ok(expected));
+        let pems = [authorities(&path), authorities(&path)].map(|one| match one {
+            Ok(Trust::Authorities { pem, .. }) => pem,
+            other => panic!("{other:?}"),
+        });
+        assert!(Arc::ptr_eq(&pems[0], &pems[1]), "one copy");
         let key = own.signing_key.serialize_pem();
         for content in [
             "",

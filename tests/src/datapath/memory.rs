@@ -249,6 +249,10 @@ impl Kernel for MemoryKernel {
         self.traces.borrow_mut().suppressed.insert(service_id);
     }
 
+    fn is_suppressed(&self, service_id: u16, _since_s: u32) -> bool {
+        self.traces.borrow().suppressed.contains(&service_id)
+    }
+
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {
         self.tables.nat_replies.get(key)
     }

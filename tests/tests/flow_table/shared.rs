@@ -192,6 +192,10 @@ impl Kernel for &'static SharedKernel {
 
     fn suppress(&self, _service_id: u16, _now_s: u32) {}
 
+    fn is_suppressed(&self, _service_id: u16, _since_s: u32) -> bool {
+        false
+    }
+
     fn hash_key(&self) -> [u64; HASH_KEY_WORDS] {
         unreachable!("{UNUSED}")
     }
