@@ -27,7 +27,7 @@ pub(super) async fn collect(source: &Source) -> anyhow::Result<String> {
     }
     drop(board);
     events(source, &mut families);
-    Ok(families.encode()?)
+    families.encode()
 }
 
 fn node(snapshot: &Snapshot, families: &mut Families) {
