@@ -281,8 +281,7 @@ fn displaced<K: Kernel>(kernel: &K, old: Option<Found>) -> (u16, u16) {
 fn learn<K: Kernel>(kernel: &K, packet: &Consultation, backend_id: u16) {
     let slot = packet.slot;
     let is_wanted = if packet.service.tracks_flows != 0 {
-        let since_s = kernel.now_s().wrapping_sub(packet.service.idle_timeout_s);
-        kernel.is_suppressed(packet.service.id, since_s)
+        packet.is_short_of_room(kernel)
     } else {
         backend_id != slot.current() && !slot.is_quiet()
     };
@@ -335,13 +334,22 @@ impl Consultation {
         now_s.wrapping_add(linger_s)
     }
 
-    /// The backend of a new flow.
+    /// The backend of a new flow. Any datagram may be a flow's first; while some find no room in the table,
+    /// it may as well be the next one of a flow that follows its hash, and goes on doing so.
     #[inline(always)]
     fn scheduled<K: Kernel>(&self, kernel: &K) -> u16 {
+        let follows_hash = self.protocol != PROTOCOL_TCP && self.is_short_of_room(kernel);
         match Scheduler::from_byte(self.service.scheduler) {
-            Scheduler::Maglev => self.slot.current(),
-            Scheduler::RoundRobin => self.next_turn(kernel).current(),
+            Scheduler::RoundRobin if !follows_hash => self.next_turn(kernel).current(),
+            Scheduler::Maglev | Scheduler::RoundRobin => self.slot.current(),
         }
+    }
+
+    /// Whether a flow of the service has found no room in the last idle time-out.
+    #[inline(always)]
+    fn is_short_of_room<K: Kernel>(&self, kernel: &K) -> bool {
+        let since_s = kernel.now_s().wrapping_sub(self.service.idle_timeout_s);
+        kernel.is_suppressed(self.service.id, since_s)
     }
 
     #[inline(always)]
