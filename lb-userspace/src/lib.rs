@@ -22,3 +22,4 @@ pub mod reconcile;
 pub mod steering;
 pub mod suggest;
 pub mod transition;
+pub mod ways;

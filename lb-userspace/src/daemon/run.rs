@@ -66,11 +66,12 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
     let Started {
         handle: engine,
         models,
+        ways,
         task: mut engine_task,
     } = engine::start(options).await?;
     let monitor = Monitor::default();
     let (health, events) = (monitor.health.clone(), monitor.events.clone());
-    let runner = Runner::start(models, engine.clone(), health, events)?;
+    let runner = Runner::start(models, ways, engine.clone(), health, events)?;
     let metrics = start_metrics(&origin, &engine, &monitor).await?;
     let api = Api::start(socket, &engine, monitor)?;
     announce(socket, &origin);

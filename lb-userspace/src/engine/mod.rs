@@ -38,6 +38,7 @@ use self::surroundings::Surroundings;
 use crate::loader;
 use crate::model::{Model, OnStop};
 use crate::pins::Pins;
+use crate::ways::WaysReceiver;
 
 pub use detach::{Detached, detach};
 pub use handle::{EngineError, EngineHandle, Models, Outcome, Request};
@@ -67,6 +68,8 @@ pub struct Started {
     pub handle: EngineHandle,
     /// The model in force.
     pub models: Models,
+    /// The ways to its backends.
+    pub ways: WaysReceiver,
     /// Ends with the engine.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
@@ -129,6 +132,7 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
     Ok(Started {
         handle,
         models: engine.models(),
+        ways: engine.surroundings.ways(),
         task: tokio::spawn(engine.run(requests)),
     })
 }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -15,6 +17,7 @@ use crate::netlink::Netlink;
 use crate::netlink::monitor::{Changes, Monitor};
 use crate::netlink::next_hop::{Freshness, Hop, RouteAnswer, hop, link_host};
 use crate::netlink::view::{LinkAddress, LinkHost, NeighbourState, View};
+use crate::ways::{Ways, WaysReceiver};
 
 /// How long a change waits for new backends to answer, so that no flow is sent to one whose
 /// address is not known yet. One that does not answer in this time is taken in nevertheless.
@@ -39,6 +42,8 @@ pub(super) struct Surroundings {
     resolver: Resolver,
     /// Ethernet addresses that an earlier daemon knew: by backend, and by host.
     recalled: Recalled,
+    /// The ways to the backends, for the checks that take them.
+    ways: watch::Sender<Arc<Ways>>,
 }
 
 /// What the maps tell of next hops.
@@ -60,6 +65,7 @@ impl Surroundings {
             answers_are_old: false,
             resolver: Resolver::default(),
             recalled: Recalled::default(),
+            ways: watch::Sender::default(),
         })
     }
 
@@ -137,6 +143,7 @@ impl Surroundings {
         self.network.memory.refresh(&self.network.view, &hosts);
         self.use_recalled(&hosts);
         self.update_hops();
+        self.publish_ways();
         looked_up
     }
 
@@ -164,6 +171,22 @@ impl Surroundings {
                 hops.insert(*address, new);
             }
         }
+    }
+
+    fn publish_ways(&self) {
+        let ways = Ways::of(&self.network);
+        self.ways.send_if_modified(|known| {
+            let is_changed = **known != ways;
+            if is_changed {
+                *known = Arc::new(ways);
+            }
+            is_changed
+        });
+    }
+
+    /// The ways to the backends, for those who follow them.
+    pub(super) fn ways(&self) -> WaysReceiver {
+        self.ways.subscribe()
     }
 
     /// The hosts on our links whose Ethernet addresses the datapath needs: next hops to backends,

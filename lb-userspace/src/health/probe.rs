@@ -43,6 +43,7 @@ mod secret;
 mod text;
 mod tls;
 mod udp;
+pub mod wire;
 
 /// Asks once. Ends by `deadline` at the latest, whatever the server does; the caller measures the time.
 ///

@@ -18,12 +18,13 @@ use tracing::{info, warn};
 
 use super::board::{Board, Moment, Transition};
 use super::outcome::Outcome;
-use super::probe::probe;
+use super::probe::{probe, wire};
 use super::roster::Question;
 use super::schedule::Schedule;
 use crate::engine::{EngineError, EngineHandle, Models};
 use crate::events::{Event, EventLog, unix_ms};
 use crate::model::{Model, Observation};
+use crate::ways::WaysReceiver;
 
 /// Checks under way at a time; further ones wait. Each needs a descriptor or two.
 const UNDER_WAY_MAX: usize = 8_192;
@@ -77,6 +78,7 @@ impl Runner {
     /// The thread cannot be started.
     pub fn start(
         models: Models,
+        ways: WaysReceiver,
         engine: EngineHandle,
         health: HealthHandle,
         events: EventLog,
@@ -96,6 +98,7 @@ impl Runner {
             under_way: BTreeMap::new(),
         };
         let work = move || {
+            wire::follow(ways);
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 tokio::select! {

@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::Target;
+use super::{Target, wire};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 
 /// What a probe reads from its server at most, whatever the protocol makes of it: the largest that any
@@ -31,7 +31,10 @@ pub type AnyStream = Box<dyn Stream>;
 /// # Errors
 /// [`Failure`]: refused, unreachable, no descriptor.
 pub async fn stream(target: Target) -> Result<AnyStream, Failure> {
-    Ok(Box::new(Bounded::new(tcp(target).await?)))
+    match target.vip {
+        None => Ok(Box::new(Bounded::new(tcp(target).await?))),
+        Some(vip) => Ok(Box::new(Bounded::new(wire::stream(target, vip).await?))),
+    }
 }
 
 /// As [`stream`], and a time-out says whether the connection was still to come, or the answer.
@@ -39,7 +42,10 @@ pub async fn stream(target: Target) -> Result<AnyStream, Failure> {
 /// # Errors
 /// As [`stream`].
 pub async fn open(target: Target, observed: &mut Observed) -> Result<AnyStream, Failure> {
-    observed.doing = "connecting".into();
+    observed.doing = match target.vip {
+        None => "connecting".into(),
+        Some(vip) => wire::silence(target, vip).into(),
+    };
     let stream = stream(target).await?;
     observed.doing = "waiting for an answer".into();
     Ok(stream)
@@ -84,6 +90,9 @@ fn cannot(what: &str, error: &io::Error) -> Failure {
     Failure::new(FailureKind::Local, format_args!("cannot {what}: {error}"))
 }
 
+/// What EPERM (a filter of this node) and EACCES (ICMPv6 "administratively prohibited") mean.
+pub(super) const FORBIDDEN: &str = "a filter of this node or on the way forbids it";
+
 fn failed_to_connect(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -100,6 +109,7 @@ fn failed_to_connect(error: &io::Error) -> Failure {
         io::ErrorKind::NetworkUnreachable => {
             Failure::new(FailureKind::Unreachable, "network unreachable")
         }
+        io::ErrorKind::PermissionDenied => Failure::new(FailureKind::Unreachable, FORBIDDEN),
         io::ErrorKind::AddrNotAvailable => cannot(
             "connect: no local port is free for this address (net.ipv4.ip_local_port_range)",
             error,
@@ -121,6 +131,7 @@ pub fn broken(error: &io::Error, doing: &str) -> Failure {
         io::ErrorKind::TimedOut => (FailureKind::TimedOut, "no acknowledgement"),
         io::ErrorKind::HostUnreachable => (FailureKind::Unreachable, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FailureKind::Unreachable, "network unreachable"),
+        io::ErrorKind::PermissionDenied => (FailureKind::Unreachable, FORBIDDEN),
         io::ErrorKind::InvalidData => {
             return Failure::new(FailureKind::Protocol, format_args!("{doing}: {error}"));
         }

@@ -71,12 +71,11 @@ impl Question {
 
     /// What comes with another id is somebody's guess, or late, and is not heard.
     async fn over_udp(&self, target: Target, observed: &mut Observed) -> Result<Answer, Failure> {
-        let socket = udp::connected(target).await?;
-        observed.doing = udp::SILENCE.into();
-        udp::send(&socket, &self.bytes).await?;
+        let socket = udp::connected(target, observed).await?;
+        socket.send(&self.bytes).await?;
         let mut buffer = [0; DATAGRAM_MAX_BYTES];
         loop {
-            let length = udp::receive(&socket, &mut buffer).await?;
+            let length = socket.receive(&mut buffer).await?;
             let bytes = &buffer[..length];
             if bytes.starts_with(&self.id.to_be_bytes()) {
                 return self.answer(bytes);

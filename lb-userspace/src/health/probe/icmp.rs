@@ -16,7 +16,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-use super::Target;
+use super::{Target, connect, wire};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 
 /// ICMP: type, code, checksum, id, sequence number.
@@ -57,16 +57,12 @@ impl Types {
 
 /// Sends echo requests until there is a reply.
 pub(super) async fn icmp(target: Target, observed: &mut Observed) -> Result<(), Failure> {
-    let socket = open(target)?;
+    let socket = Echoes::open(target, observed).await?;
     let types = Types::of(target.address.ip());
     let cookie = cookie()?;
-    observed.doing = "no echo reply".into();
     let request = request(types.request, &cookie);
     loop {
-        socket
-            .send(&request)
-            .await
-            .map_err(|error| failed(&error))?;
+        socket.send(&request).await?;
         let replied = replied(&socket, types.reply, &cookie);
         if let Ok(result) = tokio::time::timeout(REPEAT, replied).await {
             return result;
@@ -75,13 +71,53 @@ pub(super) async fn icmp(target: Target, observed: &mut Observed) -> Result<(), 
 }
 
 /// Waits for the reply to this cookie, whichever request it is to.
-async fn replied(socket: &UdpSocket, reply: u8, cookie: &Cookie) -> Result<(), Failure> {
+async fn replied(socket: &Echoes, reply: u8, cookie: &Cookie) -> Result<(), Failure> {
     let mut packet = [0; PACKET_MAX_BYTES];
     loop {
-        let read = socket.recv(&mut packet).await;
-        let length = read.map_err(|error| failed(&error))?;
+        let length = socket.receive(&mut packet).await?;
         if is_reply(&packet[..length], reply, cookie) {
             return Ok(());
+        }
+    }
+}
+
+/// Messages to and from one target.
+enum Echoes {
+    /// By the kernel.
+    Kernel(UdpSocket),
+    /// To its VIP.
+    Wire(wire::Packets),
+}
+
+impl Echoes {
+    /// Notes what a time-out means.
+    async fn open(target: Target, observed: &mut Observed) -> Result<Self, Failure> {
+        match target.vip {
+            None => {
+                observed.doing = "no echo reply".into();
+                Ok(Self::Kernel(open(target)?))
+            }
+            Some(vip) => {
+                observed.doing = wire::silence(target, vip).into();
+                Ok(Self::Wire(wire::echo(target, vip).await?))
+            }
+        }
+    }
+
+    async fn send(&self, request: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Kernel(socket) => {
+                let sent = socket.send(request).await;
+                sent.map(drop).map_err(|error| failed(&error))
+            }
+            Self::Wire(packets) => packets.send_or_fail(request),
+        }
+    }
+
+    async fn receive(&self, packet: &mut [u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Kernel(socket) => socket.recv(packet).await.map_err(|error| failed(&error)),
+            Self::Wire(packets) => packets.receive_or_fail(packet).await,
         }
     }
 }
@@ -188,10 +224,7 @@ fn failed(error: &io::Error) -> Failure {
         io::ErrorKind::HostUnreachable => (FailureKind::Unreachable, "host unreachable"),
         io::ErrorKind::NetworkUnreachable => (FailureKind::Unreachable, "network unreachable"),
         io::ErrorKind::ConnectionRefused => (FailureKind::Unreachable, "protocol unreachable"),
-        io::ErrorKind::PermissionDenied => (
-            FailureKind::Unreachable,
-            "a filter of this node or on the way forbids it",
-        ),
+        io::ErrorKind::PermissionDenied => (FailureKind::Unreachable, connect::FORBIDDEN),
         _ => return Failure::new(FailureKind::Local, format_args!("ICMP: {error}")),
     };
     Failure::new(kind, words)

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 
-use super::Target;
 use super::text::{Text, quote};
+use super::{Target, connect, wire};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::ExchangeCheck;
 
@@ -22,12 +22,11 @@ pub(super) async fn udp(
     target: Target,
     observed: &mut Observed,
 ) -> Result<(), Failure> {
-    let socket = connected(target).await?;
-    observed.doing = SILENCE.into();
-    send(&socket, check.send.as_bytes()).await?;
+    let socket = connected(target, observed).await?;
+    socket.send(check.send.as_bytes()).await?;
     let mut buffer = [0; DATAGRAM_MAX_BYTES];
     loop {
-        let length = receive(&socket, &mut buffer).await?;
+        let length = socket.receive(&mut buffer).await?;
         let answer = &buffer[..length];
         if Text::new(&check.expect, DATAGRAM_MAX_BYTES).push(answer) {
             return Ok(());
@@ -39,10 +38,34 @@ pub(super) async fn udp(
 }
 
 /// What a time-out means.
-pub(super) const SILENCE: &str = "no answer, or it was lost (UDP does not tell)";
+const SILENCE: &str = "no answer, or it was lost (UDP does not tell)";
 
-/// A socket that takes datagrams of the target only, and is told when nobody listens there.
-pub(super) async fn connected(target: Target) -> Result<UdpSocket, Failure> {
+/// Datagrams to and from one target.
+pub(super) enum Datagrams {
+    /// By the kernel.
+    Kernel(UdpSocket),
+    /// To its VIP.
+    Wire(wire::Packets),
+}
+
+/// Takes datagrams of the target only, and is told when nobody listens there. Notes what a time-out means.
+pub(super) async fn connected(
+    target: Target,
+    observed: &mut Observed,
+) -> Result<Datagrams, Failure> {
+    match target.vip {
+        None => {
+            observed.doing = SILENCE.into();
+            Ok(Datagrams::Kernel(socket(target).await?))
+        }
+        Some(vip) => {
+            observed.doing = wire::silence(target, vip).into();
+            Ok(Datagrams::Wire(wire::datagrams(target, vip).await?))
+        }
+    }
+}
+
+async fn socket(target: Target) -> Result<UdpSocket, Failure> {
     let any: IpAddr = match target.address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -61,15 +84,25 @@ pub(super) async fn connected(target: Target) -> Result<UdpSocket, Failure> {
     Ok(socket)
 }
 
-/// Sends one datagram.
-pub(super) async fn send(socket: &UdpSocket, bytes: &[u8]) -> Result<(), Failure> {
-    socket.send(bytes).await.map_err(|error| failed(&error))?;
-    Ok(())
-}
+impl Datagrams {
+    /// Sends one datagram.
+    pub(super) async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Kernel(socket) => {
+                let sent = socket.send(bytes).await;
+                sent.map(drop).map_err(|error| failed(&error))
+            }
+            Self::Wire(packets) => packets.send_or_fail(bytes),
+        }
+    }
 
-/// Receives one datagram.
-pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Result<usize, Failure> {
-    socket.recv(buffer).await.map_err(|error| failed(&error))
+    /// Receives one datagram.
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Kernel(socket) => socket.recv(buffer).await.map_err(|error| failed(&error)),
+            Self::Wire(packets) => packets.receive_or_fail(buffer).await,
+        }
+    }
 }
 
 /// What the kernel says, mostly on behalf of ICMP.
@@ -84,6 +117,9 @@ fn failed(error: &io::Error) -> Failure {
         }
         io::ErrorKind::NetworkUnreachable => {
             Failure::new(FailureKind::Unreachable, "network unreachable")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Failure::new(FailureKind::Unreachable, connect::FORBIDDEN)
         }
         _ => Failure::new(FailureKind::Local, format_args!("UDP: {error}")),
     }

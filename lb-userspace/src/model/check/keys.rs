@@ -14,8 +14,10 @@ const WITH_PORT: &[CheckType] = &[
 const WITH_SOURCE: &[CheckType] = &[
     Tcp, Http, Https, Mysql, Postgres, Redis, Fastcgi, Grpc, Udp, Dns, Icmp, Agent,
 ];
-/// Those over a TCP connection to where the traffic goes.
-const WITH_WAY: &[CheckType] = &[Tcp, Http, Https, Mysql, Postgres, Redis, Fastcgi, Grpc];
+/// Those that may ask at the VIP: what is asked is the service, or at least who answers for it.
+const WITH_WAY: &[CheckType] = &[
+    Tcp, Http, Https, Mysql, Postgres, Redis, Fastcgi, Grpc, Udp, Dns, Icmp,
+];
 const WEB: &[CheckType] = &[Http, Https];
 const TLS: &[CheckType] = &[Https, Grpc];
 const DATABASES: &[CheckType] = &[Mysql, Postgres, Redis];
@@ -88,7 +90,7 @@ mod tests {
             assert!(keys_of(check_type).count() >= 6, "{check_type:?}");
         }
         let icmp: Vec<&str> = keys_of(Icmp).collect();
-        assert_eq!(icmp.last(), Some(&"source"));
+        assert_eq!(icmp.last(), Some(&"via"));
         assert_eq!(types_of("gtid"), [Mysql]);
         assert_eq!(types_of("colour"), []);
     }
