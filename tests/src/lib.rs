@@ -12,6 +12,7 @@
 //!   are made of.
 //!
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
+//! - `databases` and `writers` have a primary die under writes.
 //! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures;
 //!   `generator` makes frames of many flows.
 //!
@@ -21,6 +22,8 @@
 pub mod capture;
 pub mod client;
 pub mod cpu;
+#[cfg(feature = "e2e")]
+pub mod databases;
 #[cfg(feature = "datapath")]
 pub mod datapath;
 #[cfg(feature = "e2e")]
@@ -47,8 +50,12 @@ pub mod service;
 pub mod shares;
 pub mod signals;
 pub mod site;
+#[cfg(feature = "e2e")]
+pub mod sql_client;
 pub mod topology;
 pub mod wait;
+#[cfg(feature = "e2e")]
+pub mod writers;
 pub mod xdp_pass;
 
 pub use client::Client;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::netns::Netns;
 use crate::process::{Process, run};
 use crate::scratch::ScratchDir;
+use crate::wait::wait_until;
 
 /// The user of health checks, and its password.
 pub const CHECK_USER: &str = "lbcheck";
@@ -20,6 +21,8 @@ pub const APP_USER: &str = "app";
 /// The database with the table `log (id bigint auto_increment, text varchar(64))`.
 pub const DATABASE: &str = "shop";
 
+/// How long a replica may take to apply what it has.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -105,12 +108,62 @@ impl MariaDb {
     /// Makes it a replica of the server at `primary`, read-only.
     pub fn follow(&self, primary: IpAddr) -> Result<()> {
         self.sql(&format!(
-            "STOP SLAVE; SET GLOBAL read_only = 1;
+            "STOP SLAVE; SET GLOBAL read_only = 1; SET GLOBAL rpl_semi_sync_slave_enabled = 1;
              CHANGE MASTER TO MASTER_HOST='{primary}', MASTER_USER='repl', MASTER_CONNECT_RETRY=1,
                  MASTER_USE_GTID=slave_pos;
              START SLAVE;"
         ))?;
         Ok(())
+    }
+
+    /// As [`MariaDb::follow`], of a server that was a primary itself until now.
+    pub fn follow_demoted(&self, primary: IpAddr) -> Result<()> {
+        self.sql(&format!(
+            "SET GLOBAL rpl_semi_sync_slave_enabled = 1;
+             CHANGE MASTER TO MASTER_HOST='{primary}', MASTER_USER='repl', MASTER_CONNECT_RETRY=1,
+                 MASTER_USE_GTID=slave_pos, MASTER_DEMOTE_TO_SLAVE=1;
+             START SLAVE;"
+        ))?;
+        Ok(())
+    }
+
+    /// Acknowledges nothing from now on before a replica has received it (semi-synchronous replication,
+    /// AFTER_SYNC), however long that takes.
+    pub fn await_replicas(&self) -> Result<()> {
+        self.sql(
+            "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC';
+             SET GLOBAL rpl_semi_sync_master_timeout = 600000;
+             SET GLOBAL rpl_semi_sync_master_enabled = 1;",
+        )?;
+        Ok(())
+    }
+
+    /// Waits until a replica has applied all that it has received.
+    pub fn await_applied(&self) -> Result<()> {
+        let all = "SELECT COUNT(*) FROM information_schema.processlist \
+                   WHERE state LIKE 'Slave has read all relay log%'";
+        wait_until("the replica to apply what it has", APPLY_TIMEOUT, || {
+            Ok((self.sql(all)?.trim() == "1").then_some(()))
+        })
+    }
+
+    /// The number of the last transaction that is in its data, its own or another one's.
+    pub fn position(&self) -> Result<u64> {
+        let gtid = self.sql("SELECT @@gtid_current_pos")?;
+        let number = gtid.trim().rsplit('-').next();
+        let number = number.and_then(|number| number.parse().ok());
+        number.with_context(|| format!("{}: {gtid:?} is no position", self.name))
+    }
+
+    /// The ids of the servers that transactions in its binary log come from.
+    pub fn writers(&self) -> Result<Vec<String>> {
+        let state = self.sql("SELECT @@gtid_binlog_state")?;
+        let gtids = state.trim().split(',');
+        let mut ids: Vec<String> = gtids
+            .filter_map(|gtid| Some(gtid.split('-').nth(1)?.to_owned()))
+            .collect();
+        ids.sort();
+        Ok(ids)
     }
 
     /// Makes it the primary.

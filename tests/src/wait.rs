@@ -13,6 +13,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub fn wait_until<T>(
     what: &str,
     timeout: Duration,
+    probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    wait_until_every(POLL_INTERVAL, what, timeout, probe)
+}
+
+/// As [`wait_until`], with another pause between two looks, where looking takes the machine some work.
+pub fn wait_until_every<T>(
+    pause: Duration,
+    what: &str,
+    timeout: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let started = Instant::now();
@@ -23,7 +33,7 @@ pub fn wait_until<T>(
         if started.elapsed() >= timeout {
             bail!("waited {} ms in vain for {what}", timeout.as_millis());
         }
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep(pause);
     }
 }
 
