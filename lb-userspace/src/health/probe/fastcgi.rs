@@ -14,7 +14,7 @@ use self::record::{Kind, request};
 use super::Target;
 use super::connect::{self, AnyStream};
 use super::http::check_status;
-use super::text::{Text, quote};
+use super::text::{Text, quote, quote_up_to};
 use crate::health::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::FastcgiCheck;
 
@@ -24,7 +24,11 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Where the headers have to end. Unit: bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// What is kept of the words on the error channel. Unit: bytes.
+/// What a reason tells of the words on the error channel: PHP begins with "PHP message: PHP Fatal error:
+/// Uncaught RuntimeException: " and comes to the point then. Unit: bytes.
+const ERROR_TOLD_BYTES_MAX: usize = 140;
+
+/// What is kept of them. Unit: bytes.
 const ERROR_BYTES_MAX: usize = 512;
 
 /// Asks for the path; the status decides, and the body if a text is wanted in it.
@@ -132,7 +136,7 @@ impl Answer {
             [] => failure,
             errors => Failure::new(
                 failure.kind,
-                format_args!("{failure}; it says {}", quote(errors)),
+                format_args!("{failure}; it says {}", quote_up_to(errors, ERROR_TOLD_BYTES_MAX)),
             ),
         }
     }

@@ -12,7 +12,7 @@ use crate::health::outcome::{Failure, FailureKind, Observed};
 use crate::model::check::CheckKind;
 
 /// For servers that answer: no test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// For servers that never do.
 pub(super) const SHORT: Duration = Duration::from_millis(100);

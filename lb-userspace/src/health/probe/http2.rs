@@ -44,13 +44,15 @@ pub(super) async fn beside<T>(
     connection: Connection<AnyStream, Bytes>,
     exchange: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let (mut connection, mut exchange) = (pin!(connection), pin!(exchange));
+    let (mut connection, mut exchange) = (connection, pin!(exchange));
     let ended = tokio::select! {
         biased;
         done = &mut exchange => return done,
         ended = &mut connection => ended,
     };
-    // What came before the end is still to be read; and the connection knows best why nothing more does.
+    // Not every end of a connection wakes who waits for an answer (h2 0.4: where sending fails, for one), and
+    // its drop does. What came before the end is still read; why nothing more comes, the connection knows best.
+    drop(connection);
     match (exchange.await, ended) {
         (Err(failure), Err(error)) if failure.kind == FailureKind::Closed => Err(failed(&error)),
         (result, _) => result,

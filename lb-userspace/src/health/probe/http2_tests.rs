@@ -1,13 +1,18 @@
 //! HTTP/2 and gRPC health against good and bad servers.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use h2::Reason;
 use h2::server::SendResponse;
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::super::hostile::{
-    Server, answers, ask, blurts, drips, failure, floods, is_reset, resets, timed_out,
+    PATIENCE, Server, answers, ask, blurts, drips, failure, floods, is_reset, resets, timed_out,
 };
 use crate::health::outcome::FailureKind;
 use crate::model::check::{CheckKind, GrpcCheck, HttpCheck, HttpVersion, StatusRange};
@@ -337,4 +342,55 @@ async fn a_grpc_answer_without_its_end_times_out() {
         timed_out(&grpc(""), server.target()).await,
         "waiting for an answer: timed out after 100 ms"
     );
+}
+
+/// A connection that takes the preface, and is found broken by what is sent next. Nothing ever comes.
+#[derive(Default)]
+struct BreaksOnSending {
+    has_sent: bool,
+}
+
+impl AsyncRead for BreaksOnSending {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for BreaksOnSending {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let was_first = !std::mem::replace(&mut self.has_sent, true);
+        Poll::Ready(match was_first {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::ConnectionReset.into()),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_the_request_is_sent_is_told_at_once() {
+    let (sender, connection) = super::open(Box::new(BreaksOnSending::default()))
+        .await
+        .expect("the preface is taken");
+    let request = super::request("GET", "http", "web.example", "/", &[]).expect("a request");
+    let exchange = super::beside(connection, super::send(sender, request, None));
+    let ended = tokio::time::timeout(PATIENCE, exchange).await;
+    let failure = ended.expect("at once").expect_err("no answer comes");
+    assert_eq!(failure.kind, FailureKind::Closed);
+    assert_eq!(failure.reason, "HTTP/2: connection reset by the server");
 }

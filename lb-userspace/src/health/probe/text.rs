@@ -59,8 +59,13 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 /// The begin of what a server said, in quotes.
 pub(super) fn quote(bytes: impl AsRef<[u8]>) -> String {
+    quote_up_to(bytes, QUOTE_BYTES_MAX)
+}
+
+/// As [`quote`], where more than usual is worth reading.
+pub(super) fn quote_up_to(bytes: impl AsRef<[u8]>, bytes_max: usize) -> String {
     let bytes = bytes.as_ref();
-    let cut = &bytes[..bytes.len().min(QUOTE_BYTES_MAX)];
+    let cut = &bytes[..bytes.len().min(bytes_max)];
     let dots = if cut.len() < bytes.len() { "…" } else { "" };
     format!("\"{}{dots}\"", String::from_utf8_lossy(cut).trim_end())
 }

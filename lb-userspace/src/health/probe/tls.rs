@@ -108,7 +108,7 @@ fn server_name(
         _ => return Ok(ServerName::IpAddress(address.into())),
     };
     ServerName::try_from(name.to_owned()).map_err(|_| {
-        let words = format_args!("{name:?} is no server name: set server_name");
+        let words = format_args!("{name:?} is no server name: set tls_name");
         Failure::new(FailureKind::Local, words)
     })
 }
@@ -146,15 +146,18 @@ fn judge(
             _ => "certificate has expired".to_owned(),
         });
     }
-    match &check.trust {
-        Trust::Anybody => Ok(()),
-        Trust::Authorities { file, pem } => {
-            let authorities = trust::authorities(file, pem)?;
-            authorities
-                .verify(leaf, intermediates, name, now)
-                .map_err(|error| certificate::refused(&error, leaf, name, file, now))
+    let Trust::Authorities { file, pem } = &check.trust else {
+        return Ok(());
+    };
+    let authorities = trust::authorities(file, pem)?;
+    let verified = authorities.verify(leaf, intermediates, name, now);
+    verified.map_err(|error| {
+        if certificate::has_expired(&error) {
+            // The reason says it all.
+            observed.warning = None;
         }
-    }
+        certificate::refused(&error, leaf, name, file, now)
+    })
 }
 
 fn no_such_protocol() -> Failure {

@@ -234,6 +234,7 @@ async fn refused_certificates_are_told_in_words_and_their_days_too() {
         let failure = result.expect_err(words);
         assert_eq!((failure.kind, failure.reason), tls(words));
         assert_eq!(observed.certificate_days, Some(days), "{words}");
+        assert_eq!(observed.warning, None, "no more words: {words}");
         assert_eq!(server.ended().await, None, "no request: {words}");
     }
 }

@@ -54,6 +54,15 @@ pub(super) fn check_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<()
     Ok(())
 }
 
+/// Whether a certificate is refused for its age.
+pub(super) fn has_expired(error: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext};
+    matches!(
+        error,
+        Error::InvalidCertificate(Expired | ExpiredContext { .. })
+    )
+}
+
 /// Why a certificate is refused.
 pub(super) fn refused(
     error: &Error,
