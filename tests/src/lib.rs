@@ -11,6 +11,8 @@
 //! - [`netns`], [`link`], [`xdp_pass`], [`process`], [`scratch`], [`wait`] are the parts that these
 //!   are made of.
 //!
+//! - `program` is any other real program; `gunicorn`, `node`, `php_fpm`, `grpc`, `postgres`, `redis`, `dnsmasq` and
+//!   `tls_nginx` say how each is started and troubled, `firewall` comes between.
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
 //! - `databases` and `writers` have a primary die under writes.
 //! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures;
@@ -20,6 +22,8 @@
 //! left behind is removed by the next one that creates a namespace ([`netns::Netns::create`]).
 
 pub mod capture;
+#[cfg(feature = "e2e")]
+pub mod certificates;
 pub mod client;
 pub mod cpu;
 #[cfg(feature = "e2e")]
@@ -29,9 +33,17 @@ pub mod datapath;
 #[cfg(feature = "e2e")]
 pub mod disruption;
 pub mod dns;
+#[cfg(feature = "e2e")]
+pub mod dnsmasq;
 pub mod echo;
+#[cfg(feature = "e2e")]
+pub mod firewall;
 #[cfg(feature = "bpf")]
 pub mod generator;
+#[cfg(feature = "e2e")]
+pub mod grpc;
+#[cfg(feature = "e2e")]
+pub mod gunicorn;
 pub mod http;
 pub mod http_backend;
 pub mod lbd;
@@ -41,9 +53,19 @@ pub mod mariadb;
 pub mod netns;
 pub mod nginx;
 #[cfg(feature = "e2e")]
+pub mod node;
+#[cfg(feature = "e2e")]
 pub mod observe;
+#[cfg(feature = "e2e")]
+pub mod php_fpm;
 pub mod pins;
+#[cfg(feature = "e2e")]
+pub mod postgres;
 pub mod process;
+#[cfg(feature = "e2e")]
+pub mod program;
+#[cfg(feature = "e2e")]
+pub mod redis;
 pub mod requirement;
 pub mod scratch;
 pub mod service;
@@ -52,6 +74,8 @@ pub mod signals;
 pub mod site;
 #[cfg(feature = "e2e")]
 pub mod sql_client;
+#[cfg(feature = "e2e")]
+pub mod tls_nginx;
 pub mod topology;
 pub mod wait;
 #[cfg(feature = "e2e")]

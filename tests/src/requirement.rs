@@ -2,7 +2,7 @@
 //! are logged, so that the test runner can count and name it.
 
 use std::env;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
@@ -71,13 +71,41 @@ fn log_skip(line: &str) {
     }
 }
 
-/// Where `program` is installed.
+/// Where `program` is installed. A path is looked for as it is.
 pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
         .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
+        .or_else(|| find_version(program))
+}
+
+/// Where Debian puts programs of which several versions may be installed: the directory, and how what is in
+/// it begins. The program is that, or lies below that.
+const VERSIONED: [(&str, &str, &str); 4] = [
+    ("php-fpm", "/usr/sbin/php-fpm", ""),
+    ("initdb", "/usr/lib/postgresql/", "bin/initdb"),
+    ("pg_basebackup", "/usr/lib/postgresql/", "bin/pg_basebackup"),
+    ("postgres", "/usr/lib/postgresql/", "bin/postgres"),
+];
+
+/// The newest version of `program`: `php-fpm` is found as `php-fpm8.2`.
+fn find_version(program: &str) -> Option<PathBuf> {
+    let (_, begin, end) = VERSIONED.iter().find(|(name, ..)| *name == program)?;
+    let (directory, begin) = begin.rsplit_once('/')?;
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let versions = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let number: f32 = name.to_str()?.strip_prefix(begin)?.parse().ok()?;
+        let path = match *end {
+            "" => entry.path(),
+            end => entry.path().join(end),
+        };
+        path.is_file().then_some((number, path))
+    });
+    let newest = versions.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    newest.map(|(_, path)| path)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ struct BackendText {
     port: Option<u16>,
     weight: u32,
     backup: u8,
+    /// The keys of each health check of its own.
+    checks: Vec<String>,
 }
 
 /// lbd's configuration for `net` with these services.
@@ -113,6 +115,7 @@ impl ServiceText {
                 port: None,
                 weight: *weight,
                 backup: 0,
+                checks: Vec::new(),
             });
         }
         self
@@ -125,6 +128,16 @@ impl ServiceText {
         let backend = backends.find(|backend| backend.name == name);
         let backend = backend.unwrap_or_else(|| panic!("the service has no {name}"));
         backend.backup = group;
+        self
+    }
+
+    /// A health check of one of the backends, in place of the service's: the lines of its table.
+    #[must_use]
+    pub fn backend_check(mut self, name: &str, keys: &str) -> Self {
+        let mut backends = self.backends.iter_mut();
+        let backend = backends.find(|backend| backend.name == name);
+        let backend = backend.unwrap_or_else(|| panic!("the service has no {name}"));
+        backend.checks.push(keys.to_owned());
         self
     }
 
@@ -184,6 +197,9 @@ impl fmt::Display for ServiceText {
             }
             if let Some(port) = backend.port {
                 writeln!(f, "port = {port}")?;
+            }
+            for check in &backend.checks {
+                writeln!(f, "[[service.backend.check]]\n{check}")?;
             }
         }
         Ok(())

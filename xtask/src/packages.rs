@@ -9,34 +9,63 @@ use crate::progress;
 use crate::run::as_root;
 
 /// (program, Debian package that brings it)
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 25] = [
+    ("/usr/bin/python3", "python3"),
+    (
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
+    ("gunicorn", "gunicorn"),
+    ("initdb", "postgresql"),
     ("ip", "iproute2"),
     ("mariadb", "mariadb-client"),
     ("mariadb-install-db", "mariadb-server"),
     ("mariadbd", "mariadb-server"),
+    ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
+    ("pg_basebackup", "postgresql"),
+    ("php-fpm", "php-fpm"),
     ("ping", "iputils-ping"),
+    ("postgres", "postgresql"),
     ("promtool", "prometheus"),
+    ("psql", "postgresql-client"),
+    ("redis-cli", "redis-tools"),
+    ("redis-server", "redis-server"),
+    ("setpriv", "util-linux"),
     ("tshark", "tshark"),
 ];
 
 /// What the end-to-end tests use.
-pub(crate) const FOR_TESTS: [&str; 12] = [
+pub(crate) const FOR_TESTS: [&str; 25] = [
+    "/usr/bin/python3",
+    "/usr/lib/python3/dist-packages/grpc/__init__.py",
     "curl",
     "dig",
     "dnsmasq",
     "ethtool",
+    "gunicorn",
+    "initdb",
     "ip",
     "mariadb",
     "mariadb-install-db",
     "mariadbd",
+    "nft",
     "nginx",
+    "node",
+    "pg_basebackup",
+    "php-fpm",
     "ping",
+    "postgres",
     "promtool",
+    "psql",
+    "redis-cli",
+    "redis-server",
+    "setpriv",
     "tshark",
 ];
 
@@ -82,7 +111,9 @@ pub(crate) fn ensure(programs: &[&str], reason: &str) -> Result<()> {
             missing.join(", ")
         );
     }
-    let packages: Vec<&str> = missing.iter().map(|program| package_of(program)).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|program| package_of(program)).collect();
+    packages.sort_unstable();
+    packages.dedup();
     progress::step(&format!(
         "installing Debian packages {}: {reason}",
         packages.join(", ")
