@@ -12,6 +12,8 @@ use etherparse::{
 pub enum Flags {
     /// SYN.
     Syn,
+    /// SYN and ACK.
+    SynAck,
     /// ACK.
     Ack,
     /// FIN and ACK.
@@ -253,8 +255,11 @@ impl Frame {
             self.window,
         );
         header.acknowledgment_number = self.acknowledgement;
-        header.syn = flags == Flags::Syn;
-        header.ack = matches!(flags, Flags::Ack | Flags::FinAck | Flags::RstAck);
+        header.syn = matches!(flags, Flags::Syn | Flags::SynAck);
+        header.ack = matches!(
+            flags,
+            Flags::SynAck | Flags::Ack | Flags::FinAck | Flags::RstAck
+        );
         header.fin = flags == Flags::FinAck;
         header.rst = matches!(flags, Flags::Rst | Flags::RstAck);
         header.checksum = match (self.source, self.destination) {

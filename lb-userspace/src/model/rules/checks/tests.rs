@@ -247,8 +247,8 @@ fn a_key_of_another_type_says_whose_it_is() {
     let refused = verdict(web(vec![all])).errors;
     assert_eq!(
         refused.len(),
-        known.len() - 7,
-        "icmp has its timing and a source"
+        known.len() - 8,
+        "icmp has its timing, a source and a way"
     );
 }
 
