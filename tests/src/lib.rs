@@ -14,7 +14,8 @@
 //! - `program` is any other real program; `gunicorn`, `node`, `php_fpm`, `grpc`, `postgres`, `redis`, `dnsmasq` and
 //!   `tls_nginx` say how each is started and troubled, `firewall` comes between.
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
-//! - `databases` and `writers` have a primary die under writes.
+//! - `outage` has backends die under a load, `databases` and `writers` a primary under writes; `soak` looks for
+//!   what many checks leave behind.
 //! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures;
 //!   `generator` makes frames of many flows.
 //!
@@ -57,6 +58,8 @@ pub mod node;
 #[cfg(feature = "e2e")]
 pub mod observe;
 #[cfg(feature = "e2e")]
+pub mod outage;
+#[cfg(feature = "e2e")]
 pub mod php_fpm;
 pub mod pins;
 #[cfg(feature = "e2e")]
@@ -72,6 +75,8 @@ pub mod service;
 pub mod shares;
 pub mod signals;
 pub mod site;
+#[cfg(feature = "e2e")]
+pub mod soak;
 #[cfg(feature = "e2e")]
 pub mod sql_client;
 #[cfg(feature = "e2e")]

@@ -55,6 +55,7 @@ fn lag_a_full_server_and_a_wrong_password_are_told_and_keep_readers_away() {
     databases
         .await_words("reader", "web3", "s behind, more than max_lag 5 s")
         .unwrap();
+    databases.lbd.await_ring("reader").unwrap();
     assert_eq!(databases.servers_behind(reader_vip()).unwrap(), ["2"]);
     web3.sql(&delay(0)).unwrap();
     databases.await_eligible("reader", &both).unwrap();

@@ -72,6 +72,21 @@ pub(crate) const FOR_TESTS: [&str; 25] = [
 /// What the disruption proof uses.
 pub(crate) const FOR_DISRUPTION: [&str; 2] = ["ip", "nginx"];
 
+/// What the proof of detection uses.
+pub(crate) const FOR_DETECTION: [&str; 3] = ["ip", "nft", "nginx"];
+
+/// What the soak uses.
+pub(crate) const FOR_SOAK: [&str; 8] = [
+    "dig",
+    "dnsmasq",
+    "ip",
+    "mariadb",
+    "mariadb-install-db",
+    "mariadbd",
+    "nginx",
+    "redis-server",
+];
+
 /// What the demo can use.
 pub(crate) const FOR_DEMO: [&str; 2] = ["ip", "nginx"];
 
@@ -151,7 +166,8 @@ mod tests {
 
     #[test]
     fn every_program_in_use_has_a_package() {
-        for program in FOR_TESTS.iter().chain(&FOR_DISRUPTION).chain(&FOR_DEMO) {
+        let of_proofs = FOR_DISRUPTION.iter().chain(&FOR_DETECTION).chain(&FOR_SOAK);
+        for program in FOR_TESTS.iter().chain(of_proofs).chain(&FOR_DEMO) {
             assert!(
                 PACKAGES.iter().any(|(known, _)| known == program),
                 "{program}"

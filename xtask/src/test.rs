@@ -1,5 +1,5 @@
 //! `cargo xtask test [unit|bpf|e2e] [FILTER]`: runs the layers, streams their output, and counts.
-//! `cargo xtask test disruption` and `cargo xtask test sim`: the proofs, each a program of its own
+//! `cargo xtask test disruption`, `detection`, `soak` and `sim`: the proofs, each a program of its own
 //! ([`proof`]).
 
 mod proof;
