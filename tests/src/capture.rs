@@ -42,6 +42,14 @@ const SEGMENT_FIELDS: [&str; 6] = [
     "tcp.len",
 ];
 
+/// What tshark prints of each packet that is TCP over either family.
+const REACH_FIELDS: [&str; 4] = [
+    "ip.ttl",
+    "ipv6.hlim",
+    "tcp.flags.reset",
+    "tcp.checksum.status",
+];
+
 /// A capture under way. Dropping it ends it.
 #[derive(Debug)]
 pub struct Capture {
@@ -57,6 +65,17 @@ pub struct Checksums {
     pub good_count: usize,
     /// The packets with a bad checksum, as tshark describes them.
     pub bad: Vec<String>,
+}
+
+/// How far a packet may go, and what its TCP says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// TTL or hop limit.
+    pub hops: u8,
+    /// Whether it is a RST.
+    pub is_reset: bool,
+    /// Whether its TCP checksum is right.
+    pub is_sound: bool,
 }
 
 /// A TCP segment.
@@ -109,6 +128,14 @@ impl Capture {
     pub fn segments(self, packet_count: usize) -> Result<Vec<Segment>> {
         let text = self.fields(packet_count, &[], &SEGMENT_FIELDS)?;
         text.lines().map(parse_segment).collect()
+    }
+
+    /// Waits for at least `packet_count` packets, ends the capture, and returns how far the TCP segments in it
+    /// may go.
+    pub fn reaches(self, packet_count: usize) -> Result<Vec<Reach>> {
+        let options = ["tcp.check_checksum:TRUE"];
+        let text = self.fields(packet_count, &options, &REACH_FIELDS)?;
+        text.lines().map(parse_reach).collect()
     }
 
     /// Waits for at least `packet_count` packets, ends the capture, and has tshark print fields of each
@@ -200,9 +227,38 @@ fn parse_segment(line: &str) -> Result<Segment> {
     parse().with_context(|| format!("tshark printed no TCP segment: {line:?}"))
 }
 
+fn parse_reach(line: &str) -> Result<Reach> {
+    let cells: Vec<&str> = line.split('\t').collect();
+    let [v4, v6, reset, checksum] = cells[..] else {
+        bail!("tshark printed {} fields: {line:?}", cells.len());
+    };
+    let hops = if v4.is_empty() { v6 } else { v4 };
+    let hops = hops.parse();
+    Ok(Reach {
+        hops: hops.with_context(|| format!("tshark printed no TTL: {line:?}"))?,
+        is_reset: matches!(reset, "1" | "True"),
+        is_sound: checksum == STATUS_GOOD,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reaches_are_of_either_family() {
+        let reach = |hops, is_reset, is_sound| Reach {
+            hops,
+            is_reset,
+            is_sound,
+        };
+        assert_eq!(parse_reach("2\t\t1\t1").unwrap(), reach(2, true, true));
+        assert_eq!(
+            parse_reach("\t64\tFalse\t0").unwrap(),
+            reach(64, false, false)
+        );
+        assert!(parse_reach("\t\t0\t1").is_err());
+    }
 
     #[test]
     fn segments_have_their_numbers() {
