@@ -47,11 +47,20 @@ impl Installation {
     }
 }
 
+/// Whether a server wants to know its clients' names. One that does remembers who has broken off handshakes,
+/// and shuts out who has done so too often in a row (`max_connect_errors`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    Skipped,
+    Resolved,
+}
+
 /// A MariaDB server. Dropping it ends it.
 #[derive(Debug)]
 pub struct MariaDb {
     name: String,
     server_id: u32,
+    names: Names,
     process: Process,
     scratch: ScratchDir,
 }
@@ -64,13 +73,38 @@ impl MariaDb {
         netns: &Netns,
         server_id: u32,
     ) -> Result<Self> {
+        Self::start_with(installation, name, netns, server_id, Names::Skipped)
+    }
+
+    /// As [`MariaDb::start`], a server that wants to know its clients' names, finds them in `hosts`, and shuts
+    /// out whoever breaks off one handshake.
+    pub fn start_unforgiving(
+        installation: &Installation,
+        name: &str,
+        netns: &Netns,
+        hosts: &str,
+    ) -> Result<Self> {
+        netns.set_hosts(hosts)?;
+        let server = Self::start_with(installation, name, netns, 1, Names::Resolved)?;
+        server.sql("SET GLOBAL max_connect_errors = 1")?;
+        Ok(server)
+    }
+
+    fn start_with(
+        installation: &Installation,
+        name: &str,
+        netns: &Netns,
+        server_id: u32,
+        names: Names,
+    ) -> Result<Self> {
         let scratch = ScratchDir::new(&format!("mariadb-{name}"))?;
         let from = installation.scratch.path().join("data");
         run(Command::new("cp").arg("-a").arg(from).arg(scratch.path()))?;
-        let process = spawn(name, netns, &scratch, server_id)?;
+        let process = spawn(name, netns, &scratch, server_id, names)?;
         let mut server = Self {
             name: name.to_owned(),
             server_id,
+            names,
             process,
             scratch,
         };
@@ -80,7 +114,8 @@ impl MariaDb {
 
     /// Starts it again after its end, with the data that it had.
     pub fn start_again(&mut self, netns: &Netns) -> Result<()> {
-        self.process = spawn(&self.name, netns, &self.scratch, self.server_id)?;
+        let (server_id, names) = (self.server_id, self.names);
+        self.process = spawn(&self.name, netns, &self.scratch, server_id, names)?;
         self.wait_ready()
     }
 
@@ -209,11 +244,28 @@ pub fn remote(netns: &Netns, address: IpAddr) -> Command {
     client
 }
 
-fn spawn(name: &str, netns: &Netns, scratch: &ScratchDir, server_id: u32) -> Result<Process> {
+fn spawn(
+    name: &str,
+    netns: &Netns,
+    scratch: &ScratchDir,
+    server_id: u32,
+    names: Names,
+) -> Result<Process> {
     let directory = scratch.path();
-    let mut command = netns.command("mariadbd");
+    let mut command = match names {
+        Names::Skipped => netns.command("mariadbd"),
+        // It brings the namespace's hosts file.
+        Names::Resolved => {
+            let mut ip = Command::new("ip");
+            ip.args(["netns", "exec", netns.name(), "mariadbd"]);
+            ip
+        }
+    };
+    command.args(["--no-defaults", "--user=root"]);
+    if names == Names::Skipped {
+        command.arg("--skip-name-resolve");
+    }
     command
-        .args(["--no-defaults", "--user=root", "--skip-name-resolve"])
         .arg(format!("--datadir={}", directory.join("data").display()))
         .arg(format!("--socket={}", directory.join("socket").display()))
         .arg(format!("--server-id={server_id}"))
