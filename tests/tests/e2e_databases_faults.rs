@@ -6,7 +6,6 @@ use std::time::Duration;
 use lb_lab::databases::{Databases, Replication, reader_vip, writer_vip};
 use lb_lab::mariadb::{CHECK_PASSWORD, CHECK_USER, Installation, MariaDb};
 use lb_lab::scratch::ScratchDir;
-use lb_lab::serde_json::Value;
 use lb_lab::service;
 use lb_lab::sql_client::{SqlConnection, SqlError};
 use lb_lab::topology::VIP_V4;
