@@ -4,7 +4,7 @@
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// The file that skipped tests are logged to, one line each: `TEST: missing PROGRAM, PROGRAM`. Set
@@ -81,28 +81,36 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
         .or_else(|| find_version(program))
 }
 
-/// Where Debian puts programs of which several versions may be installed: the directory, and how what is in
-/// it begins. The program is that, or lies below that.
-const VERSIONED: [(&str, &str, &str); 4] = [
-    ("php-fpm", "/usr/sbin/php-fpm", ""),
-    ("initdb", "/usr/lib/postgresql/", "bin/initdb"),
-    ("pg_basebackup", "/usr/lib/postgresql/", "bin/pg_basebackup"),
-    ("postgres", "/usr/lib/postgresql/", "bin/postgres"),
+/// Programs that Debian installs in several versions: a directory, how the names in it begin, before the
+/// version; and where the program lies below that, if it is not that itself.
+const VERSIONED: [(&str, &str, &str, &str); 4] = [
+    ("php-fpm", "/usr/sbin", "php-fpm", ""),
+    ("initdb", "/usr/lib/postgresql", "", "bin/initdb"),
+    (
+        "pg_basebackup",
+        "/usr/lib/postgresql",
+        "",
+        "bin/pg_basebackup",
+    ),
+    ("postgres", "/usr/lib/postgresql", "", "bin/postgres"),
 ];
 
 /// The newest version of `program`: `php-fpm` is found as `php-fpm8.2`.
 fn find_version(program: &str) -> Option<PathBuf> {
-    let (_, begin, end) = VERSIONED.iter().find(|(name, ..)| *name == program)?;
-    let (directory, begin) = begin.rsplit_once('/')?;
+    let (_, directory, begin, below) = VERSIONED.iter().find(|(name, ..)| *name == program)?;
+    newest(Path::new(directory), begin, below)
+}
+
+fn newest(directory: &Path, begin: &str, below: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(directory).ok()?.flatten();
     let versions = entries.filter_map(|entry| {
         let name = entry.file_name();
-        let number: f32 = name.to_str()?.strip_prefix(begin)?.parse().ok()?;
-        let path = match *end {
+        let version: f32 = name.to_str()?.strip_prefix(begin)?.parse().ok()?;
+        let path = match below {
             "" => entry.path(),
-            end => entry.path().join(end),
+            below => entry.path().join(below),
         };
-        path.is_file().then_some((number, path))
+        path.is_file().then_some((version, path))
     });
     let newest = versions.max_by(|(one, _), (other, _)| one.total_cmp(other));
     newest.map(|(_, path)| path)
@@ -110,11 +118,34 @@ fn find_version(program: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::find_program;
+    use std::fs;
+
+    use super::*;
+    use crate::scratch::ScratchDir;
 
     #[test]
     fn programs_are_found_in_the_path_and_invented_ones_are_not() {
         assert!(find_program("sh").is_some());
         assert_eq!(find_program("no-program-has-this-name"), None);
+    }
+
+    #[test]
+    fn the_newest_version_is_found() {
+        let scratch = ScratchDir::new("versions").unwrap();
+        for name in ["fpm8.2", "fpm7.4", "fpm", "fpm.old"] {
+            scratch.write(name, "").unwrap();
+        }
+        let found = newest(scratch.path(), "fpm", "");
+        assert_eq!(found, Some(scratch.path().join("fpm8.2")));
+
+        for version in ["9.6", "15", "17"] {
+            fs::create_dir(scratch.path().join(version)).unwrap();
+        }
+        for version in ["9.6", "15"] {
+            scratch.write(&format!("{version}/tool"), "").unwrap();
+        }
+        let found = newest(scratch.path(), "", "tool");
+        assert_eq!(found, Some(scratch.path().join("15/tool")));
+        assert_eq!(newest(scratch.path(), "other", ""), None);
     }
 }

@@ -41,7 +41,7 @@ fn says(tier: &mut Tier, words: &str) {
 
 #[test]
 fn its_machine_another_program_and_its_agent_are_asked() {
-    if require(&["ip", "nft", "node", "sh", "sleep"]).is_missing() {
+    if require(&["ip", "nft", "node", "sh"]).is_missing() {
         return;
     }
     let net = network();
@@ -95,9 +95,10 @@ fn an_agent_is_followed(tier: &mut Tier) {
     says(tier, "drain");
     tier.await_eligible("node", &["web2"]);
     let record = tier.record("node");
-    assert_eq!(
-        (&record["health"], &record["agent"]),
-        (&"up".into(), &"drain".into())
+    assert_eq!(record["health"], "up");
+    assert!(
+        record["agent"].as_str().unwrap().starts_with("drain"),
+        "{record}"
     );
     tier.print("its agent drains it");
 
