@@ -10,6 +10,10 @@ use super::requests::Request;
 /// for a processor.
 pub const SLACK: Duration = Duration::from_millis(500);
 
+/// Who was begun so long before a death, and has no answer yet, has lost it for another reason: an answer takes
+/// less than a millisecond, and on a busy machine some tens.
+const IN_FLIGHT_MAX: Duration = Duration::from_millis(250);
+
 /// The load that the proof is about. Unit: requests a second.
 pub const RATE_MIN: f64 = 500.0;
 
@@ -123,7 +127,7 @@ impl Outcome {
     fn count(&mut self, request: &Request, word: &'static str, moments: &Moments, limit: Instant) {
         let Moments { struck, undone, .. } = *moments;
         let (begun, ended) = (request.begun, request.begun + request.took);
-        if begun < struck && ended >= struck {
+        if begun < struck && begun + IN_FLIGHT_MAX >= struck && ended >= struck {
             self.failed_in_flight += 1;
         } else if (struck..limit).contains(&begun) {
             *self.failed.entry(word).or_default() += 1;
@@ -293,6 +297,11 @@ mod tests {
             requests[998].took = MS * 900;
             requests[998].outcome = Err(Breakage::TimedOut);
         });
+        let long_lost = self::outcome(900, |requests| {
+            requests[500].took = MS * 900;
+            requests[500].outcome = Err(Breakage::TimedOut);
+        });
+        assert_eq!(long_lost.unexcused, ["timed out, before the death"]);
         assert_eq!((outcome.failed_in_flight, outcome.failed_total()), (1, 300));
         assert_eq!(outcome.faults(), Vec::<String>::new());
     }

@@ -63,9 +63,13 @@ impl Proof {
         })
         .with_context(|| format!("log of lbd:\n{}", site.lbd.log_tail()))?;
         site.lbd.await_ring(SERVICE)?;
+        let began = Instant::now();
         let vip = SocketAddr::new(VIP_V4, 80);
+        let requests = Requests::start(site.net.client.netns(), vip, PAUSE);
+        // With NAT the answers to a new client are lost until its Ethernet address is known.
+        requests.wait_finished(began, BEFORE_COUNT)?;
         Ok(Self {
-            requests: Requests::start(site.net.client.netns(), vip, PAUSE),
+            requests,
             site,
             timing,
             number: 0,
