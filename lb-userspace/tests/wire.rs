@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::LinkRewrite;
+use lb_lab::datapath::frame::{Flags, Frame, Transport};
 use lb_lab::link::veth_pair;
 use lb_lab::wait::wait_until;
 use lb_lab::{Netns, require};
@@ -18,6 +19,7 @@ use lb_userspace::health::probe::{Target, probe, wire};
 use lb_userspace::model::check::{CheckKind, ExchangeCheck, HttpCheck, HttpVersion, StatusRange};
 use lb_userspace::netlink::view::LocalAddress;
 use lb_userspace::ways::{Way, Ways};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::sync::watch;
 
 const VIP: [&str; 2] = ["203.0.113.10", "2001:db8:113::10"];
@@ -359,6 +361,89 @@ fn a_backend_that_is_just_being_resolved_gets_time() {
         tokio::join!(ask(&tcp, target(0), PATIENCE), resolving).0
     });
     assert_eq!(result, Ok(()));
+}
+
+/// Somebody on the LAN sends what he likes to the ports of our checks, in the name of the VIP: what does not fit
+/// a conversation is for nobody, what fits is one of its packets, and the checks go on.
+#[test]
+fn a_flood_of_forged_answers_is_survived() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let pair = Pair::build();
+    let frames = forged_answers(mac(&pair.node), mac(&pair.backend));
+    let (is_over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let flood = || {
+        let socket = raw_socket(pair.backend.interface_index("eth0").unwrap());
+        for frame in frames.iter().cycle() {
+            if is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            // A full queue is part of it.
+            sent.fetch_add(usize::from(socket.send(frame).is_ok()), Ordering::Relaxed);
+        }
+    };
+    let asked = thread::scope(|scope| {
+        scope.spawn(|| pair.backend.run(flood).unwrap());
+        let asked = pair.run(|| async {
+            let mut asked = 0;
+            let began = Instant::now();
+            while sent.load(Ordering::Relaxed) < 200_000 && began.elapsed() < PATIENCE {
+                for family in [0, 1] {
+                    assert_eq!(ask(&tcp(), target(family), PATIENCE).await, Ok(()));
+                    asked += 1;
+                }
+            }
+            asked
+        });
+        is_over.store(true, Ordering::Relaxed);
+        asked
+    });
+    println!("{asked} checks, {sent:?} forged frames");
+    assert!(asked > 0);
+}
+
+/// Answers to every port of our checks, over both families, with numbers that are anybody's guess.
+fn forged_answers(to_mac: [u8; 6], from_mac: [u8; 6]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for port in 61_000..=u16::MAX {
+        for family in [0, 1] {
+            let flags = [Flags::SynAck, Flags::RstAck, Flags::FinAck, Flags::Ack];
+            let transport = match port % 5 {
+                4 => Transport::Udp,
+                one => Transport::Tcp(flags[usize::from(one)]),
+            };
+            let (vip, node) = (ip(VIP[family]), ip(NODE[family]));
+            let frame = Frame {
+                to_mac,
+                from_mac,
+                sequence: u32::from(port) << 16,
+                acknowledgement: u32::from(port) << 15,
+                payload: vec![0; usize::from(port % 700)],
+                ..Frame::new(vip, PORT, node, port, transport)
+            };
+            frames.push(frame.bytes());
+        }
+    }
+    frames
+}
+
+/// A socket that sends frames on an interface of this thread's namespace.
+fn raw_socket(ifindex: u32) -> Socket {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+    // SAFETY: the storage is as large as any address, and zeroed; this one is of integers only.
+    let bound = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = &mut *storage.cast::<libc::sockaddr_ll>();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_ifindex = ifindex as i32;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    };
+    let (_, address) = bound.unwrap();
+    socket.bind(&address).unwrap();
+    socket
 }
 
 /// Sockets, ports, memory and connections: nothing of many checks stays.

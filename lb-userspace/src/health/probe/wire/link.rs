@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 use tokio::time::{Instant, interval_at};
 use tracing::debug;
 
@@ -157,11 +158,15 @@ impl Wire {
         let mut looks = interval_at(Instant::now() + IDLE, IDLE);
         loop {
             tokio::select! {
-                taken = self.take(&mut buffer) => if let Err(error) = taken {
-                    debug!("a packet socket failed: {error}");
-                    self.fail_all();
-                    break;
-                },
+                taken = self.take(&mut buffer) => {
+                    if let Err(error) = taken {
+                        debug!("a packet socket failed: {error}");
+                        self.fail_all();
+                        break;
+                    }
+                    // However much comes, the checks' own tasks have their turns.
+                    yield_now().await;
+                }
                 _ = looks.tick() => if self.close_if_unused() {
                     break;
                 },
@@ -250,5 +255,68 @@ impl Drop for Place {
         let receiver = self.wire.table().receivers.remove(&self.conversation);
         // Not while the table is held: it may be the last that holds on to the link.
         drop(receiver);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_lab::{Netns, require};
+
+    use super::super::registry;
+    use super::*;
+
+    /// Runs `work` in a namespace of its own, where there is nothing but loopback.
+    fn alone(work: impl AsyncFnOnce() + Send) {
+        let netns = Netns::create("wire").unwrap();
+        netns.ip("link set lo up").unwrap();
+        let block_on = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(work());
+        };
+        netns.run(block_on).unwrap();
+    }
+
+    fn place(wire: &Arc<Wire>) -> Option<Place> {
+        let source = "127.0.0.1".parse().unwrap();
+        wire.place(Transport::Tcp, source, "127.0.0.2:80".parse().unwrap())
+    }
+
+    #[test]
+    fn a_link_is_open_as_long_as_it_is_needed() {
+        if require(&["ip"]).is_missing() {
+            return;
+        }
+        alone(async || {
+            let open = || registry::wire(1, Family::V4).unwrap();
+            let wire = open();
+            assert!(Arc::ptr_eq(&wire, &open()), "one for all");
+            let place = place(&wire).unwrap();
+            assert!(!wire.close_if_unused(), "just opened");
+            assert!(!wire.close_if_unused(), "somebody is there");
+            drop(place);
+            assert!(wire.close_if_unused() && !wire.is_open());
+            assert!(!Arc::ptr_eq(&wire, &open()), "opened anew");
+        });
+    }
+
+    #[test]
+    fn ports_are_given_back() {
+        if require(&["ip"]).is_missing() {
+            return;
+        }
+        alone(async || {
+            let wire = registry::wire(1, Family::V4).unwrap();
+            let mut places: Vec<Place> = std::iter::from_fn(|| place(&wire)).collect();
+            assert!(places.len() > 4_000, "{}", places.len());
+            assert!(place(&wire).is_none(), "all are taken");
+            let port = places.pop().map(|place| place.conversation().local);
+            let again = place(&wire).map(|place| place.conversation().local);
+            assert_eq!(again, port);
+            drop(places);
+            assert!(wire.table().receivers.is_empty());
+        });
     }
 }
