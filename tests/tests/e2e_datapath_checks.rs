@@ -38,6 +38,11 @@ fn vips() -> [(&'static str, IpAddr, &'static str); 4] {
 }
 
 fn site(interfaces: Interfaces) -> Site {
+    site_by(interfaces, "native")
+}
+
+/// A site where all backends are up; XDP is in the driver (`native`) or behind it (`generic`).
+fn site_by(interfaces: Interfaces, xdp: &str) -> Site {
     let net = Topology::build(Plan::new(Forward::Dsr, interfaces, 3)).unwrap();
     net.lb.ip("link set lo up").unwrap();
     let nginx = web_servers(&net).unwrap();
@@ -47,7 +52,9 @@ fn site(interfaces: Interfaces) -> Site {
             .check(&check)
             .backends(&net, &BACKENDS)
     });
-    let lbd = Lbd::start(&net.lb, &service::config(&net, &services)).unwrap();
+    let config =
+        service::config(&net, &services).replace("xdp = \"native\"", &format!("xdp = \"{xdp}\""));
+    let lbd = Lbd::start(&net.lb, &config).unwrap();
     let site = Site { lbd, nginx, net };
     for (service, _, _) in vips() {
         for backend in BACKENDS {
@@ -113,14 +120,20 @@ fn a_lost_vip_is_found_out(interfaces: Interfaces) {
     for (service, vip, _) in through.clone() {
         let record = await_health(&site, service, "web1", "down");
         let failure = &record["checks"][0]["failure"];
-        let (kind, words) = match vip {
-            IpAddr::V4(_) => ("timeout", "no answer from VIP 203.0.113.11"),
-            IpAddr::V6(_) => ("unreachable", "the backend does not have the VIP"),
+        // Linux tells a stranger by ICMPv6 that it does not have the address, though not each time.
+        let kinds: &[&str] = match vip {
+            IpAddr::V4(_) => &["timeout"],
+            IpAddr::V6(_) => &["timeout", "unreachable"],
         };
-        assert_eq!(failure["kind"], kind, "{record}");
+        assert!(
+            kinds.iter().any(|kind| failure["kind"] == *kind),
+            "{record}"
+        );
         let reason = failure["reason"].as_str().unwrap();
-        assert!(reason.contains(words), "{reason}");
-        assert!(reason.contains("on the backend's loopback") || reason.contains("on its loopback"));
+        assert!(
+            reason.contains("VIP") && reason.contains("loopback?"),
+            "{reason}"
+        );
         is_served_by(&site, service, vip, &["web2", "web3"]);
     }
     for service in ["direct", "direct-v6"] {
@@ -142,6 +155,20 @@ fn a_backend_that_has_lost_the_vip_gets_no_request() {
 #[test]
 fn so_it_is_where_backends_have_an_interface_of_their_own() {
     a_lost_vip_is_found_out(Interfaces::Two);
+}
+
+#[test]
+fn generic_mode_passes_the_answers_too() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let site = site_by(Interfaces::One, "generic");
+    let status = site.lbd.ctl_json(&["status"]).unwrap();
+    assert_eq!(status["interfaces"][0]["attached"], "generic", "{status}");
+    vips_of_web1(&site, "del");
+    for service in ["through", "through-v6"] {
+        await_health(&site, service, "web1", "down");
+    }
 }
 
 /// A backend that forwards packets sends those to a VIP that it does not have back to the balancer. There they
