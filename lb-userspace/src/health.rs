@@ -8,6 +8,7 @@ pub mod judge;
 pub mod machine;
 pub mod outcome;
 pub mod probe;
+pub mod reaction;
 pub mod roster;
 pub mod runner;
 pub mod schedule;

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use lb_common::abi::{NewFlows, Slot};
 use tracing::warn;
@@ -26,7 +28,7 @@ pub struct Observed<'a> {
     /// Milliseconds of the clock that the packet path stamps with (`CLOCK_MONOTONIC`).
     pub now_ms: u64,
     /// When a flow of a service id was last not recorded that should have been, on the same clock.
-    pub suppressed_ms: &'a dyn Fn(u16) -> Option<u64>,
+    pub suppressed_ms: &'a (dyn Fn(u16) -> Option<u64> + Sync),
     /// The backends that get new flows by the rings in force.
     pub in_force: &'a BTreeMap<ServiceIdentity, BTreeSet<u16>>,
 }
@@ -57,6 +59,36 @@ struct Ring {
 
 /// A backend from which slots are taken without preparation, once.
 type StrictKey = (ServiceIdentity, IpAddr, u16);
+
+/// A look at one service's ring.
+struct Look<'m> {
+    service: &'m Service,
+    whole: &'m Service,
+    identity: ServiceIdentity,
+    ring: Ring,
+    /// What has come of it.
+    seen: Option<(Steering, Outlook)>,
+}
+
+/// Services that are worth a thread of their own.
+const SERVICES_PER_THREAD: usize = 64;
+
+/// Looks at all of them, on as many CPUs as are worth it: a ring that changes takes a millisecond, and the
+/// death of a host changes as many as there are services.
+fn side_by_side<'m>(looks: &mut [Look<'m>], look: impl Fn(&mut Look<'m>) + Sync) {
+    let cpu_count = thread::available_parallelism().map_or(1, NonZero::get);
+    let thread_count = (looks.len() / SERVICES_PER_THREAD).clamp(1, cpu_count);
+    if thread_count == 1 {
+        looks.iter_mut().for_each(look);
+        return;
+    }
+    let each = looks.len().div_ceil(thread_count);
+    thread::scope(|scope| {
+        for part in looks.chunks_mut(each) {
+            scope.spawn(|| part.iter_mut().for_each(&look));
+        }
+    });
+}
 
 /// The rings of all services.
 #[derive(Clone, Debug, Default)]
@@ -113,12 +145,32 @@ impl RingKeeper {
     ) -> (BTreeMap<String, Steering>, Outlook) {
         self.eligibility.observe(model, observed.now_ms);
         self.forget_all_but(model);
+        let mut rings = std::mem::take(&mut self.rings);
+        let mut looks: Vec<Look<'_>> = model
+            .services
+            .values()
+            .map(|service| {
+                let identity = ServiceIdentity::of(service);
+                Look {
+                    service,
+                    whole: whole.services.get(&service.name).unwrap_or(service),
+                    ring: rings.remove(&identity).unwrap_or_default(),
+                    identity,
+                    seen: None,
+                }
+            })
+            .collect();
+        side_by_side(&mut looks, |look| {
+            look.seen = Some(self.look_at(look, observed));
+        });
         let mut outlook = Outlook::default();
         let mut steering = BTreeMap::new();
-        for service in model.services.values() {
-            let whole = whole.services.get(&service.name).unwrap_or(service);
-            let one = self.look_at(service, whole, observed, &mut outlook);
-            steering.insert(service.name.clone(), one);
+        for look in looks {
+            if let Some((one, its_outlook)) = look.seen {
+                outlook = outlook.and(its_outlook);
+                steering.insert(look.service.name.clone(), one);
+            }
+            self.rings.insert(look.identity, look.ring);
         }
         if let Some(step_ms) = self.eligibility.next_step_ms(model, observed.now_ms) {
             outlook.due_at(observed.now_ms + step_ms);
@@ -144,39 +196,35 @@ impl RingKeeper {
         });
     }
 
-    fn look_at(
-        &mut self,
-        service: &Service,
-        whole: &Service,
-        observed: &Observed<'_>,
-        outlook: &mut Outlook,
-    ) -> Steering {
-        let identity = ServiceIdentity::of(service);
+    fn look_at(&self, look: &mut Look<'_>, observed: &Observed<'_>) -> (Steering, Outlook) {
+        let (service, whole, identity) = (look.service, look.whole, &look.identity);
+        let mut outlook = Outlook::default();
         let eligible = self.eligible(service, observed);
         let is_anybody_eligible = eligible.is_some();
-        let urgent = self.urgent(whole, &identity, observed.ids);
-        let ring = self.rings.entry(identity.clone()).or_default();
+        let urgent = self.urgent(whole, identity, observed.ids);
+        let ring = &mut look.ring;
         let spec = ring.spec(service, eligible, observed.ids);
         let wanted: BTreeSet<u16> = spec.members.iter().map(|member| member.id).collect();
         let new_flows = new_flows(service, is_anybody_eligible);
         let content = if service.has_transitions() {
-            ring.transit(service, whole, spec, &urgent, observed, outlook)
+            ring.transit(service, whole, spec, &urgent, observed, &mut outlook)
         } else {
             RingContent::Built(spec)
         };
-        let in_force = observed.in_force.get(&identity);
+        let in_force = observed.in_force.get(identity);
         let mut held: BTreeSet<u16> = in_force.map_or_else(BTreeSet::new, |current| {
             current.difference(&wanted).copied().collect()
         });
         if !is_anybody_eligible {
             held.extend(last_good(service, &wanted, observed.ids));
         }
-        Steering {
+        let steering = Steering {
             ring: content,
             new_flows,
             held,
             leaving: leaving(service, whole, observed.ids),
-        }
+        };
+        (steering, outlook)
     }
 
     /// `None` = nobody.
@@ -357,6 +405,15 @@ fn new_flows(service: &Service, is_anybody_eligible: bool) -> NewFlows {
 }
 
 impl Outlook {
+    /// What has to be done for either.
+    fn and(mut self, other: Self) -> Self {
+        self.sweep |= other.sweep;
+        if let Some(due_ms) = other.due_ms {
+            self.due_at(due_ms);
+        }
+        self
+    }
+
     fn due_at(&mut self, due_ms: u64) {
         self.due_ms = Some(self.due_ms.map_or(due_ms, |earlier| earlier.min(due_ms)));
     }

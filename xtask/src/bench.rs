@@ -1,4 +1,4 @@
-//! `cargo xtask bench datapath | pktgen`: builds the objects and the bench program, then becomes
+//! `cargo xtask bench datapath | pktgen | health`: builds the objects and the bench program, then becomes
 //! it.
 
 use std::ffi::OsString;
@@ -30,6 +30,8 @@ enum Subject {
     Datapath,
     /// Packets per second through the attached program, in network namespaces
     Pktgen,
+    /// Health checks a second for each core, and how soon the rings follow what they find
+    Health,
 }
 
 impl Subject {
@@ -37,6 +39,7 @@ impl Subject {
         match self {
             Self::Datapath => "datapath",
             Self::Pktgen => "pktgen",
+            Self::Health => "health",
         }
     }
 }

@@ -122,8 +122,12 @@ fn block(backend: &BackendHealth) -> String {
         text.push_str("\nLast changes\n");
         for changed in &backend.history {
             let at = calendar(changed.unix_ms);
+            let followed = match changed.in_force_after_ms {
+                Some(after_ms) => format!(" (in force after {after_ms} ms)"),
+                None => String::new(),
+            };
             text.push_str(&format!(
-                "  {at}  {} -> {}: {}\n",
+                "  {at}  {} -> {}: {}{followed}\n",
                 changed.from, changed.to, changed.reason
             ));
         }

@@ -94,11 +94,17 @@ pub const fn blocks_for(slot_count: u32) -> u32 {
 
 /// How many slots each backend id holds.
 pub fn shares(slots: &[u32]) -> BTreeMap<u16, u32> {
-    let mut shares = BTreeMap::new();
+    // Rings are long and changed often; ids are small.
+    let mut counts: Vec<u32> = Vec::new();
     for slot in slots {
-        *shares.entry(Slot(*slot).current()).or_default() += 1;
+        let id = usize::from(Slot(*slot).current());
+        if id >= counts.len() {
+            counts.resize(id + 1, 0);
+        }
+        counts[id] += 1;
     }
-    shares
+    let counted = (0..).zip(counts);
+    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
-use super::handle::{EngineError, Models, Outcome};
+use super::handle::{EngineError, Models, Outcome, Progress};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
 use super::saved_services::SavedServices;
 use super::snapshot::DatapathOrigin;
 use super::steer::{Counted, LeavingBackends};
 use super::surroundings::Surroundings;
+use super::traffic::Traffic;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
 use crate::desired::{Desired, Steering, desired};
 use crate::loader::{Adopted, Datapath, readiness};
@@ -63,6 +64,9 @@ pub(super) struct Engine {
     pub(super) look_at: Option<tokio::time::Instant>,
     /// What the last sweep has found.
     pub(super) counted: Option<Counted>,
+    pub(super) traffic: Traffic,
+    /// When rings were written last.
+    rings_written: Option<Instant>,
     /// Where all that outlives the engine is.
     pub(super) pins: Pins,
     /// Where it came from.
@@ -116,6 +120,8 @@ impl Engine {
             is_sweep_due: false,
             look_at: None,
             counted: None,
+            traffic: Traffic::default(),
+            rings_written: None,
             models: watch::Sender::new(Arc::new(empty.clone())),
             model: empty,
             limits: parts.limits,
@@ -162,19 +168,26 @@ impl Engine {
         self.models.send_replace(Arc::new(self.model.clone()));
     }
 
-    /// Puts in force what checks have found. It needs none of a change's rules, and nothing of the network:
-    /// a dead backend is out of the ring within milliseconds.
+    /// Puts in force what checks have found, of the busiest services first and of at most this many;
+    /// says what is left to do. It needs none of a change's rules, and nothing of the network: a dead
+    /// backend is out of the ring within milliseconds.
     pub(super) async fn observe(
         &mut self,
-        observations: &[Observation],
-    ) -> Result<(), EngineError> {
-        if self.model.observe(observations).is_empty() {
-            return Ok(());
+        mut observations: Vec<Observation>,
+        services_max: usize,
+    ) -> Result<Progress, EngineError> {
+        let left = self.traffic.split_off(&mut observations, services_max);
+        self.rings_written = None;
+        if !self.model.observe(&observations).is_empty() {
+            self.whole = self.with_leaving();
+            let passed = self.pass().await;
+            self.saved.save(&self.model);
+            passed?;
         }
-        self.whole = self.with_leaving();
-        let passed = self.pass().await;
-        self.saved.save(&self.model);
-        passed
+        Ok(Progress {
+            left,
+            in_force_at: self.rings_written.unwrap_or_else(Instant::now),
+        })
     }
 
     /// Notes that somebody looks after the datapath.
@@ -371,7 +384,10 @@ impl Engine {
 
     fn apply(&mut self, plan: &Plan) -> Result<(), EngineError> {
         let (actual, store) = (&mut self.actual, &mut self.store);
-        blocking(|| apply(plan, actual, store)).map_err(|error| EngineError::Failed(error.into()))
+        let applied = blocking(|| apply(plan, actual, store));
+        let written = applied.map_err(|error| EngineError::Failed(error.into()))?;
+        self.rings_written = written.or(self.rings_written);
+        Ok(())
     }
 
     /// The end of the daemon: the datapath goes on forwarding, or is taken off.

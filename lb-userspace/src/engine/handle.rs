@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,6 +50,15 @@ fn of_leaving(count: u32) -> String {
 /// What was done, with what the operator should know about it.
 pub type Outcome = Result<Vec<String>, EngineError>;
 
+/// How much of what checks have found is in force.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What is still to be put in force.
+    pub left: Vec<Observation>,
+    /// When the rest came in force.
+    pub in_force_at: Instant,
+}
+
 /// A request to the engine.
 #[derive(Debug)]
 pub enum Request {
@@ -56,8 +66,12 @@ pub enum Request {
     Change(Box<Change>, oneshot::Sender<Outcome>),
     /// Replace the whole model (a reload); answered with warnings.
     Replace(Box<Model>, oneshot::Sender<Outcome>),
-    /// Note what checks have found.
-    Observe(Vec<Observation>, oneshot::Sender<Result<(), EngineError>>),
+    /// Note what checks have found, of at most this many services; answered with what is left.
+    Observe(
+        Vec<Observation>,
+        usize,
+        oneshot::Sender<Result<Progress, EngineError>>,
+    ),
     /// Report everything.
     Snapshot(oneshot::Sender<Snapshot>),
     /// List and count flows on record.
@@ -126,12 +140,18 @@ impl EngineHandle {
             .await?
     }
 
-    /// Puts in force what checks have found of backends; of those that are gone meanwhile, nothing.
+    /// Puts in force what checks have found of backends; of those that are gone meanwhile, nothing. At most
+    /// this many services are seen to at once, those with most traffic first; what is left is to be told
+    /// again.
     ///
     /// # Errors
     /// Any [`EngineError`]; what could not be put in force is tried again by the engine itself.
-    pub async fn observe(&self, observations: Vec<Observation>) -> Result<(), EngineError> {
-        self.ask(|reply| Request::Observe(observations, reply))
+    pub async fn observe(
+        &self,
+        observations: Vec<Observation>,
+        services_max: usize,
+    ) -> Result<Progress, EngineError> {
+        self.ask(|reply| Request::Observe(observations, services_max, reply))
             .await?
     }
 

@@ -19,6 +19,7 @@ mod state_file;
 mod steer;
 mod surroundings;
 mod task;
+mod traffic;
 pub mod views;
 mod vip_work;
 mod vips;
@@ -41,7 +42,7 @@ use crate::pins::Pins;
 use crate::ways::WaysReceiver;
 
 pub use detach::{Detached, detach};
-pub use handle::{EngineError, EngineHandle, Models, Outcome, Request};
+pub use handle::{EngineError, EngineHandle, Models, Outcome, Progress, Request};
 pub use state_file::{StateFile, StateFileError};
 
 /// What an engine is started with.

@@ -111,6 +111,7 @@ impl Engine {
                     tick_count += 1;
                     self.keep_house().await;
                     if tick_count % TICKS_PER_PERIOD == 0 {
+                        self.look_at_traffic();
                         pending = Changes::ALL;
                     }
                 }
@@ -125,8 +126,8 @@ impl Engine {
             Request::Replace(model, reply) => {
                 drop(reply.send(self.replace(*model).await));
             }
-            Request::Observe(observations, reply) => {
-                drop(reply.send(self.observe(&observations).await));
+            Request::Observe(observations, services_max, reply) => {
+                drop(reply.send(self.observe(observations, services_max).await));
             }
             Request::Snapshot(reply) => {
                 drop(reply.send(blocking(|| report::snapshot(self))));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::judge::{Finding, Known, Verdict, judge};
 use super::machine::CheckState;
 use super::outcome::{AgentWords, Observed, Outcome};
+use super::reaction::Reactions;
 use super::roster::{Question, Roster, Seat};
 use crate::model::{Health, Model, Observation};
 
@@ -53,6 +54,8 @@ pub struct Transition {
     pub to: String,
     /// Why.
     pub reason: String,
+    /// How much later new flows followed it; `None` = not yet, or it is an alarm. Unit: milliseconds.
+    pub in_force_after_ms: Option<u64>,
 }
 
 /// What is known of a backend, and since when.
@@ -75,6 +78,7 @@ pub struct Board {
     alarms: BTreeMap<String, String>,
     /// Backends whose finding the engine has not been told yet.
     untold: BTreeSet<Seat>,
+    reactions: Reactions,
 }
 
 /// How the questions change with a model.
@@ -231,6 +235,7 @@ impl Board {
             from: record.finding.words(),
             to: finding.words(),
             reason: reason.to_owned(),
+            in_force_after_ms: None,
         };
         if record.finding.health != finding.health {
             record.since = now;
@@ -261,6 +266,7 @@ impl Board {
             from: word(&before).to_owned(),
             to: word(&verdict.alarm).to_owned(),
             reason: verdict.alarm.clone().or(before).unwrap_or_default(),
+            in_force_after_ms: None,
         })
     }
 
@@ -278,6 +284,32 @@ impl Board {
             })
         });
         told.collect()
+    }
+
+    /// What was known of these backends at `taken_ms` is in force now.
+    pub fn note_in_force(&mut self, told: &[Observation], taken_ms: u64, now_ms: u64) {
+        for one in told {
+            let seat = Seat {
+                service: one.service.clone(),
+                backend: one.backend.clone(),
+            };
+            let Some(record) = self.records.get_mut(&seat) else {
+                continue;
+            };
+            for transition in &mut record.history {
+                let decided_ms = transition.at.monotonic_ms;
+                if transition.in_force_after_ms.is_none() && decided_ms <= taken_ms {
+                    let took_ms = now_ms.saturating_sub(decided_ms);
+                    transition.in_force_after_ms = Some(took_ms);
+                    self.reactions.note(took_ms);
+                }
+            }
+        }
+    }
+
+    /// How soon the rings have followed until now.
+    pub fn reactions(&self) -> &Reactions {
+        &self.reactions
     }
 
     /// All questions, and who asks them.

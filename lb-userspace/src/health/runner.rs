@@ -3,7 +3,7 @@
 //! All of it is one thread of its own: nothing that the engine does delays a check, and ten thousand
 //! checks a second delay nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ use super::outcome::Outcome;
 use super::probe::{probe, wire};
 use super::roster::Question;
 use super::schedule::Schedule;
-use crate::engine::{EngineError, EngineHandle, Models};
+use crate::engine::{EngineError, EngineHandle, Models, Progress};
 use crate::events::{Event, EventLog, unix_ms};
 use crate::model::{Model, Observation};
 use crate::ways::WaysReceiver;
@@ -129,8 +129,22 @@ impl Drop for Runner {
 /// An answer, and when it was asked for.
 type Answer = (Arc<Question>, Outcome, u64);
 
-/// What the engine is being told.
-type Telling = Pin<Box<dyn Future<Output = (Vec<Observation>, Result<(), EngineError>)>>>;
+/// Services that are put right at once, where many are to be: the first, which have most traffic; each
+/// further time this many times as many.
+const SERVICES_AT_ONCE: usize = 16;
+const SERVICES_GROWTH: usize = 4;
+
+/// What the engine is told at once.
+#[derive(Clone, Debug)]
+struct News {
+    observations: Vec<Observation>,
+    /// All that was known by then is in it.
+    taken_ms: u64,
+    services_max: usize,
+}
+
+/// What the engine is being told, and how much of it is in force.
+type Telling = Pin<Box<dyn Future<Output = (News, Result<Progress, EngineError>)>>>;
 
 struct Asking {
     models: Models,
@@ -165,11 +179,11 @@ impl Asking {
                 }
                 told = poll(&mut telling) => {
                     telling = match told {
-                        (_, Ok(())) => None,
+                        (news, Ok(progress)) => self.told(&news, progress),
                         (_, Err(EngineError::Stopped)) => return,
-                        (observations, Err(error)) => {
+                        (news, Err(error)) => {
                             warn!("what checks have found is not in force, trying again: {error}");
-                            Some(self.tell_again(observations))
+                            Some(self.tell_again(news.observations, SERVICES_AT_ONCE, RETRY_PAUSE))
                         }
                     };
                 }
@@ -237,6 +251,7 @@ impl Asking {
             from,
             to,
             reason,
+            in_force_after_ms: _,
         } = transition;
         let kind = match &backend {
             Some(backend) => {
@@ -262,24 +277,57 @@ impl Asking {
 
     fn tell(&self) -> Option<Telling> {
         let observations = self.health.board().take_observations();
-        (!observations.is_empty()).then(|| self.telling(observations, Duration::ZERO))
+        (!observations.is_empty())
+            .then(|| self.telling(observations, SERVICES_AT_ONCE, Duration::ZERO))
     }
 
-    /// Once more what could not be put in force, and what has changed since: the engine takes the latter
-    /// last.
-    fn tell_again(&self, mut observations: Vec<Observation>) -> Telling {
+    /// Some of it is in force; goes on with what is left.
+    fn told(&self, news: &News, progress: Progress) -> Option<Telling> {
+        let Progress { left, in_force_at } = progress;
+        let is_left: BTreeSet<&str> = left.iter().map(|one| one.service.as_str()).collect();
+        let in_force = news.observations.iter();
+        let in_force: Vec<Observation> = in_force
+            .filter(|one| !is_left.contains(one.service.as_str()))
+            .cloned()
+            .collect();
+        let after = in_force_at.saturating_duration_since(self.health.began.into_std());
+        let mut board = self.health.board();
+        board.note_in_force(&in_force, news.taken_ms, after.as_millis() as u64);
+        drop(board);
+        let services_max = news.services_max.saturating_mul(SERVICES_GROWTH);
+        (!left.is_empty()).then(|| self.tell_again(left, services_max, Duration::ZERO))
+    }
+
+    /// Once more what is not in force, and what has changed since: the engine takes the latter last.
+    fn tell_again(
+        &self,
+        mut observations: Vec<Observation>,
+        services_max: usize,
+        pause: Duration,
+    ) -> Telling {
         observations.append(&mut self.health.board().take_observations());
-        self.telling(observations, RETRY_PAUSE)
+        self.telling(observations, services_max, pause)
     }
 
-    fn telling(&self, observations: Vec<Observation>, pause: Duration) -> Telling {
+    fn telling(
+        &self,
+        observations: Vec<Observation>,
+        services_max: usize,
+        pause: Duration,
+    ) -> Telling {
         let engine = self.engine.clone();
+        let news = News {
+            observations,
+            taken_ms: self.health.now().monotonic_ms,
+            services_max,
+        };
         Box::pin(async move {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            let told = engine.observe(observations.clone()).await;
-            (observations, told)
+            let told = engine.observe(news.observations.clone(), news.services_max);
+            let progress = told.await;
+            (news, progress)
         })
     }
 }
@@ -299,7 +347,7 @@ async fn ask(question: Arc<Question>, began_ms: u64) -> Answer {
 }
 
 /// Waits for what the engine is being told; with nothing to tell, for ever.
-async fn poll(telling: &mut Option<Telling>) -> (Vec<Observation>, Result<(), EngineError>) {
+async fn poll(telling: &mut Option<Telling>) -> (News, Result<Progress, EngineError>) {
     match telling {
         Some(telling) => telling.await,
         None => std::future::pending().await,

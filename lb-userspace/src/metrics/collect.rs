@@ -25,6 +25,7 @@ pub(super) async fn collect(source: &Source) -> anyhow::Result<String> {
         haproxy(&snapshot, &mut families);
         haproxy_durations(&board, &mut families);
     }
+    reactions(&board, &mut families);
     drop(board);
     events(source, &mut families);
     families.encode()
@@ -290,6 +291,20 @@ fn checks(board: &Board, now_ms: u64, families: &mut Families) {
         let is_on = board.alarms().contains_key(service);
         alarms.put(&[("service", service)], f64::from(is_on));
     }
+}
+
+/// How soon new flows follow what checks find.
+fn reactions(board: &Board, families: &mut Families) {
+    let reactions = board.reactions();
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    let cumulative = reactions.cumulative();
+    families.histogram(
+        "lbd_health_in_force_seconds",
+        "From the answer to a check that changed a backend's health to the ring in force that follows it",
+        cumulative.map(|(bound_ms, count)| (seconds(bound_ms), count)),
+        reactions.total_count(),
+        seconds(reactions.sum_ms()),
+    );
 }
 
 fn events(source: &Source, families: &mut Families) {

@@ -1,7 +1,9 @@
 //! Families of metrics, and their text.
 
 use anyhow::Context;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{Encoder, TextEncoder};
 
 /// Families, in the order in which they were begun.
@@ -18,6 +20,32 @@ impl Families {
     /// Begins a family of values that rise and fall. `name` ends in the unit, if there is one.
     pub(super) fn gauge(&mut self, name: &str, help: &str) -> Values<'_> {
         self.begin(name, help, MetricType::GAUGE)
+    }
+
+    /// Adds a family of one histogram: for each upper bound how many values were no greater, all of them, and
+    /// their sum.
+    pub(super) fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        cumulative: impl Iterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
+        let buckets = cumulative.map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum);
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        let values = self.begin(name, help, MetricType::HISTOGRAM);
+        values.family.mut_metric().push(metric);
     }
 
     fn begin(&mut self, name: &str, help: &str, kind: MetricType) -> Values<'_> {

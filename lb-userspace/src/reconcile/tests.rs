@@ -123,7 +123,7 @@ impl Node {
     fn reconcile(&mut self, model: &Model) -> Result<(), StoreError> {
         let plan = self.plan(model).unwrap();
         self.store.write_log.clear();
-        apply(&plan, &mut self.actual, &mut self.store)
+        apply(&plan, &mut self.actual, &mut self.store).map(drop)
     }
 
     /// As after a restart of the daemon: what is in force is read from the maps.

@@ -5,37 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::Slot;
 
 use super::phase::{Phase, Readiness, quiet, towards};
+use super::survey::{Clock, Looking, NOT_IN_FORCE, Survey};
 use super::sweep::Exceptions;
 use super::terms::{Facts, RingLengthChanged, Step, Summary, Timing};
-
-/// When a slot got into its phase.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    /// When the slot as it is came in force; [`NOT_IN_FORCE`] until then.
-    since_ms: u64,
-    /// The revision in which the slot became what it is.
-    revision: u64,
-    /// A sweep that began after that has left nothing of the slot in the flow table.
-    is_clear: bool,
-}
-
-const NOT_IN_FORCE: u64 = u64::MAX;
-
-/// What a look at all slots has shown: it saves looking again while nothing is due.
-#[derive(Clone, Copy, Debug, Default)]
-struct Survey {
-    summary: Summary,
-    /// The earliest moment at which a slot of those that are to change is prepared.
-    change_due_ms: Option<u64>,
-    /// The longest unchanged moving slot's time.
-    oldest_moving_ms: Option<u64>,
-    /// Armed slots whose change was taken back, or is not known.
-    has_idle_arms: bool,
-    /// Quiet slots that are clear.
-    has_clear: bool,
-    /// Quiet slots that a sweep can tell something about.
-    has_sweepable: bool,
-}
 
 /// The transition of one service's ring.
 #[derive(Clone, Debug)]
@@ -202,7 +174,6 @@ impl RingTransition {
         self.target = (!is_reached).then(|| target.to_vec());
         self.urgent.clone_from(urgent);
         self.is_target_new = true;
-        self.look_around();
         Ok(())
     }
 
@@ -226,9 +197,8 @@ impl RingTransition {
     pub fn in_force(&mut self, revision: u64, now_ms: u64) {
         self.in_force_revision = self.in_force_revision.max(revision);
         for clock in &mut self.clocks {
-            if clock.since_ms == NOT_IN_FORCE && clock.revision <= revision {
-                clock.since_ms = now_ms;
-            }
+            let is_new = clock.since_ms == NOT_IN_FORCE && u64::from(clock.revision) <= revision;
+            clock.since_ms = if is_new { now_ms } else { clock.since_ms };
         }
         self.look_around();
     }
@@ -244,9 +214,13 @@ impl RingTransition {
     /// A sweep has ended. It has left of each quiet slot only the exceptions that it counted.
     pub fn swept(&mut self, exceptions: &Exceptions, now_ms: u64) {
         self.last_sweep_ms = Some(now_ms);
+        if !self.survey.has_sweepable && !self.survey.has_clear {
+            self.survey.summary.exception_count = 0;
+            return;
+        }
         let mut exception_count = 0;
         for (slot, count) in exceptions.by_slot.iter().copied().enumerate() {
-            let is_covered = |clock: &Clock| clock.revision <= exceptions.revision;
+            let is_covered = |clock: &Clock| u64::from(clock.revision) <= exceptions.revision;
             if self.sweepable(slot).is_some() && is_covered(&self.clocks[slot]) {
                 self.clocks[slot].is_clear = count == 0;
                 exception_count += u64::from(count);
@@ -277,6 +251,8 @@ impl RingTransition {
         }
         self.is_target_new = false;
         let Some(target) = self.target.take() else {
+            // What was wanted before is not any more.
+            self.look_around();
             return;
         };
         let revision = self.revision + 1;
@@ -439,7 +415,7 @@ impl RingTransition {
         self.slots[slot] = next;
         self.clocks[slot] = Clock {
             since_ms: NOT_IN_FORCE,
-            revision,
+            revision: revision as u32,
             is_clear: false,
         };
         self.revision = revision;
@@ -448,7 +424,7 @@ impl RingTransition {
     fn start_clocks(&mut self, now_ms: u64) {
         let clock = Clock {
             since_ms: now_ms,
-            revision: self.revision,
+            revision: self.revision as u32,
             is_clear: false,
         };
         self.clocks = vec![clock; self.slots.len()];
@@ -456,50 +432,10 @@ impl RingTransition {
 
     /// Looks at all slots, after something has changed.
     fn look_around(&mut self) {
-        let mut survey = Survey::default();
-        survey.summary.exception_count = self.survey.summary.exception_count;
-        for slot in 0..self.slots.len() {
-            self.look_at(slot, &mut survey);
-        }
-        self.survey = survey;
+        let mut looking = Looking::default();
+        let target = self.target.as_deref();
+        looking.look(&self.slots, &self.clocks, target);
+        let exception_count = self.survey.summary.exception_count;
+        self.survey = looking.survey(exception_count, self.timing.prepare_ms);
     }
-
-    fn look_at(&self, slot: usize, survey: &mut Survey) {
-        let summary = &mut survey.summary;
-        let is_pending = self.is_pending(slot);
-        summary.pending_count += usize::from(is_pending);
-        let phase = Phase::of(self.slots[slot]);
-        let clock = self.clocks.get(slot);
-        let since_ms = clock
-            .map(|clock| clock.since_ms)
-            .filter(|since_ms| *since_ms != NOT_IN_FORCE);
-        if phase != Phase::Settled {
-            summary.oldest_ms = least(summary.oldest_ms, since_ms);
-        }
-        match phase {
-            Phase::Settled => summary.settled_count += 1,
-            Phase::Armed => {
-                summary.armed_count += 1;
-                survey.has_idle_arms |= !is_pending;
-                if is_pending {
-                    survey.change_due_ms = least(survey.change_due_ms, self.prepared_ms(slot));
-                }
-            }
-            Phase::Moving => {
-                summary.moving_count += 1;
-                survey.oldest_moving_ms = least(survey.oldest_moving_ms, since_ms);
-            }
-            Phase::Quiet => {
-                summary.quiet_count += 1;
-                let is_clear = clock.is_some_and(|clock| clock.is_clear);
-                survey.has_clear |= is_clear && !is_pending;
-                survey.has_sweepable |= since_ms.is_some() && !is_clear;
-            }
-        }
-    }
-}
-
-/// The smaller of two, of which either may be missing.
-fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    [one, other].into_iter().flatten().min()
 }

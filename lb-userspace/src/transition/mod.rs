@@ -23,6 +23,7 @@
 
 mod machine;
 mod phase;
+mod survey;
 pub mod sweep;
 mod terms;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 use lb_common::abi::{
@@ -20,7 +20,7 @@ use lb_userspace::engine::views::{
     self, DrainView, FlowCounts, FlowOwner, Holder, Owners, PlanQuery, PlanView, RingView,
     TableEntry,
 };
-use lb_userspace::engine::{EngineError, EngineHandle, Request};
+use lb_userspace::engine::{EngineError, EngineHandle, Progress, Request};
 use lb_userspace::forecast::{Present, forecast};
 use lb_userspace::model::diff::takes_restart;
 use lb_userspace::model::{
@@ -113,9 +113,13 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
                 model = *new;
                 reply.send(Ok(vec![])).unwrap();
             }
-            Request::Observe(observations, reply) => {
+            Request::Observe(observations, _services_max, reply) => {
                 model.observe(&observations);
-                reply.send(Ok(())).unwrap();
+                let progress = Progress {
+                    left: Vec::new(),
+                    in_force_at: Instant::now(),
+                };
+                reply.send(Ok(progress)).unwrap();
             }
             Request::Snapshot(reply) => reply.send(snapshot(&model)).unwrap(),
             Request::Flows(query, reply) => {

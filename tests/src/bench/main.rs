@@ -1,8 +1,9 @@
-//! The benchmark: what a packet costs in the datapath. Run by `cargo xtask bench`.
+//! The benchmark: what a packet costs in the datapath, and a health check. Run by `cargo xtask bench`.
 
 mod datapath;
 mod facts;
 mod flow_memory;
+mod health;
 mod memory;
 mod pktgen;
 mod report;
@@ -17,7 +18,10 @@ use clap::{Parser, Subcommand};
 use lb_lab::{cpu, generator};
 
 #[derive(Parser)]
-#[command(name = "lb-bench", about = "What a packet costs in the datapath")]
+#[command(
+    name = "lb-bench",
+    about = "What a packet costs in the datapath, and a health check"
+)]
 struct Cli {
     #[command(subcommand)]
     subject: Subject,
@@ -30,6 +34,8 @@ enum Subject {
     /// Packets per second through the attached datapath, in network namespaces, beside XDP_DROP and
     /// XDP_TX
     Pktgen(pktgen::Args),
+    /// Checks a second for each core, and how soon the rings follow what checks find
+    Health(health::Args),
 }
 
 /// Where the figures go unless told otherwise.
@@ -56,5 +62,6 @@ fn run(subject: &Subject) -> Result<()> {
     match subject {
         Subject::Datapath(args) => datapath::run(args),
         Subject::Pktgen(args) => pktgen::run(args),
+        Subject::Health(args) => health::run(args),
     }
 }

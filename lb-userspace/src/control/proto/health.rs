@@ -98,6 +98,8 @@ pub struct HealthChanged {
     pub to: String,
     /// Why.
     pub reason: String,
+    /// How much later new flows followed it. Unit: milliseconds; null = not yet.
+    pub in_force_after_ms: Option<u64>,
 }
 
 /// What has happened.

@@ -81,5 +81,6 @@ fn changed(transition: &Transition) -> HealthChanged {
         from: transition.from.clone(),
         to: transition.to.clone(),
         reason: transition.reason.clone(),
+        in_force_after_ms: transition.in_force_after_ms,
     }
 }

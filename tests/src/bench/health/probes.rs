@@ -1,4 +1,4 @@
-//! How many checks a second one thread makes: `cargo run --release -p lb-userspace --example probe_rate`.
+//! How many checks a second one thread makes.
 //!
 //! The servers are on loopback in a thread of their own, which takes part of the work that the network
 //! would do: CPU time is that of the probing thread alone, user and system.
@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use anyhow::{Error, Result, ensure};
+use futures::StreamExt as _;
 use lb_userspace::health::probe::{Target, probe};
 use lb_userspace::model::check::{
     CheckKind, ExchangeCheck, HttpCheck, HttpVersion, StatusRange, TlsCheck, Trust,
 };
 use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -23,36 +25,85 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream};
 /// Checks under way at a time.
 const AT_A_TIME: usize = 32;
 
-/// How long each kind is measured.
-const MEASURED: Duration = Duration::from_secs(5);
-
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: example\r\nContent-Type: text/plain\r\n\
     Content-Length: 3\r\nConnection: close\r\n\r\nup\n";
 
-fn main() {
+/// What a kind of check costs.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Cost {
+    /// What is asked.
+    kind: &'static str,
+    /// Checks a second of wall-clock time, in the midst of what else the machine does.
+    rate_per_s: f64,
+    /// CPU time of one, user and system, of the thread that asks. Unit: microseconds.
+    cpu_each_us: f64,
+    /// Checks a second that fill one core.
+    rate_per_core_per_s: f64,
+    /// Checks that were made, and that failed.
+    asked: u32,
+    failed: u32,
+}
+
+/// Measures each kind in turn.
+///
+/// # Errors
+/// No server, or checks that fail.
+pub(super) fn measure_all(duration: Duration) -> Result<Vec<Cost>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .expect("a runtime");
-    let (tls, pem) = tls();
-    let plain = listen(answer);
-    let secured = listen(move |stream| answer_tls(stream, &tls));
-    for (name, kind, address) in [
+        .build()?;
+    let (tls, pem) = tls()?;
+    let plain = listen(answer)?;
+    let secured = listen(move |stream| answer_tls(stream, &tls))?;
+    let kinds = [
         (
             "tcp",
             CheckKind::Tcp(ExchangeCheck::default()),
-            listen(wait),
+            listen(wait)?,
         ),
         ("http", http("", None), plain),
-        ("http, body", http("up", None), plain),
-        ("https", http("up", Some(pem)), secured),
-    ] {
-        println!("{name:12}{}", runtime.block_on(measure(&kind, address)));
-    }
+        ("http, with a body to be found", http("up", None), plain),
+        (
+            "https, a full handshake each",
+            http("up", Some(pem)),
+            secured,
+        ),
+    ];
+    let costs = kinds.into_iter().map(|(name, kind, address)| {
+        eprintln!("measuring {name}, {} s", duration.as_secs_f64());
+        let cost = runtime.block_on(measure(name, &kind, address, duration));
+        ensure!(
+            cost.failed == 0,
+            "{} of {} {name} checks failed",
+            cost.failed,
+            cost.asked
+        );
+        Ok(cost)
+    });
+    costs.collect()
 }
 
-/// Asks for a while, and says how often and at what cost.
-async fn measure(kind: &CheckKind, address: SocketAddr) -> String {
+/// The costs, for people.
+pub(super) fn table(costs: &[Cost]) -> String {
+    let mut text = format!(
+        "{:<32}{:>14}{:>16}{:>20}\n",
+        "check", "a second", "us of CPU each", "a second in a core"
+    );
+    for cost in costs {
+        text += &format!(
+            "{:<32}{:>14.0}{:>16.1}{:>20.0}\n",
+            cost.kind, cost.rate_per_s, cost.cpu_each_us, cost.rate_per_core_per_s
+        );
+    }
+    text
+}
+
+async fn measure(
+    name: &'static str,
+    kind: &CheckKind,
+    address: SocketAddr,
+    duration: Duration,
+) -> Cost {
     let target = Target {
         address,
         source: None,
@@ -60,7 +111,7 @@ async fn measure(kind: &CheckKind, address: SocketAddr) -> String {
     };
     let (began, cpu_began) = (Instant::now(), cpu());
     let asking = futures::stream::repeat(())
-        .take_while(|()| std::future::ready(began.elapsed() < MEASURED))
+        .take_while(|()| std::future::ready(began.elapsed() < duration))
         .map(|()| probe(kind, target, Instant::now() + Duration::from_secs(1)))
         .buffer_unordered(AT_A_TIME);
     let (asked, failed) = asking
@@ -69,12 +120,14 @@ async fn measure(kind: &CheckKind, address: SocketAddr) -> String {
         })
         .await;
     let cpu_each = (cpu() - cpu_began) / asked.max(1);
-    format!(
-        "{:8.0} a second, {failed} of {asked} failed; {:6.1} us of CPU each: {:8.0} a second in one core",
-        f64::from(asked) / began.elapsed().as_secs_f64(),
-        cpu_each.as_secs_f64() * 1e6,
-        1.0 / cpu_each.as_secs_f64(),
-    )
+    Cost {
+        kind: name,
+        rate_per_s: f64::from(asked) / began.elapsed().as_secs_f64(),
+        cpu_each_us: cpu_each.as_secs_f64() * 1e6,
+        rate_per_core_per_s: 1.0 / cpu_each.as_secs_f64(),
+        asked,
+        failed,
+    }
 }
 
 /// What this thread has used.
@@ -107,16 +160,16 @@ fn http(body: &str, pem: Option<Arc<[u8]>>) -> CheckKind {
 }
 
 /// Serves one connection after the other, in a thread that ends with the process.
-fn listen(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+fn listen(serve: impl Fn(TcpStream) + Send + 'static) -> Result<SocketAddr> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    socket.bind(&any_port.into()).expect("a free port");
+    socket.bind(&any_port.into())?;
     // Connections that are reset wait in the queue, too, until they are accepted.
-    socket.listen(4096).expect("a queue");
+    socket.listen(4096)?;
     let listener = TcpListener::from(socket);
-    let address = listener.local_addr().expect("an address");
+    let address = listener.local_addr()?;
     thread::spawn(move || listener.incoming().flatten().for_each(serve));
-    address
+    Ok(address)
 }
 
 /// Until the other side has gone.
@@ -131,8 +184,11 @@ fn answer(mut stream: TcpStream) {
 }
 
 fn answer_tls(mut stream: TcpStream, config: &Arc<ServerConfig>) {
-    stream.set_nodelay(true).expect("TCP_NODELAY");
-    let mut connection = ServerConnection::new(Arc::clone(config)).expect("a connection");
+    // What fails here is a check that fails, and is counted there.
+    let _still_slower = stream.set_nodelay(true);
+    let Ok(mut connection) = ServerConnection::new(Arc::clone(config)) else {
+        return;
+    };
     let mut secured = Stream::new(&mut connection, &mut stream);
     if secured.read(&mut [0; 4096]).is_ok() && secured.write_all(ANSWER).is_ok() {
         wait(stream);
@@ -140,14 +196,12 @@ fn answer_tls(mut stream: TcpStream, config: &Arc<ServerConfig>) {
 }
 
 /// A server's configuration, and the certificate to trust.
-fn tls() -> (Arc<ServerConfig>, Arc<[u8]>) {
-    let own = rcgen::generate_simple_self_signed(["web.example".to_owned()]).expect("a key");
-    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+fn tls() -> Result<(Arc<ServerConfig>, Arc<[u8]>)> {
+    let own = rcgen::generate_simple_self_signed(["web.example".to_owned()])?;
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(Error::msg)?;
     let config = ServerConfig::builder_with_provider(default_provider().into())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
+        .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)
-        .expect("a certificate");
-    (Arc::new(config), own.cert.pem().into_bytes().into())
+        .with_single_cert(vec![own.cert.der().clone()], key)?;
+    Ok((Arc::new(config), own.cert.pem().into_bytes().into()))
 }
