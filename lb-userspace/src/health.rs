@@ -12,3 +12,4 @@ pub mod reaction;
 pub mod roster;
 pub mod runner;
 pub mod schedule;
+mod unfit;

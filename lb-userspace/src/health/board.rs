@@ -8,8 +8,9 @@ use super::judge::{Finding, Known, Verdict, judge};
 use super::machine::CheckState;
 use super::outcome::{AgentWords, Observed, Outcome};
 use super::reaction::Reactions;
-use super::roster::{Question, Roster, Seat};
-use crate::model::{Health, Model, Observation};
+use super::roster::{Question, Roster, Seat, ServicePlan};
+use super::unfit;
+use crate::model::{Fit, Health, Model, Observation};
 
 /// Changes of a backend that are remembered.
 pub const HISTORY_LEN: usize = 20;
@@ -205,23 +206,43 @@ impl Board {
         let Some(verdict) = judge(plan, known) else {
             return Vec::new();
         };
+        let unfit = self.unfit_reasons(plan, &verdict);
         let alarm = self.sound(service, &verdict, now);
         let mut transitions: Vec<Transition> = alarm.into_iter().collect();
         for (backend, finding) in verdict.backends {
+            let unfit = unfit.get(&backend).map(String::as_str);
             let seat = Seat {
                 service: service.to_owned(),
                 backend,
             };
-            transitions.extend(self.record(seat, finding, reason, now));
+            transitions.extend(self.record(seat, finding, (reason, unfit), now));
         }
         transitions
     }
 
+    /// Of each backend that has not the service's role, why.
+    fn unfit_reasons(&self, plan: &ServicePlan, verdict: &Verdict) -> BTreeMap<String, String> {
+        let unfit = verdict
+            .backends
+            .iter()
+            .filter(|(_, finding)| finding.fit == Fit::Unfit);
+        let reasons = unfit.map(|(name, _)| {
+            let questions = plan.backends.get(name).into_iter().flatten();
+            let mut observed = questions
+                .filter_map(|question| Some(&self.answers.get(question)?.observed))
+                .filter(|observed| observed.writable.is_some());
+            let reason = unfit::reason(plan, observed.next(), verdict.alarm.as_deref());
+            (name.clone(), reason)
+        });
+        reasons.collect()
+    }
+
+    /// `reasons`: what the last answer said, and why the backend is unfit if it is.
     fn record(
         &mut self,
         seat: Seat,
         finding: Finding,
-        reason: &str,
+        reasons: (&str, Option<&str>),
         now: Moment,
     ) -> Option<Transition> {
         let record = self.records.get_mut(&seat)?;
@@ -234,7 +255,7 @@ impl Board {
             backend: Some(seat.backend.clone()),
             from: record.finding.words(),
             to: finding.words(),
-            reason: reason.to_owned(),
+            reason: unfit::why(record.finding, finding, reasons),
             in_force_after_ms: None,
         };
         if record.finding.health != finding.health {
