@@ -10,7 +10,8 @@ use super::outcome::{AgentWords, Observed, Outcome};
 use super::reaction::Reactions;
 use super::roster::{Question, Roster, Seat, ServicePlan};
 use super::unfit;
-use crate::model::{Fit, Health, Model, Observation};
+use crate::model::check::CheckKind;
+use crate::model::{AgentState, Fit, Health, Model, Observation};
 
 /// Changes of a backend that are remembered.
 pub const HISTORY_LEN: usize = 20;
@@ -101,6 +102,7 @@ impl Board {
             if !self.answers.contains_key(question) {
                 let answers = Answers {
                     state: CheckState::known(health_in(model, &seats[0])),
+                    agent: agent_in(model, &roster, question),
                     ..Answers::default()
                 };
                 self.answers.insert(Arc::clone(question), answers);
@@ -167,9 +169,10 @@ impl Board {
             answers.observed = outcome.observed.clone();
             is_news = true;
         }
-        if outcome.observed.agent.is_some() && answers.agent != outcome.observed.agent {
-            answers.agent.clone_from(&outcome.observed.agent);
-            is_news = true;
+        if let Some(said) = &outcome.observed.agent {
+            let words = said.after(answers.agent.as_ref().unwrap_or(&AgentWords::default()));
+            is_news |= answers.agent.as_ref() != Some(&words);
+            answers.agent = Some(words);
         }
         let reason = match &outcome.result {
             Ok(()) => "answers".to_owned(),
@@ -358,6 +361,32 @@ fn health_in(model: &Model, seat: &Seat) -> Health {
     finding_in(model, seat).map_or(Health::Unknown, |finding| finding.health)
 }
 
+/// What an agent had said before this daemon began, as far as it is known to be this one: then what it leaves
+/// unsaid stays. Of a backend with several agents, only what they said together is known.
+fn agent_in(model: &Model, roster: &Roster, question: &Question) -> Option<AgentWords> {
+    let is_agent = |question: &Question| matches!(question.check.kind, CheckKind::Agent(_));
+    let seat = roster.questions.get(question)?.first()?;
+    let asked = roster
+        .services
+        .get(&seat.service)?
+        .backends
+        .get(&seat.backend)?;
+    let agent_count = asked.iter().filter(|one| is_agent(one)).count();
+    if !is_agent(question) || agent_count != 1 {
+        return None;
+    }
+    let AgentState {
+        admin,
+        weight_percent,
+    } = finding_in(model, seat)?.agent;
+    let is_anything = admin.is_some() || weight_percent.is_some();
+    is_anything.then_some(AgentWords {
+        is_up: None,
+        admin,
+        weight_percent,
+    })
+}
+
 fn finding_in(model: &Model, seat: &Seat) -> Option<Finding> {
     let service = model.services.get(&seat.service)?;
     let backend = service.backends.get(&seat.backend)?;
@@ -367,3 +396,7 @@ fn finding_in(model: &Model, seat: &Seat) -> Option<Finding> {
         agent: backend.agent,
     })
 }
+
+#[cfg(test)]
+#[path = "board_agent_tests.rs"]
+mod agent_tests;

@@ -124,9 +124,54 @@ pub struct AgentWords {
     pub weight_percent: Option<u16>,
 }
 
+impl AgentWords {
+    /// What holds after an agent said this, and had said `before` until then: what an answer does not mention
+    /// stays as it was. So `up` takes back a `down`, `ready` a `drain` or `maint`, `100%` a weight, and nothing
+    /// else does (HAProxy 2.8, configuration manual, section 5.2, `agent-check`).
+    #[must_use]
+    pub fn after(&self, before: &Self) -> Self {
+        Self {
+            is_up: self.is_up.or(before.is_up),
+            admin: self.admin.or(before.admin),
+            weight_percent: self.weight_percent.or(before.weight_percent),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_agent_does_not_mention_stays_as_it_was() {
+        use crate::model::AdminState;
+        let words = |is_up, admin, weight_percent| AgentWords {
+            is_up,
+            admin,
+            weight_percent,
+        };
+        let (drain, ready) = (Some(AdminState::Drain), Some(AdminState::Ready));
+        let mut held = AgentWords::default();
+        for (said, holds) in [
+            (words(None, drain, None), words(None, drain, None)),
+            (words(None, None, Some(50)), words(None, drain, Some(50))),
+            (
+                words(Some(false), None, None),
+                words(Some(false), drain, Some(50)),
+            ),
+            (
+                words(None, ready, None),
+                words(Some(false), ready, Some(50)),
+            ),
+            (
+                words(Some(true), None, Some(100)),
+                words(Some(true), ready, Some(100)),
+            ),
+        ] {
+            held = said.after(&held);
+            assert_eq!(held, holds, "after {said:?}");
+        }
+    }
 
     #[test]
     fn a_reason_is_one_line_of_bounded_length() {
