@@ -3,10 +3,14 @@
 use super::{Findings, Subject};
 use crate::model::check::CheckType;
 use crate::model::files;
-use crate::model::problem::{Kind, Problem};
+use crate::model::problem::{Kind, Place, Problem};
 
 /// How far behind a replica may be: to a day. Unit: seconds.
 const LAG_RANGE: (i64, i64) = (0, 24 * 3_600);
+
+/// How often a Redis primary that has nothing to say speaks to its replicas, unless its
+/// `repl-ping-replica-period` is another. Unit: seconds.
+const REDIS_PING_PERIOD_S: i64 = 10;
 
 pub(super) fn check(subject: &Subject<'_>, check_type: CheckType, findings: &mut Findings) {
     if !check_type.is_database() {
@@ -17,7 +21,28 @@ pub(super) fn check(subject: &Subject<'_>, check_type: CheckType, findings: &mut
     let (low, high) = LAG_RANGE;
     let lag = subject.check.max_lag_s.given().copied();
     findings.range(lag, low..=high, subject.number("max_lag", " seconds"));
+    if check_type == CheckType::Redis {
+        findings.problems.extend(hasty_redis_lag(
+            lag,
+            subject.place("max_lag"),
+            &subject.name,
+        ));
+    }
     check_gtid(subject, findings);
+}
+
+/// A `max_lag` that a healthy replica of Redis exceeds. All that it knows is how long ago it heard from its
+/// primary.
+pub(super) fn hasty_redis_lag(lag_s: Option<i64>, place: Place, subject: &str) -> Option<Problem> {
+    let lag_s = lag_s.filter(|lag_s| (0..REDIS_PING_PERIOD_S).contains(lag_s))?;
+    let message = format!(
+        "max_lag {lag_s} s is less than the {REDIS_PING_PERIOD_S} s at which an idle Redis primary speaks: \
+         its replicas would seem to be behind"
+    );
+    let problem = Problem::new(Kind::Warning, place, subject, message);
+    Some(problem.help(format!(
+        "make it {REDIS_PING_PERIOD_S}s or more, unless the primary's repl-ping-replica-period is shorter"
+    )))
 }
 
 fn check_user(subject: &Subject<'_>, check_type: CheckType, findings: &mut Findings) {

@@ -1,6 +1,7 @@
 //! Services for one role of a replicated database, and what else follows from checks.
 
 use super::super::{Findings, Number, backend_subject, service_subject};
+use super::database::hasty_redis_lag;
 use crate::model::check::{CheckType, Role};
 use crate::model::draft::{BackendDraft, CheckDraft, ServiceDraft};
 use crate::model::problem::{Kind, Problem};
@@ -41,6 +42,10 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
     let Some(role) = service.role() else { return };
     if role != Role::Reader {
         check_keys_of_readers(section, service, &subject, findings);
+    } else if asks_redis(service) {
+        let lag_s = service.verdict.max_lag_s.given().copied();
+        let problem = hasty_redis_lag(lag_s, section.key("max_lag"), &subject);
+        findings.problems.extend(problem);
     }
     if role == Role::Writer {
         check_writer(section, service, &subject, findings);
@@ -48,6 +53,15 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
     if role != Role::None {
         check_databases(index, service, findings);
     }
+}
+
+fn asks_redis(service: &ServiceDraft) -> bool {
+    let own = service
+        .backends
+        .iter()
+        .filter_map(|one| one.own_checks.as_ref());
+    let mut checks = service.checks.iter().chain(own.flatten());
+    checks.any(|check| check.check_type() == Some(CheckType::Redis))
 }
 
 fn check_keys_of_readers(

@@ -1,5 +1,7 @@
 //! Each rule of checks, broken once. What is read from files is tested with [`crate::model::files`].
 
+mod cautions;
+
 use std::net::IpAddr;
 
 use super::super::{Checked, check as check_draft};

@@ -3,7 +3,7 @@
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{Findings, Subject};
-use crate::model::check::CheckType;
+use crate::model::check::{CheckType, HttpVersion};
 use crate::model::problem::{Kind, Problem};
 
 /// Most headers of a request.
@@ -20,6 +20,10 @@ const OWN_HEADERS: [&str; 5] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Headers that tell of a connection, which HTTP/2 has no place for (RFC 9113 section 8.2.2), beside those
+/// above.
+const HEADERS_OF_CONNECTIONS: [&str; 3] = ["keep-alive", "proxy-connection", "te"];
 
 pub(super) fn check(subject: &Subject<'_>, check_type: CheckType, findings: &mut Findings) {
     match check_type {
@@ -110,6 +114,16 @@ fn check_header(subject: &Subject<'_>, name: &str, value: &str, findings: &mut F
             "host" => problem.help("the check has a key `host`"),
             _ => problem.help("lbd writes it itself where it is needed"),
         });
+    } else if HEADERS_OF_CONNECTIONS.contains(&lower.as_str())
+        && subject.check.version.given() == Some(&HttpVersion::Http2)
+    {
+        let message = format!("HTTP/2 has no header `{name}`");
+        let problem = subject.invalid("headers", message);
+        findings.push(
+            problem
+                .against(subject.place("version"))
+                .help("leave it out"),
+        );
     }
     let is_plain = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
     if !value.bytes().all(is_plain) || value.len() > 4_096 {
