@@ -250,7 +250,7 @@ fn mistakes_are_found_at_their_place() {
         (
             "type = \"icmp\"\ncolour = 1",
             "7:1: error: unknown key `colour` (the keys here are `type`, `interval`, `fast_interval`, \
-             `timeout`, `rise`, `fall`, `source`)",
+             `timeout`, `rise`, `fall`, `source`, `via`)",
         ),
         (
             "type = \"tcp\"\nmethod = \"GET\"",
