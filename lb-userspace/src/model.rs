@@ -99,6 +99,32 @@ pub struct Metrics {
     pub haproxy_names: bool,
 }
 
+/// Programs that are told of what happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Runs at each change of a backend's health, and at each alarm.
+    pub on_change: Option<Hook>,
+}
+
+/// A program, and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program's path, absolute, and its arguments: at least the first.
+    pub command: Vec<String>,
+    /// It is ended then. Unit: seconds.
+    pub timeout_s: u32,
+}
+
+impl Hook {
+    /// The program's path.
+    pub fn program(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+}
+
+/// How long a hook may take, if nothing else is said. Unit: seconds.
+pub const HOOK_TIMEOUT_DEFAULT_S: u32 = 10;
+
 /// One backend of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -182,6 +208,8 @@ pub struct Model {
     pub limits: Limits,
     /// Where Prometheus is answered.
     pub metrics: Metrics,
+    /// Who is told of what happens.
+    pub hooks: Hooks,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
 }

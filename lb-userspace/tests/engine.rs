@@ -47,6 +47,7 @@ fn model(interfaces: &[&str], services: &[Service]) -> Model {
         interfaces: interfaces.iter().map(interface).collect(),
         manage_vips: true,
         metrics: Default::default(),
+        hooks: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 8,

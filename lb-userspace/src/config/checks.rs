@@ -165,13 +165,17 @@ fn status(value: &DeValue<'_>) -> Option<Result<Vec<StatusRange>, TextError>> {
     }
 }
 
+/// A list of words, the first of which is a program.
+pub(super) fn command(key: &str, value: &DeValue<'_>) -> Option<Result<Vec<String>, TextError>> {
+    let words = value.as_array()?.iter();
+    let word = |word: &Spanned<DeValue<'_>>| Some(word.get_ref().as_str()?.to_owned());
+    let words: Vec<String> = words.map(word).collect::<Option<_>>()?;
+    Some(files::program(key, words.first()?).map(|()| words.clone()))
+}
+
 fn read_command(check: &DeTable<'_>, reader: &mut Reader) -> Field<Vec<String>> {
     let example = "[\"/usr/local/bin/check\", \"--fast\"]";
     reader.read(check, "command", "a list of texts", example, |value| {
-        let words = value.as_array()?.iter();
-        let word = |word: &Spanned<DeValue<'_>>| Some(word.get_ref().as_str()?.to_owned());
-        let words: Vec<String> = words.map(word).collect::<Option<_>>()?;
-        let program = words.first()?;
-        Some(files::program(program).map(|()| words.clone()))
+        command("command", value)
     })
 }

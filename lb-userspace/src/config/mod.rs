@@ -19,6 +19,8 @@ mod check_tests;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hook_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub use load::{Loaded, Overrides, load, parse};

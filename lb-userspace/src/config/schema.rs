@@ -6,16 +6,17 @@ use toml::de::DeTable;
 
 use super::checks;
 use super::reader::Reader;
-use crate::model::Section;
 use crate::model::draft::{
-    BackendDraft, Draft, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft,
+    BackendDraft, Draft, HooksDraft, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft,
 };
+use crate::model::{Section, files};
 
-const ROOT: &[&str] = &["node", "interface", "limits", "metrics", "service"];
+const ROOT: &[&str] = &["node", "interface", "limits", "metrics", "hooks", "service"];
 const NODE: &[&str] = &["name", "manage_vips", "on_stop"];
 const INTERFACE: &[&str] = &["name", "xdp"];
 const LIMITS: &[&str] = &["services", "backends", "ring_blocks", "flows"];
 const METRICS: &[&str] = &["listen", "haproxy_names"];
+const HOOKS: &[&str] = &["on_change", "timeout"];
 const SERVICE: &[&str] = &[
     "name",
     "vip",
@@ -68,6 +69,10 @@ pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
         draft.metrics.listen = reader.socket_address(metrics, "listen");
         draft.metrics.haproxy_names = reader.boolean(metrics, "haproxy_names");
     }
+    if let Some(table) = reader.table(root, "hooks") {
+        let hooks = reader.open(Section::Hooks, table, HOOKS);
+        draft.hooks = read_hooks(hooks, reader);
+    }
     for (index, table) in numbered(reader.tables(root, "service", "[[service]]")) {
         let service = reader.open(Section::Service(index), table, SERVICE);
         draft.services.push(read_service(index, service, reader));
@@ -87,6 +92,19 @@ fn read_limits(limits: &DeTable<'_>, reader: &mut Reader) -> LimitsDraft {
         backends: reader.integer(limits, "backends"),
         ring_blocks: reader.integer(limits, "ring_blocks"),
         flows: reader.integer(limits, "flows"),
+    }
+}
+
+fn read_hooks(hooks: &DeTable<'_>, reader: &mut Reader) -> HooksDraft {
+    let (key, example) = ("on_change", "\"/usr/local/bin/on-change\"");
+    HooksDraft {
+        on_change: reader.read(hooks, key, "a program", example, |value| {
+            match value.as_str() {
+                Some(path) => Some(files::program(key, path).map(|()| vec![path.to_owned()])),
+                None => checks::command(key, value),
+            }
+        }),
+        timeout_s: reader.duration_s(hooks, "timeout"),
     }
 }
 

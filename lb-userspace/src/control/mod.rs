@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::events::EventLog;
 use crate::health::runner::HealthHandle;
+use crate::tally::Tally;
 
 mod body;
 pub mod client;
@@ -39,4 +40,6 @@ pub struct Monitor {
     pub health: HealthHandle,
     /// What has happened.
     pub events: EventLog,
+    /// What the daemon counts of itself.
+    pub tally: Tally,
 }

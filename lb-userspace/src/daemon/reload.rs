@@ -1,14 +1,16 @@
 //! SIGHUP: the file is read again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
 
 use crate::config::{self, Overrides};
 use crate::engine::{EngineError, EngineHandle};
+use crate::events::unix_ms;
 use crate::model::diff::{differences, dropped, takes_restart};
-use crate::model::{Model, Service};
+use crate::model::{Hooks, Model, Service};
+use crate::tally::{Counted, Tally};
 
 /// Where the model came from, and what it was.
 #[derive(Debug)]
@@ -21,29 +23,42 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Reads the file again and hands the new model to the engine. On any error the old model stays
-    /// in force; either way the log tells what happened.
-    pub(super) async fn reload(&mut self, engine: &EngineHandle) {
-        let Some(file) = &self.file else {
+    /// in force; either way the log tells what happened, and it is counted.
+    pub(super) async fn reload(&mut self, engine: &EngineHandle, tally: &Tally) {
+        let Some(file) = self.file.clone() else {
             warn!("SIGHUP: there is no config file to read; lbd was started without --config");
             return;
         };
+        match self.try_reload(&file, engine).await {
+            Ok(()) => {
+                info!(file = %file.display(), "reloaded");
+                tally.note_loaded(unix_ms());
+                tally.add(Counted::ReloadSucceeded, 1);
+            }
+            Err(reason) => {
+                error!("reload refused: {reason}");
+                tally.note_refused();
+                tally.add(Counted::ReloadFailed, 1);
+            }
+        }
+    }
+
+    /// # Errors
+    /// Why the old model stays in force.
+    async fn try_reload(&mut self, file: &Path, engine: &EngineHandle) -> Result<(), String> {
         let loaded = match config::load(Some(file), &self.overrides) {
             Ok(loaded) => loaded,
             Err(report) => {
                 report.lines().for_each(|line| error!("{line}"));
-                error!("reload refused: the services stay as they are");
-                return;
+                return Err("the services stay as they are".to_owned());
             }
         };
         loaded.warnings.lines().for_each(|line| warn!("{line}"));
         if let Some(key) = takes_restart(&self.model, &loaded.model).first() {
-            error!("reload refused: {key} changed, which takes a restart of lbd");
-            return;
+            return Err(format!("{key} changed, which takes a restart of lbd"));
         }
-        match self.replace(loaded.model, engine).await {
-            Ok(()) => info!(file = %self.file_name(), "reloaded"),
-            Err(error) => error!("reload refused: {error}; the services stay as they are"),
-        }
+        let replaced = self.replace(loaded.model, engine).await;
+        replaced.map_err(|error| format!("{error}; the services stay as they are"))
     }
 
     async fn replace(&mut self, new: Model, engine: &EngineHandle) -> Result<(), EngineError> {
@@ -58,13 +73,19 @@ impl Origin {
         for change in differences(&current, &new.services) {
             info!("reload: {change}");
         }
+        if self.model.hooks != new.hooks {
+            info!("reload: hooks.on_change {}", words(&new.hooks));
+        }
         self.model = new;
         Ok(())
     }
+}
 
-    fn file_name(&self) -> String {
-        let file = self.file.as_ref();
-        file.map_or_else(String::new, |file| file.display().to_string())
+/// The program alone: an argument may be a secret.
+fn words(hooks: &Hooks) -> String {
+    match &hooks.on_change {
+        Some(hook) => format!("is {}, for {} s", hook.program(), hook.timeout_s),
+        None => "is none".to_owned(),
     }
 }
 
@@ -78,7 +99,6 @@ async fn current_services(engine: &EngineHandle) -> Result<BTreeMap<String, Serv
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use tokio::sync::mpsc;
@@ -181,8 +201,13 @@ mod tests {
             },
             model: model(""),
         };
-        origin.reload(&handle).await;
+        let tally = Tally::default();
+        origin.reload(&handle, &tally).await;
         drop(handle);
+        let is_taken = origin.model != model("");
+        assert_eq!(tally.get(Counted::ReloadSucceeded), u64::from(is_taken));
+        assert_eq!(tally.get(Counted::ReloadFailed), u64::from(!is_taken));
+        assert_eq!(tally.is_last_load_in_force(), is_taken);
         (task.await.unwrap(), origin.model)
     }
 

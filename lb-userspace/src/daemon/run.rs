@@ -16,7 +16,9 @@ use super::reload::Origin;
 use super::say;
 use crate::control::{Monitor, Socket, server};
 use crate::engine::{self, EngineHandle, Options, Started, StateFile};
+use crate::events::unix_ms;
 use crate::health::runner::Runner;
+use crate::hooks::Hooks;
 use crate::loader;
 use crate::metrics::Listener;
 use crate::model::{Metrics, OnStop};
@@ -70,6 +72,15 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         task: mut engine_task,
     } = engine::start(options).await?;
     let monitor = Monitor::default();
+    if origin.file.is_some() {
+        monitor.tally.note_loaded(unix_ms());
+    }
+    let hooks = Hooks::start(
+        models.clone(),
+        monitor.events.clone(),
+        monitor.tally.clone(),
+    );
+    let tally = monitor.tally.clone();
     let (health, events) = (monitor.health.clone(), monitor.events.clone());
     let runner = Runner::start(models, ways, engine.clone(), health, events)?;
     let metrics = start_metrics(&origin, &engine, &monitor).await?;
@@ -79,7 +90,7 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
     let ended = loop {
         tokio::select! {
             order = signals.next() => match order {
-                Order::Reload => origin.reload(&engine).await,
+                Order::Reload => origin.reload(&engine, &tally).await,
                 Order::Stop(signal) => {
                     info!("{signal}: stopping");
                     break None;
@@ -90,7 +101,7 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         }
     };
     api.stop().await;
-    drop((metrics, runner));
+    drop((metrics, runner, hooks));
     let ended = match ended {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,

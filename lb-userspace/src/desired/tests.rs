@@ -67,6 +67,7 @@ fn model(services: &[Service]) -> Model {
         }],
         manage_vips: true,
         metrics: Default::default(),
+        hooks: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 16,

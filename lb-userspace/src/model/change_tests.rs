@@ -18,6 +18,7 @@ pub(in crate::model) fn model() -> Model {
         interfaces: vec![],
         manage_vips: true,
         metrics: Default::default(),
+        hooks: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits::default(),
         services: BTreeMap::new(),

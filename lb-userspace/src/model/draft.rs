@@ -10,8 +10,8 @@ use lb_common::limits::{
 
 use super::check::{CheckMode, OwnChecks, Role};
 use super::{
-    AdminState, AgentState, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, Health, OnAllDown, OnDown,
-    OnRemove, OnStop, Protocol, Scheduler, UdpFlow, XdpMode, eligible,
+    AdminState, AgentState, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, HOOK_TIMEOUT_DEFAULT_S, Health,
+    OnAllDown, OnDown, OnRemove, OnStop, Protocol, Scheduler, UdpFlow, XdpMode, eligible,
 };
 
 mod check;
@@ -86,6 +86,8 @@ pub struct Draft {
     pub limits: LimitsDraft,
     /// `[metrics]`.
     pub metrics: MetricsDraft,
+    /// `[hooks]`.
+    pub hooks: HooksDraft,
     /// `[[service]]`.
     pub services: Vec<ServiceDraft>,
 }
@@ -97,6 +99,22 @@ pub struct MetricsDraft {
     pub listen: Field<SocketAddr>,
     /// Default false.
     pub haproxy_names: Field<bool>,
+}
+
+/// `[hooks]` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HooksDraft {
+    /// A program and its arguments. Default: none.
+    pub on_change: Field<Vec<String>>,
+    /// Unit: seconds. Default [`HOOK_TIMEOUT_DEFAULT_S`].
+    pub timeout_s: Field<i64>,
+}
+
+impl HooksDraft {
+    /// How long a hook may take. Unit: seconds.
+    pub fn timeout_s(&self) -> Option<i64> {
+        self.timeout_s.or(i64::from(HOOK_TIMEOUT_DEFAULT_S))
+    }
 }
 
 /// An interface as written.

@@ -130,16 +130,16 @@ pub fn is_world_readable(path: &str) -> bool {
 ///
 /// # Errors
 /// It is not there, is no file, or is not executable.
-pub fn program(path: &str) -> Result<(), TextError> {
-    absolute("command", path)?;
+pub fn program(key: &str, path: &str) -> Result<(), TextError> {
+    absolute(key, path)?;
     let fault = match std::fs::metadata(path) {
-        Err(error) => return Err(unreadable("command", path, &error)),
+        Err(error) => return Err(unreadable(key, path, &error)),
         Ok(metadata) if !metadata.is_file() => "is no file",
         Ok(metadata) if metadata.mode() & 0o111 == 0 => "is not executable",
         Ok(_) => return Ok(()),
     };
     Err(TextError {
-        message: format!("command {path} {fault}"),
+        message: format!("{key} {path} {fault}"),
         help: "name a program: no shell is in between".to_owned(),
     })
 }
@@ -235,13 +235,19 @@ mod tests {
 
     #[test]
     fn a_program_is_an_executable_file() {
-        assert_eq!(program("/bin/true"), Ok(()));
+        assert_eq!(program("command", "/bin/true"), Ok(()));
         assert_eq!(
-            message(program("/etc/passwd")),
+            message(program("command", "/etc/passwd")),
             "command /etc/passwd is not executable"
         );
-        assert_eq!(message(program("/bin")), "command /bin is no file");
-        assert!(message(program("true")).contains("no absolute path"));
-        assert!(message(program("/nowhere")).starts_with("cannot read command /nowhere: No such"));
+        assert_eq!(
+            message(program("command", "/bin")),
+            "command /bin is no file"
+        );
+        assert!(message(program("command", "true")).contains("no absolute path"));
+        assert!(
+            message(program("command", "/nowhere"))
+                .starts_with("cannot read command /nowhere: No such")
+        );
     }
 }

@@ -9,6 +9,8 @@ pub enum Section {
     Limits,
     /// `[metrics]`.
     Metrics,
+    /// `[hooks]`.
+    Hooks,
     /// The n-th `[[interface]]`, from 0.
     Interface(usize),
     /// The n-th `[[service]]`, from 0.
@@ -52,7 +54,7 @@ impl Section {
     /// Whether this is the n-th service, or one of its backends or checks.
     pub fn is_of(self, service: usize) -> bool {
         match self {
-            Self::Node | Self::Limits | Self::Metrics | Self::Interface(_) => false,
+            Self::Node | Self::Limits | Self::Metrics | Self::Hooks | Self::Interface(_) => false,
             Self::Service(index)
             | Self::Backend(index, _)
             | Self::Check(index, _)

@@ -66,6 +66,7 @@ fn model(services: impl IntoIterator<Item = Service>) -> Model {
         }],
         manage_vips: false,
         metrics: Default::default(),
+        hooks: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: CAPACITIES.services,

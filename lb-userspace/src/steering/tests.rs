@@ -41,6 +41,7 @@ impl Bench {
             }],
             manage_vips: true,
             metrics: Default::default(),
+            hooks: Default::default(),
             on_stop: OnStop::Keep,
             limits: Limits::default(),
             services: BTreeMap::from([("web".to_owned(), service)]),

@@ -95,6 +95,7 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
         interfaces: vec![],
         manage_vips: true,
         metrics: Default::default(),
+        hooks: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 3,

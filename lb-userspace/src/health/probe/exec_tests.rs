@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
 
 use super::*;
 use crate::health::probe::hostile;

@@ -2,12 +2,13 @@
 
 use super::check_build::Surroundings;
 use super::{
-    BackendDraft, CheckDraft, Draft, Field, InterfaceDraft, LimitsDraft, MetricsDraft,
+    BackendDraft, CheckDraft, Draft, Field, HooksDraft, InterfaceDraft, LimitsDraft, MetricsDraft,
     PoliciesDraft, ServiceDraft, VerdictDraft,
 };
 use crate::model::check::{Check, CheckMode, OwnChecks};
 use crate::model::{
-    Backend, Interface, Limits, Metrics, Model, OnDown, OnStop, Policies, Protocol, Service,
+    Backend, Hook, Hooks, Interface, Limits, Metrics, Model, OnDown, OnStop, Policies, Protocol,
+    Service,
 };
 
 /// Draft → model: `None` if anything is missing, unreadable or does not fit its type. Whether it
@@ -26,6 +27,7 @@ impl Draft {
             on_stop: self.on_stop.or(OnStop::default())?,
             limits: self.limits.build()?,
             metrics: self.metrics.build()?,
+            hooks: self.hooks.build()?,
             services: services.collect::<Option<_>>()?,
         })
     }
@@ -50,6 +52,31 @@ impl From<Metrics> for MetricsDraft {
         Self {
             listen: metrics.listen.into(),
             haproxy_names: Field::Given(metrics.haproxy_names),
+        }
+    }
+}
+
+impl HooksDraft {
+    fn build(&self) -> Option<Hooks> {
+        let timeout_s = u32::try_from(self.timeout_s()?).ok()?;
+        let on_change = match &self.on_change {
+            Field::Absent => None,
+            Field::Given(command) => Some(Hook {
+                command: command.clone(),
+                timeout_s,
+            }),
+            Field::Unreadable => return None,
+        };
+        Some(Hooks { on_change })
+    }
+}
+
+impl From<&Hooks> for HooksDraft {
+    fn from(hooks: &Hooks) -> Self {
+        let hook = hooks.on_change.as_ref();
+        Self {
+            on_change: hook.map(|hook| hook.command.clone()).into(),
+            timeout_s: hook.map(|hook| i64::from(hook.timeout_s)).into(),
         }
     }
 }
@@ -161,6 +188,7 @@ impl From<&Model> for Draft {
             node: Field::Given(model.node.clone()),
             manage_vips: Field::Given(model.manage_vips),
             metrics: model.metrics.into(),
+            hooks: HooksDraft::from(&model.hooks),
             on_stop: Field::Given(model.on_stop),
             interfaces: model.interfaces.iter().map(InterfaceDraft::from).collect(),
             limits: LimitsDraft::from(&model.limits),

@@ -4,7 +4,7 @@ use lb_common::limits::{BACKEND_ID_MAX, SERVICE_ID_MAX};
 
 use super::{Findings, Number, named, names};
 use crate::model::Section;
-use crate::model::draft::{Draft, LimitsDraft};
+use crate::model::draft::{Draft, HooksDraft, LimitsDraft};
 use crate::model::problem::{Kind, Problem};
 
 /// Blocks of ring storage: enough for the largest ring twice over (a ring is written into spare
@@ -14,12 +14,16 @@ const RING_BLOCKS_RANGE: (i64, i64) = (8, 65_536);
 /// Flows: from a table that a test can fill to about 6 GiB. Unit: entries.
 const FLOWS_RANGE: (i64, i64) = (1_024, 67_108_864);
 
-/// Checks what belongs to the node as a whole: its name, interfaces and limits.
+/// How long a hook may take: those that come after it wait. Unit: seconds.
+const HOOK_TIMEOUT_RANGE: (i64, i64) = (1, 300);
+
+/// Checks what belongs to the node as a whole: its name, interfaces, limits and hooks.
 pub(super) fn check(draft: &Draft, findings: &mut Findings) {
     findings.require(&draft.node, Section::Node, "name", "node");
     names::check(&draft.node, Section::Node.key("name"), "node", findings);
     check_interfaces(draft, findings);
     check_limits(&draft.limits, findings);
+    check_hooks(&draft.hooks, findings);
 }
 
 fn check_interfaces(draft: &Draft, findings: &mut Findings) {
@@ -39,6 +43,17 @@ fn check_interfaces(draft: &Draft, findings: &mut Findings) {
             findings.push(Problem::new(Kind::Conflict, place, subject, message).against(first));
         }
     }
+}
+
+fn check_hooks(hooks: &HooksDraft, findings: &mut Findings) {
+    let (low, high) = HOOK_TIMEOUT_RANGE;
+    let number = Number {
+        place: Section::Hooks.key("timeout"),
+        subject: "hooks",
+        noun: "timeout",
+        unit: " seconds",
+    };
+    findings.range(hooks.timeout_s(), low..=high, number);
 }
 
 fn check_limits(limits: &LimitsDraft, findings: &mut Findings) {
