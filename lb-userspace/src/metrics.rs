@@ -1,7 +1,12 @@
 //! Metrics for Prometheus, and two questions for whoever watches the daemon: `/livez` and `/readyz`.
 
+mod backends;
+mod checks;
 mod collect;
+mod daemon;
 mod families;
+mod flows;
+mod haproxy;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -165,6 +165,7 @@ mod tests {
             service: service.clone(),
             id: 1,
             ring_len: 0,
+            phases: None,
             vip_interface: None,
             backends: vec![],
             leaving: vec![],
@@ -183,6 +184,7 @@ mod tests {
             interfaces: vec![],
             services: services.collect(),
             maps: vec![],
+            rings_written_count: 0,
             passed_packets: 0,
             drops: vec![],
         }

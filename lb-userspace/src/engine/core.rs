@@ -67,6 +67,8 @@ pub(super) struct Engine {
     pub(super) traffic: Traffic,
     /// When rings were written last.
     rings_written: Option<Instant>,
+    /// How many were, since the engine began.
+    pub(super) rings_written_count: u64,
     /// Where all that outlives the engine is.
     pub(super) pins: Pins,
     /// Where it came from.
@@ -122,6 +124,7 @@ impl Engine {
             counted: None,
             traffic: Traffic::default(),
             rings_written: None,
+            rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),
             model: empty,
             limits: parts.limits,
@@ -387,6 +390,7 @@ impl Engine {
         let applied = blocking(|| apply(plan, actual, store));
         let written = applied.map_err(|error| EngineError::Failed(error.into()))?;
         self.rings_written = written.or(self.rings_written);
+        self.rings_written_count += plan.rings.len() as u64;
         Ok(())
     }
 

@@ -42,6 +42,7 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
             .map(|service| service_state(engine, service))
             .collect(),
         maps: map_fills(engine),
+        rings_written_count: engine.rings_written_count,
         passed_packets: node_counters[PASSED_INDEX as usize],
         drops: drops(&node_counters),
     }
@@ -72,6 +73,7 @@ fn service_state(engine: &Engine, service: &Service) -> ServiceState {
         service: service.clone(),
         id,
         ring_len: entry.map_or(0, |entry| entry.ring_len),
+        phases: engine.keeper.transition(service).map(|one| one.summary()),
         vip_interface: vip_interface(engine, service),
         backends: backends
             .map(|backend| backend_state(engine, service, &identity, backend, ring))

@@ -8,6 +8,7 @@ use lb_common::drop_reason::DropReason;
 
 use crate::loader::Adopted;
 use crate::model::{Backend, Interface, Service};
+use crate::transition::Summary;
 
 /// How an interface is attached, or why it is not.
 #[derive(Clone, Debug)]
@@ -129,6 +130,8 @@ pub struct ServiceState {
     pub id: u16,
     /// Slots in its ring; 0 while it has no backend.
     pub ring_len: u32,
+    /// Its slots by phase; `None` = its ring changes at once.
+    pub phases: Option<Summary>,
     /// The interface that its VIP was added to; `None` if VIPs are not managed.
     pub vip_interface: Option<String>,
     /// Its backends, by name.
@@ -169,6 +172,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceState>,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
+    /// Rings that were written since the daemon's start.
+    pub rings_written_count: u64,
     /// Packets that were not for a service and went to the host.
     pub passed_packets: u64,
     /// Drops that belong to no service: reasons with a count above 0.

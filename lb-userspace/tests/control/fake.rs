@@ -315,6 +315,7 @@ fn snapshot(model: &Model) -> Snapshot {
                 setting: "limits.flows",
             },
         ],
+        rings_written_count: 5,
         passed_packets: 7,
         drops: vec![(DropReason::Truncated, 1)],
     }
@@ -332,6 +333,7 @@ fn service_state(service: &Service) -> ServiceState {
         service: service.clone(),
         id: 1,
         ring_len,
+        phases: None,
         vip_interface: Some("eth0".to_owned()),
         backends: backends
             .map(|(backend, id)| backend_state(backend, id))
