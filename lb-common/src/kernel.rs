@@ -41,6 +41,41 @@ pub struct Handshake {
     pub displaced_generation: u16,
 }
 
+/// What a packet tells of its backend: a field of [`crate::abi::BackendSignals`].
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Nothing.
+    None,
+    /// A SYN was sent once more.
+    RepeatedSyn,
+    /// The client has sent RST.
+    ClientReset,
+    /// The backend has sent RST.
+    BackendReset,
+}
+
+/// Above what else a function of the program returns.
+const SIGNAL_SHIFT: u32 = 32;
+
+impl Signal {
+    /// Within the number that a function of the program returns.
+    #[inline(always)]
+    pub(crate) const fn pack(self) -> u64 {
+        (self as u64) << SIGNAL_SHIFT
+    }
+
+    /// From such a number; of requests only.
+    #[inline(always)]
+    pub(crate) const fn unpack(packed: u64) -> Self {
+        match packed >> SIGNAL_SHIFT {
+            signal if signal == Self::ClientReset as u64 => Self::ClientReset,
+            signal if signal == Self::RepeatedSyn as u64 => Self::RepeatedSyn,
+            _ => Self::None,
+        }
+    }
+}
+
 /// The datapath's surroundings.
 pub trait Kernel {
     /// A set of the flow table.
@@ -117,6 +152,11 @@ pub trait Kernel {
     fn count_forwarded(&self, backend_id: u16, bytes: u64, is_new_flow: bool);
     /// Counts a reply of `bytes` from a backend.
     fn count_reply(&self, backend_id: u16, bytes: u64);
+    /// Counts what a packet tells of a backend.
+    fn count_signal(&self, backend_id: u16, signal: Signal);
+    /// Writes the mark of a SYN to its place (modulo [`crate::limits::RECENT_SYNS`]); returns whether it
+    /// stood there.
+    fn remember_syn(&self, place: u32, mark: u32) -> bool;
     /// Counts a packet that goes to the host.
     fn count_passed(&self);
     /// Counts a drop; service id 0 = no service.

@@ -128,3 +128,8 @@ pub const HANDSHAKE_WINDOW_BYTES: u32 = 1 << 16;
 /// How long slots are armed before a planned change takes effect, so that a handshake that began
 /// before completes where it began: its SYN is repeated after 1 s. Unit: milliseconds.
 pub const PREPARE_MS: u64 = 1_500;
+
+/// SYNs that are remembered, to recognise one that is sent once more: a power of two. A place is
+/// overwritten by the next SYN that falls on it, so at 50,000 SYNs a second about half of those that are
+/// repeated after a second (RFC 6298, section 2) are recognised.
+pub const RECENT_SYNS: u32 = 1 << 16;

@@ -11,7 +11,7 @@ use lb_common::abi::{
 };
 use lb_common::datapath::flow::{self, FlowPlace};
 use lb_common::drop_reason::DropReason;
-use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
 use lb_common::limits::HASH_KEY_WORDS;
 
 use crate::packet::{PORT, VIP};
@@ -305,6 +305,12 @@ impl Kernel for SimKernel {
     }
 
     fn count_reply(&self, _backend_id: u16, _bytes: u64) {}
+
+    fn count_signal(&self, _backend_id: u16, _signal: Signal) {}
+
+    fn remember_syn(&self, _place: u32, _mark: u32) -> bool {
+        false
+    }
 
     fn count_passed(&self) {}
 

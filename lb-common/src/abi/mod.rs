@@ -23,7 +23,7 @@ pub use instance::Instance;
 pub use key::{EndpointKey, NeighbourKey, RouteKey};
 pub use line::{SERVICE_LINES, ServiceLine};
 pub use slot::Slot;
-pub use stats::BackendStats;
+pub use stats::{BackendSignals, BackendStats};
 pub use value::{
     Backend, Delivery, ForwardMode, LinkRewrite, NatReply, Neighbour, NewFlows, Route, RouteKind,
     Scheduler, Service,
@@ -49,6 +49,10 @@ pub mod map_name {
     pub const BACKENDS: &str = "BACKENDS";
     /// Per-CPU array: backend id → [`super::BackendStats`].
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// Per-CPU array: backend id → [`super::BackendSignals`]. New with each program.
+    pub const BACKEND_SIGNALS: &str = "BACKEND_SIGNALS";
+    /// Array of [`crate::limits::RECENT_SYNS`] marks (u32) of SYNs, for the program alone. New with each.
+    pub const RECENT_SYNS: &str = "RECENT_SYNS";
     /// Per-CPU array: service id · [`crate::limits::COUNTERS_PER_SERVICE`] + drop reason → u64.
     pub const COUNTERS: &str = "COUNTERS";
     /// Array: service id → u64, flows scheduled by round robin so far.

@@ -28,3 +28,28 @@ impl BackendStats {
 }
 
 const _: () = assert!(size_of::<BackendStats>() == 40);
+
+/// What the packets of one backend tell of its health without asking it, on one CPU. With DSR its answers do
+/// not come this way, and only the clients' side is seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct BackendSignals {
+    /// SYNs that were sent once more: the backend has not answered, or its answer was lost. A lower bound:
+    /// in a flood some are not recognised.
+    pub repeated_syns: u64,
+    /// RSTs of clients.
+    pub client_resets: u64,
+    /// RSTs of the backend (NAT only).
+    pub backend_resets: u64,
+}
+
+impl BackendSignals {
+    /// Adds another CPU's figures, or another backend's.
+    pub fn add(&mut self, other: &Self) {
+        self.repeated_syns += other.repeated_syns;
+        self.client_resets += other.client_resets;
+        self.backend_resets += other.backend_resets;
+    }
+}
+
+const _: () = assert!(size_of::<BackendSignals>() == 24);

@@ -12,7 +12,7 @@ use super::select::{Chosen, Refusal};
 use crate::abi::{
     Backend, Delivery, FlowOrigin, FlowRecord, FlowState, NewFlows, Scheduler, Service, Slot,
 };
-use crate::kernel::{Handshake, Kernel};
+use crate::kernel::{Handshake, Kernel, Signal};
 use crate::limits::{HALF_OPEN_PROTECTED_S, HANDSHAKE_WINDOW_BYTES};
 use crate::wire::tcp::{PROTOCOL_TCP, TcpFlags};
 
@@ -32,6 +32,8 @@ pub struct Consultation {
     pub flags: TcpFlags,
     /// IP protocol number.
     pub protocol: u8,
+    /// What the packet tells of its backend: handed through, since the caller has no room to keep it.
+    pub signal: Signal,
 }
 
 /// An entry of the flow table.
@@ -59,7 +61,7 @@ enum Answer {
 #[inline(always)]
 pub fn consult<K: Kernel>(kernel: &K, packet: &Consultation) -> u64 {
     let chosen = choose(kernel, packet);
-    Refusal::pack(chosen)
+    Refusal::pack(chosen) | packet.signal.pack()
 }
 
 #[inline(always)]

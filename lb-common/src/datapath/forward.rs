@@ -4,7 +4,7 @@ use super::select::Chosen;
 use super::{Headers, Stop, Verdict, nat, truncated};
 use crate::abi::{Delivery, ForwardMode, LinkRewrite};
 use crate::drop_reason::DropReason;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Signal};
 use crate::packet::{OutOfBounds, Packet};
 use crate::wire::l3::Family;
 
@@ -16,6 +16,7 @@ pub(super) fn to_backend<F: Family, P: Packet, K: Kernel>(
     headers: &Headers<F>,
     service_id: u16,
     chosen: &Chosen,
+    signal: Signal,
 ) -> Result<Verdict, Stop> {
     let Some(backend) = kernel.backend(chosen.backend_id) else {
         return Err(Stop::Drop(service_id, DropReason::BackendMissing));
@@ -29,6 +30,8 @@ pub(super) fn to_backend<F: Family, P: Packet, K: Kernel>(
     if backend.is_resolved == 0 {
         return Err(Stop::Drop(service_id, DropReason::BackendUnresolved));
     }
+    // At once: there is no room on the stack to keep it.
+    kernel.count_signal(chosen.backend_id, signal);
     let verdict = egress(packet, headers, backend.ifindex, service_id)?;
     let bytes = packet.len_bytes() as u64;
     decrement_ttl(packet, headers, service_id)?;

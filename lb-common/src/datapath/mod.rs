@@ -16,6 +16,7 @@ mod reply;
 mod reset;
 mod select;
 mod service;
+mod signal;
 
 use core::marker::PhantomData;
 
@@ -136,8 +137,8 @@ fn steer<F: Family, P: Packet, K: Kernel>(
 ) -> Result<Verdict, Stop> {
     let headers = parse::<F, P, K>(packet, kernel, link)?;
     if let Some(service) = service::find(kernel, &headers) {
-        let chosen = select::backend(packet, kernel, &service, &headers)?;
-        return forward::to_backend(packet, kernel, &headers, service.id, &chosen);
+        let (chosen, signal) = select::backend(packet, kernel, &service, &headers)?;
+        return forward::to_backend(packet, kernel, &headers, service.id, &chosen, signal);
     }
     if let Some(nat_reply) = reply::find(kernel, &headers) {
         return reply::to_client(packet, kernel, &headers, nat_reply);

@@ -1,7 +1,7 @@
 //! Replies of NAT backends, rewritten back without any state: who the sender is says which service
 //! it answers for.
 
-use super::{Headers, Stop, Verdict, forward, nat, truncated};
+use super::{Headers, Stop, Verdict, forward, nat, signal, truncated};
 use crate::abi::{
     Address, EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWanted, RouteKind,
 };
@@ -66,6 +66,7 @@ pub(super) fn to_client<F: Family, P: Packet, K: Kernel>(
     nat::to_client(packet, headers, &reply).map_err(truncated(service_id))?;
     forward::rewrite_link(packet, &link).map_err(truncated(service_id))?;
     kernel.count_reply(reply.backend_id, bytes);
+    kernel.count_signal(reply.backend_id, signal::of_reply(headers));
     Ok(verdict)
 }
 

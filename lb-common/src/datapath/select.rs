@@ -4,11 +4,11 @@
 //! packet. The rest asks the flow table: [`super::consult`].
 
 use super::consult::Consultation;
-use super::{Headers, Stop, truncated};
+use super::{Headers, Stop, signal, truncated};
 use crate::abi::{FlowOrigin, NewFlows, Service, Slot};
 use crate::drop_reason::DropReason;
 use crate::hash::{self, FlowTuple};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Signal};
 use crate::packet::Packet;
 use crate::wire::l4;
 use crate::wire::tcp::PROTOCOL_TCP;
@@ -99,14 +99,14 @@ impl Refusal {
     }
 }
 
-/// Chooses the backend.
+/// Chooses the backend; says what the packet tells of it, too.
 #[inline(always)]
 pub(super) fn backend<F, P: Packet, K: Kernel>(
     packet: &P,
     kernel: &K,
     service: &Service,
     headers: &Headers<F>,
-) -> Result<Chosen, Stop> {
+) -> Result<(Chosen, Signal), Stop> {
     if service.ring_len == 0 {
         return Err(without_backends(service));
     }
@@ -115,13 +115,17 @@ pub(super) fn backend<F, P: Packet, K: Kernel>(
     let Some(slot) = kernel.ring_slot(service.ring_block, slot) else {
         return Err(Stop::Drop(service.id, DropReason::BackendMissing));
     };
+    let signal = signal::of_request(packet, kernel, headers, flow_hash);
     if service.tracks_flows == 0 && slot.is_settled() {
-        return settled(service, headers, slot);
+        return Ok((settled(service, headers, slot)?, signal));
     }
-    let consultation =
-        consultation(packet, service, headers, flow_hash, slot).map_err(truncated(service.id))?;
+    let consultation = consultation(packet, service, headers, flow_hash, slot, signal)
+        .map_err(truncated(service.id))?;
     let packed = kernel.consult(consultation);
-    Refusal::unpack(packed).map_err(|refusal| refusal.stop(service.id))
+    match Refusal::unpack(packed) {
+        Ok(chosen) => Ok((chosen, Signal::unpack(packed))),
+        Err(refusal) => Err(refusal.stop(service.id)),
+    }
 }
 
 #[inline(always)]
@@ -153,6 +157,7 @@ fn consultation<F, P: Packet>(
     headers: &Headers<F>,
     flow_hash: u64,
     slot: Slot,
+    signal: Signal,
 ) -> Result<Consultation, crate::packet::OutOfBounds> {
     let l4 = &headers.l4;
     let sequence = if l4.protocol == PROTOCOL_TCP {
@@ -174,6 +179,7 @@ fn consultation<F, P: Packet>(
         },
         flags: l4.flags,
         protocol: l4.protocol,
+        signal,
     })
 }
 

@@ -18,13 +18,14 @@ use lb_common::abi::{
 use lb_common::datapath::consult::{self, Consultation};
 use lb_common::datapath::flow::{self, FlowPlace};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
-use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
-use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
+use lb_common::limits::{self, HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 
 use super::globals::{FLOW_SETS, HASH_KEY};
 use super::maps::{
-    BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_ORIGINS, FLOWS, NAT_REPLIES,
-    NEIGHBOURS, RINGS, ROUNDS, ROUTES, SERVICE_LINES, SERVICES, SUPPRESSED, VIPS,
+    BACKEND_SIGNALS, BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_ORIGINS, FLOWS,
+    NAT_REPLIES, NEIGHBOURS, RECENT_SYNS, RINGS, ROUNDS, ROUTES, SERVICE_LINES, SERVICES,
+    SUPPRESSED, VIPS,
 };
 use super::opaque::opaque;
 
@@ -176,6 +177,41 @@ const NO_PLACE: u32 = u32::MAX;
 extern "C" fn record_flow(fingerprint: u64, record: u64, now_s: u32) -> u32 {
     let place = flow::record(&BpfKernel, fingerprint, FlowRecord(record), now_s);
     place.map_or(NO_PLACE, |place| place.0)
+}
+
+/// A function of its own, as it is rarely called: on the main path's stack there is no room for its keys.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn count_signal(backend_id: u32, signal: u32) -> u32 {
+    let Some(signals) = BACKEND_SIGNALS.get_ptr_mut(backend_id) else {
+        return 0;
+    };
+    // SAFETY: field addresses of a live per-CPU map value.
+    unsafe {
+        if signal == Signal::RepeatedSyn as u32 {
+            add(&raw mut (*signals).repeated_syns, 1);
+        } else if signal == Signal::ClientReset as u32 {
+            add(&raw mut (*signals).client_resets, 1);
+        } else {
+            add(&raw mut (*signals).backend_resets, 1);
+        }
+    }
+    1
+}
+
+/// As [`count_signal`]. Returns 1 if the mark stood there.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn remember_syn(place: u32, mark: u32) -> u32 {
+    let Some(known) = RECENT_SYNS.get_ptr_mut(place & (limits::RECENT_SYNS - 1)) else {
+        return 0;
+    };
+    // SAFETY: an aligned word of a live map value. Volatile: other CPUs write it, too.
+    unsafe {
+        let is_known = known.read_volatile() == mark;
+        known.write_volatile(mark);
+        u32::from(is_known)
+    }
 }
 
 /// The origin of the flow at a place.
@@ -405,6 +441,18 @@ impl Kernel for BpfKernel {
             add(&raw mut (*stats).reply_packets, 1);
             add(&raw mut (*stats).reply_bytes, bytes);
         }
+    }
+
+    #[inline(always)]
+    fn count_signal(&self, backend_id: u16, signal: Signal) {
+        if signal != Signal::None {
+            count_signal(u32::from(backend_id), signal as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn remember_syn(&self, place: u32, mark: u32) -> bool {
+        remember_syn(place, mark) != 0
     }
 
     #[inline(always)]

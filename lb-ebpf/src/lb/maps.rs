@@ -4,12 +4,13 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    self, Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowOriginSet, FlowSet,
-    Instance, NatReply, Neighbour, NeighbourKey, RingBlock, Route, Service, ServiceLine,
+    self, Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SET_ENTRIES,
+    FlowOriginSet, FlowSet, Instance, NatReply, Neighbour, NeighbourKey, RingBlock, Route, Service,
+    ServiceLine,
 };
 use lb_common::datapath::consult::Consultation;
 use lb_common::limits::{
-    BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
+    self, BACKENDS_DEFAULT, COUNTERS_PER_SERVICE, EVENTS_BYTES, FLOWS_DEFAULT, NEIGHBOURS_MAX,
     RING_BLOCKS_DEFAULT, ROUTES_MAX, SERVICES_DEFAULT,
 };
 
@@ -38,6 +39,10 @@ pub(super) static RINGS: Array<
 pub(super) static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();
 #[btf_map]
 pub(super) static BACKEND_STATS: PerCpuArray<BackendStats, BACKENDS_MAX> = PerCpuArray::new();
+#[btf_map]
+pub(super) static BACKEND_SIGNALS: PerCpuArray<BackendSignals, BACKENDS_MAX> = PerCpuArray::new();
+#[btf_map]
+pub(super) static RECENT_SYNS: Array<u32, { limits::RECENT_SYNS as usize }> = Array::new();
 #[btf_map]
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map]

@@ -42,7 +42,7 @@ fn flow_sets(limits: &Limits) -> u32 {
 }
 
 /// The capacities that are not those of the object file.
-fn capacities(limits: &Limits) -> [(&'static str, u32); 12] {
+fn capacities(limits: &Limits) -> [(&'static str, u32); 13] {
     // Ids start at 1: what is indexed by an id has an entry more than there are things.
     [
         (map_name::SERVICES, limits.services),
@@ -54,6 +54,7 @@ fn capacities(limits: &Limits) -> [(&'static str, u32); 12] {
         ),
         (map_name::BACKENDS, limits.backends + 1),
         (map_name::BACKEND_STATS, limits.backends + 1),
+        (map_name::BACKEND_SIGNALS, limits.backends + 1),
         (map_name::NAT_REPLIES, limits.backends),
         (map_name::RINGS, limits.ring_blocks),
         (map_name::ROUTES, ROUTES_MAX),

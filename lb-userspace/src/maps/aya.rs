@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::util::nr_cpus;
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, Instance, NatReply, Neighbour, NeighbourKey,
-    Route, RouteKey, Service, Slot, map_name,
+    Address, Backend, BackendSignals, BackendStats, EndpointKey, Instance, NatReply, Neighbour,
+    NeighbourKey, Route, RouteKey, Service, Slot, map_name,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::COUNTERS_PER_SERVICE;
@@ -44,6 +44,7 @@ pub struct AyaStore {
     routes: LpmTrie<MapData, [u8; 16], Raw<Route>>,
     neighbours: HashMap<MapData, Raw<NeighbourKey>, Raw<Neighbour>>,
     backend_stats: PerCpuArray<MapData, Raw<BackendStats>>,
+    backend_signals: PerCpuArray<MapData, Raw<BackendSignals>>,
     counters: PerCpuArray<MapData, u64>,
     rounds: Array<MapData, u64>,
     rings: RingMemory,
@@ -66,6 +67,7 @@ impl AyaStore {
             routes: take(ebpf, map_name::ROUTES)?,
             neighbours: take(ebpf, map_name::NEIGHBOURS)?,
             backend_stats: take(ebpf, map_name::BACKEND_STATS)?,
+            backend_signals: take(ebpf, map_name::BACKEND_SIGNALS)?,
             counters: take(ebpf, map_name::COUNTERS)?,
             rounds: take(ebpf, map_name::ROUNDS)?,
             rings: map_rings(ebpf)?,
@@ -152,8 +154,12 @@ impl AyaStore {
     }
 
     fn zero_backend_stats(&mut self, id: u16) -> anyhow::Result<()> {
-        let zeros = zeros(Raw(BackendStats::zeroed()))?;
-        Ok(self.backend_stats.set(u32::from(id), zeros, ANY)?)
+        let (stats, signals) = (
+            zeros(Raw(BackendStats::zeroed()))?,
+            zeros(Raw(BackendSignals::zeroed()))?,
+        );
+        self.backend_stats.set(u32::from(id), stats, ANY)?;
+        Ok(self.backend_signals.set(u32::from(id), signals, ANY)?)
     }
 
     fn zero_service_counters(&mut self, service_id: u16) -> anyhow::Result<()> {
@@ -246,6 +252,18 @@ impl MapStore for AyaStore {
         let mut sum = BackendStats::default();
         for Raw(stats) in per_cpu.iter() {
             sum.add(stats);
+        }
+        Ok(sum)
+    }
+
+    fn backend_signals(&self, id: u16) -> Result<BackendSignals, StoreError> {
+        let per_cpu = self
+            .backend_signals
+            .get(&u32::from(id), 0)
+            .map_err(unreadable(map_name::BACKEND_SIGNALS))?;
+        let mut sum = BackendSignals::default();
+        for Raw(signals) in per_cpu.iter() {
+            sum.add(signals);
         }
         Ok(sum)
     }

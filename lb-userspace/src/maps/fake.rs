@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
-use lb_common::abi::{BackendStats, Service, Slot};
+use lb_common::abi::{BackendSignals, BackendStats, Service, Slot};
 use lb_common::limits::{COUNTERS_PER_SERVICE, RING_BLOCK_SLOTS};
 
 use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write};
@@ -118,6 +118,10 @@ impl MapStore for FakeStore {
 
     fn backend_stats(&self, _id: u16) -> Result<BackendStats, StoreError> {
         Ok(BackendStats::default())
+    }
+
+    fn backend_signals(&self, _id: u16) -> Result<BackendSignals, StoreError> {
+        Ok(BackendSignals::default())
     }
 
     fn service_counters(&self, _service_id: u16) -> Result<ServiceCounters, StoreError> {

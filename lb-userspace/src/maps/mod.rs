@@ -13,7 +13,7 @@ mod ring_memory;
 mod service_lines;
 mod state;
 
-use lb_common::abi::{BackendStats, Service, Slot};
+use lb_common::abi::{BackendSignals, BackendStats, Service, Slot};
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
 pub use self::aya::AyaStore;
@@ -65,6 +65,12 @@ pub trait MapStore {
     /// # Errors
     /// [`StoreError`] if the map cannot be read.
     fn backend_stats(&self, id: u16) -> Result<BackendStats, StoreError>;
+
+    /// What packets tell of a backend id, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the map cannot be read.
+    fn backend_signals(&self, id: u16) -> Result<BackendSignals, StoreError>;
 
     /// The counters of a service id (0 = no service), summed over the CPUs.
     ///

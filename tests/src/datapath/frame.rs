@@ -37,6 +37,13 @@ pub enum Transport {
     Echo,
 }
 
+impl Transport {
+    /// Whether it is TCP with RST.
+    pub fn is_reset(self) -> bool {
+        matches!(self, Self::Tcp(Flags::Rst | Flags::RstAck))
+    }
+}
+
 /// A test frame, field by field. `bytes` writes it out.
 #[derive(Clone, Debug)]
 pub struct Frame {

@@ -10,9 +10,9 @@ use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, FLOW_SETS_GLOBAL, FlowSet, HASH_KEY_GLOBAL,
-    NatReply, Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service,
-    ServiceLine, map_name,
+    Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SETS_GLOBAL, FlowSet,
+    HASH_KEY_GLOBAL, NatReply, Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock,
+    Route, Service, ServiceLine, map_name,
 };
 use lb_common::datapath::Verdict;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
@@ -302,6 +302,7 @@ impl LoadedDatapath {
     pub fn counters(&mut self) -> Result<Traces> {
         let mut traces = Traces::default();
         self.read_backend_stats(&mut traces)?;
+        self.read_signals(&mut traces)?;
         self.read_counters(&mut traces)?;
         Ok(traces)
     }
@@ -315,6 +316,19 @@ impl LoadedDatapath {
             stats.get(&id, 0)?.iter().for_each(|cpu| sum.add(&cpu.0));
             if sum != BackendStats::default() {
                 traces.backends.insert(id as u16, sum);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_signals(&mut self, traces: &mut Traces) -> Result<()> {
+        let signals: PerCpuArray<&mut MapData, Plain<BackendSignals>> =
+            self.map(map_name::BACKEND_SIGNALS)?.try_into()?;
+        for id in 0..1_000 {
+            let mut sum = BackendSignals::default();
+            signals.get(&id, 0)?.iter().for_each(|cpu| sum.add(&cpu.0));
+            if sum != BackendSignals::default() {
+                traces.signals.insert(id as u16, sum);
             }
         }
         Ok(())

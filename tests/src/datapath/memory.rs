@@ -11,8 +11,8 @@ use lb_common::abi::{
 };
 use lb_common::datapath::flow::FlowPlace;
 use lb_common::drop_reason::DropReason;
-use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
-use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
+use lb_common::limits::{HASH_KEY_WORDS, RECENT_SYNS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 use lb_common::packet::{OutOfBounds, Packet};
 
 use super::tables::{FLOW_SETS, Tables, Traces};
@@ -94,6 +94,7 @@ pub struct MemoryKernel {
     rounds: RefCell<std::collections::BTreeMap<u16, u64>>,
     flows: FlowTable,
     origins: RefCell<std::collections::BTreeMap<u32, FlowOrigin>>,
+    recent_syns: RefCell<std::collections::BTreeMap<u32, u32>>,
     traces: RefCell<Traces>,
 }
 
@@ -108,6 +109,7 @@ impl MemoryKernel {
             rounds,
             flows,
             origins: RefCell::default(),
+            recent_syns: RefCell::default(),
             traces: RefCell::default(),
         }
     }
@@ -289,6 +291,25 @@ impl Kernel for MemoryKernel {
         let stats = traces.backends.entry(backend_id).or_default();
         stats.reply_packets += 1;
         stats.reply_bytes += bytes;
+    }
+
+    fn count_signal(&self, backend_id: u16, signal: Signal) {
+        if signal == Signal::None {
+            return;
+        }
+        let mut traces = self.traces.borrow_mut();
+        let signals = traces.signals.entry(backend_id).or_default();
+        match signal {
+            Signal::None => {}
+            Signal::RepeatedSyn => signals.repeated_syns += 1,
+            Signal::ClientReset => signals.client_resets += 1,
+            Signal::BackendReset => signals.backend_resets += 1,
+        }
+    }
+
+    fn remember_syn(&self, place: u32, mark: u32) -> bool {
+        let mut recent = self.recent_syns.borrow_mut();
+        recent.insert(place % RECENT_SYNS, mark) == Some(mark)
     }
 
     fn count_passed(&self) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
-    Address, Backend, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowEntry, FlowRecord, FlowSet,
-    FlowState, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service, Slot,
+    Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowEntry,
+    FlowRecord, FlowSet, FlowState, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route,
+    RouteKey, Service, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SLOTS};
@@ -71,6 +72,8 @@ impl Tables {
 pub struct Traces {
     /// `BACKEND_STATS`, entries that are not all zero.
     pub backends: BTreeMap<u16, BackendStats>,
+    /// `BACKEND_SIGNALS`, likewise.
+    pub signals: BTreeMap<u16, BackendSignals>,
     /// Drops by service id (0 = none) and reason.
     pub drops: BTreeMap<(u16, DropReason), u64>,
     /// Packets handed to the host.

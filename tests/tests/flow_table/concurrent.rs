@@ -9,6 +9,7 @@ use lb_common::abi::{Address, Backend, FlowOrigin, Service, Slot};
 use lb_common::datapath::consult::{Consultation, consult};
 use lb_common::datapath::flow;
 use lb_common::hash;
+use lb_common::kernel::Signal;
 use lb_common::wire::tcp::{PROTOCOL_TCP, TcpFlags};
 
 use crate::shared::SharedKernel;
@@ -85,6 +86,7 @@ impl Flow {
             },
             flags,
             protocol: PROTOCOL_TCP,
+            signal: Signal::None,
         };
         // The lower half of what it answers is a backend's id.
         consult(&kernel, &packet) as u16

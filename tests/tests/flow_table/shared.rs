@@ -9,7 +9,7 @@ use lb_common::abi::{
 };
 use lb_common::datapath::flow::FlowPlace;
 use lb_common::drop_reason::DropReason;
-use lb_common::kernel::{FlowSetHandle, Handshake, Kernel};
+use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
 use lb_common::limits::HASH_KEY_WORDS;
 
 /// What another CPU does, and before which of this thread's next accesses to an entry.
@@ -237,6 +237,14 @@ impl Kernel for &'static SharedKernel {
     }
 
     fn count_reply(&self, _backend_id: u16, _bytes: u64) {
+        unreachable!("{UNUSED}")
+    }
+
+    fn count_signal(&self, _backend_id: u16, _signal: Signal) {
+        unreachable!("{UNUSED}")
+    }
+
+    fn remember_syn(&self, _place: u32, _mark: u32) -> bool {
         unreachable!("{UNUSED}")
     }
 
