@@ -12,6 +12,7 @@ use lb_common::limits::{
 mod change;
 pub mod check;
 pub mod diff;
+pub mod doubt;
 pub mod draft;
 pub mod eligible;
 pub mod files;
@@ -26,6 +27,7 @@ pub mod slow_start;
 pub mod text;
 
 use check::{Check, CheckMode, Role};
+use doubt::Doubt;
 
 pub use change::{Change, ModelError, backend_from, service_from};
 pub use keyword::{Keyword, UnknownWord};
@@ -179,6 +181,8 @@ pub struct Service {
     /// A backend that keeps coming and going is held down for ever longer, up to this; 0 = never. Unit:
     /// seconds.
     pub hold_down_s: u32,
+    /// What passes by counts, too.
+    pub doubt: Doubt,
     /// Which of its backends it is for.
     pub role: Role,
     /// With [`Role::Reader`], a replica that is further behind is unfit; `None` = however far. Unit: seconds.
@@ -251,6 +255,7 @@ impl Service {
             role: Role::default(),
             max_lag_s: None,
             primary_as_last_resort: false,
+            doubt: Doubt::default(),
             backends: BTreeMap::new(),
         }
     }

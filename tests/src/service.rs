@@ -17,7 +17,7 @@ pub struct ServiceText {
     forward: &'static str,
     idle_timeout: Option<Duration>,
     /// Other keys, with their values.
-    keys: Vec<(&'static str, &'static str)>,
+    keys: Vec<(&'static str, String)>,
     /// The keys of each health check.
     checks: Vec<String>,
     backends: Vec<BackendText>,
@@ -92,7 +92,14 @@ impl ServiceText {
     /// Any key whose value is a string.
     #[must_use]
     pub fn key(mut self, key: &'static str, value: &'static str) -> Self {
-        self.keys.push((key, value));
+        self.keys.push((key, format!("\"{value}\"")));
+        self
+    }
+
+    /// Any key whose value is a number.
+    #[must_use]
+    pub fn number(mut self, key: &'static str, value: u32) -> Self {
+        self.keys.push((key, value.to_string()));
         self
     }
 
@@ -181,7 +188,7 @@ impl fmt::Display for ServiceText {
             writeln!(f, "idle_timeout = \"{}s\"", timeout.as_secs())?;
         }
         for (key, value) in keys {
-            writeln!(f, "{key} = \"{value}\"")?;
+            writeln!(f, "{key} = {value}")?;
         }
         for check in checks {
             writeln!(f, "[[service.check]]\n{check}")?;

@@ -4,14 +4,18 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lb_lab::serde_json::Value;
+use lb_lab::scratch::ScratchDir;
+use lb_lab::serde_json::{self, Value};
 use lb_lab::service;
 use lb_lab::site::web_servers;
 use lb_lab::topology::{VIP_V4, VIP_V6};
 use lb_lab::wait::wait_until;
-use lb_lab::{Forward, Interfaces, Lbd, Plan, ServiceText, Site, Topology, http, require};
+use lb_lab::{
+    Forward, Interfaces, Lbd, Plan, ServiceText, Site, Topology, firewall, http, require,
+};
 use nix::sys::signal::Signal;
 
 /// How long a change of health may take on a busy machine. What it took is printed.
@@ -27,12 +31,7 @@ fn site(check: &str) -> Site {
     let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 3)).unwrap();
     net.lb.ip("link set lo up").unwrap();
     let nginx = web_servers(&net).unwrap();
-    let services = [("web", VIP_V4), ("web-v6", VIP_V6)].map(|(name, vip)| {
-        let service = ServiceText::new(&net, name, vip).check(check);
-        service.backends(&net, &["web1", "web2", "web3"])
-    });
-    let config = METRICS.to_owned() + &service::config(&net, &services);
-    let lbd = Lbd::start(&net.lb, &config).unwrap();
+    let lbd = Lbd::start(&net.lb, &config(&net, check)).unwrap();
     let site = Site { lbd, nginx, net };
     for service in ["web", "web-v6"] {
         for backend in ["web1", "web2", "web3"] {
@@ -40,6 +39,14 @@ fn site(check: &str) -> Site {
         }
     }
     site
+}
+
+fn config(net: &Topology, check: &str) -> String {
+    let services = [("web", VIP_V4), ("web-v6", VIP_V6)].map(|(name, vip)| {
+        let service = ServiceText::new(net, name, vip).check(check);
+        service.backends(net, &["web1", "web2", "web3"])
+    });
+    METRICS.to_owned() + &service::config(net, &services)
 }
 
 fn record(site: &Site, service: &str, backend: &str) -> Value {
@@ -171,6 +178,60 @@ fn a_wrong_answer_is_no_answer() {
     site.lbd.terminate().unwrap();
 }
 
+/// Clients whose SYNs are not answered send them again after a second. Of a check that comes once in half a
+/// minute that makes one that comes at once.
+#[test]
+fn repeated_syns_hurry_the_check() {
+    if require(&["ip", "nginx", "nft"]).is_missing() {
+        return;
+    }
+    let rare = HTTP.replace("300ms\"\nfast", "30s\"\nfast");
+    assert_ne!(rare, HTTP);
+    let net = Topology::build(Plan::new(Forward::Dsr, Interfaces::One, 3)).unwrap();
+    let nginx = web_servers(&net).unwrap();
+    let service = ServiceText::new(&net, "web", VIP_V4).check(&rare);
+    let service = service.number("doubt_repeated_syns", 20);
+    let service = service.backends(&net, &["web1", "web2", "web3"]);
+    let config = METRICS.to_owned() + &service::config(&net, &[service]);
+    let lbd = Lbd::start(&net.lb, &config).unwrap();
+    let site = Site { lbd, nginx, net };
+    for backend in ["web1", "web2", "web3"] {
+        await_health(&site, "web", backend, "up");
+    }
+    firewall::close(&site.net.backends[0].netns, "tcp dport 80 drop").unwrap();
+    let began = Instant::now();
+    let vip = SocketAddr::new(VIP_V4, 80);
+    let is_down = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A third of them wait for web1, and repeat their SYNs meanwhile.
+        for _ in 0..60 {
+            scope.spawn(|| {
+                while !is_down.load(Ordering::Relaxed) && began.elapsed() < TIMEOUT {
+                    let _lost = site.net.client.http_get(vip);
+                }
+            });
+        }
+        let (_, record) = await_health(&site, "web", "web1", "down");
+        is_down.store(true, Ordering::Relaxed);
+        println!("in doubt and down after {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(27),
+            "the check came by itself"
+        );
+        assert_eq!(
+            record["checks"][0]["failure"]["kind"], "timeout",
+            "{record}"
+        );
+    });
+    let events = site.lbd.ctl_ok(&["events"]).unwrap();
+    assert!(events.contains("web/web1  asked at once: "), "{events}");
+    assert!(!events.contains("web/web2  asked at once"), "{events}");
+    let text = String::from_utf8(ask_metrics(&site, "/metrics").body).unwrap();
+    let family = "lbd_backend_repeated_syns_total{service=\"web\",backend=\"web1\"}";
+    let repeated = value_of(&text, family).unwrap_or_default();
+    assert!(repeated > 0.0, "{text}");
+}
+
 fn ask_metrics(site: &Site, path: &str) -> http::Response {
     let address: SocketAddr = "127.0.0.1:9180".parse().unwrap();
     let answer = site.net.lb.run(|| http::get(&address.into(), path));
@@ -190,6 +251,13 @@ fn prometheus_is_answered_in_its_language() {
         "lbd_check_up{service=\"web-v6\",backend=\"web3\",check=\"http GET /\"} 1",
         "haproxy_server_status{proxy=\"web\",server=\"web1\",state=\"UP\"} 1",
         "lbd_service_eligible_backends{service=\"web\"} 3",
+        "lbd_service_ring_phase_slots{service=\"web\",phase=\"settled\"} 16381",
+        "lbd_service_ring_phase_slots{service=\"web-v6\",phase=\"moving\"} 0",
+        "lbd_service_flows{service=\"web\",state=\"established\"} 0",
+        "lbd_map_entries{map=\"SERVICES\"} 2",
+        "lbd_config_last_reload_successful 1",
+        "lbd_config_reloads_total{result=\"success\"} 0",
+        "lbd_hook_runs_total{result=\"success\"} 0",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
@@ -198,12 +266,103 @@ fn prometheus_is_answered_in_its_language() {
         value.rsplit_once(' ')?.1.parse::<f64>().ok()
     });
     assert!(new_flows.sum::<f64>() >= 150.0, "{text}");
+    for family in [
+        "lbd_rings_written_total",
+        "lbd_config_last_reload_success_timestamp_seconds",
+    ] {
+        let value = value_of(&text, family).unwrap_or_else(|| panic!("{family} in\n{text}"));
+        assert!(value > 0.0, "{family} {value}");
+    }
     let complaints = promtool(&text);
     assert_eq!(complaints, "", "promtool check metrics");
 
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask_metrics(&site, path).status, 200, "{path}");
     }
+}
+
+/// The value of a metric without labels.
+fn value_of(text: &str, family: &str) -> Option<f64> {
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(family)?.trim().parse().ok())
+}
+
+/// A reload gives lbd a hook, web1 dies, and the hook is told; another reload takes it away again.
+#[test]
+fn a_hook_is_told_of_a_death() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let mut site = site(HTTP);
+    let directory = ScratchDir::new("hook").unwrap();
+    let told = directory.path().join("told");
+    let plain = config(&site.net, HTTP);
+    let script = "cat >> \"$0\"; echo heard of $LB_SERVICE/$LB_BACKEND; [ $LB_SERVICE = web ]";
+    let path = told.display();
+    let hook = format!(
+        "[hooks]\non_change = [\"/bin/sh\", \"-c\", '{script}', \"{path}\"]\ntimeout = \"5s\"\n"
+    );
+    let count = |site: &Site, family: &str, result: &str| {
+        let text = String::from_utf8(ask_metrics(site, "/metrics").body).unwrap();
+        value_of(&text, &format!("{family}{{result=\"{result}\"}}")).unwrap()
+    };
+    let runs = |site: &Site, result: &str| count(site, "lbd_hook_runs_total", result);
+    let reload = |site: &Site, config: &str| {
+        let reloads = || count(site, "lbd_config_reloads_total", "success");
+        let before = reloads();
+        site.lbd.reload(config).unwrap();
+        let done = wait_until("the file to be in force", TIMEOUT, || {
+            Ok((reloads() > before).then_some(()))
+        });
+        done.unwrap_or_else(|error| panic!("{error:#}\n{}", site.lbd.log_tail()));
+    };
+    reload(&site, &(hook + &plain));
+    assert_eq!(runs(&site, "success"), 0.0, "nothing has changed");
+
+    site.nginx[0].process().kill9_all().unwrap();
+    let lines = wait_until("the hook to be told of both services", TIMEOUT, || {
+        let text = std::fs::read_to_string(&told).unwrap_or_default();
+        let is_whole = text.ends_with('\n') && text.lines().count() == 2;
+        Ok(is_whole.then_some(text))
+    });
+    let lines = lines.unwrap_or_else(|error| panic!("{error:#}\n{}", site.lbd.log_tail()));
+    let mut services = Vec::new();
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (
+                &event["kind"],
+                &event["backend"],
+                &event["from"],
+                &event["to"]
+            ),
+            (
+                &"health".into(),
+                &"web1".into(),
+                &"up".into(),
+                &"down".into()
+            )
+        );
+        services.push(event["service"].as_str().unwrap().to_owned());
+    }
+    services.sort();
+    assert_eq!(services, ["web", "web-v6"]);
+    let counted = wait_until("both runs to be counted", TIMEOUT, || {
+        let both = (runs(&site, "success"), runs(&site, "failure"));
+        Ok((both == (1.0, 1.0)).then_some(()))
+    });
+    counted.unwrap();
+    let log = site.lbd.log_tail();
+    for words in ["on_change: heard of web/web1", "on_change: exit code 1"] {
+        assert!(log.contains(words), "{words} in\n{log}");
+    }
+
+    reload(&site, &plain);
+    let backend = &site.net.backends[0];
+    site.nginx[0] = lb_lab::nginx::Nginx::start("web1", &backend.netns, &[80]).unwrap();
+    await_health(&site, "web", "web1", "up");
+    assert_eq!(runs(&site, "success"), 1.0, "there is no hook any more");
+    site.lbd.terminate().unwrap();
 }
 
 /// What `promtool check metrics` has to say.

@@ -325,6 +325,34 @@ fn mistakes_of_a_backends_check_are_found_at_theirs() {
 }
 
 #[test]
+fn what_passes_by_counts_from_a_share_on() {
+    let check = "[[service.check]]\ntype = \"tcp\"\n";
+    let keys = "doubt_repeated_syns = 20\ndoubt_resets = 100\n";
+    let service = web(&format!("{WEB}{keys}{check}{BACKEND}"));
+    let doubt = (
+        service.doubt.repeated_syns_percent,
+        service.doubt.resets_percent,
+    );
+    assert_eq!(doubt, (Some(20), Some(100)));
+    assert_eq!(
+        mistake(&format!("{WEB}doubt_resets = 20\n{BACKEND}")),
+        "5:16: error: service `web`: `doubt_resets` makes a check come sooner, and the service has none \
+         (add a [[service.check]])"
+    );
+    assert_eq!(
+        mistake(&format!("{WEB}doubt_resets = 0\n{check}{BACKEND}")),
+        "5:16: error: service `web`: doubt_resets 0 is not in 1 to 100 per cent"
+    );
+    let udp = WEB.replace("port = 80", "port = 80\nprotocol = \"udp\"");
+    let check = "[[service.check]]\ntype = \"icmp\"\n";
+    assert_eq!(
+        mistake(&format!("{udp}doubt_repeated_syns = 20\n{check}{BACKEND}")),
+        "6:23: error: service `web`: `doubt_repeated_syns` is for TCP: UDP has no SYN and no RST (leave it \
+         out)"
+    );
+}
+
+#[test]
 fn a_check_that_cannot_work_for_the_service_is_found() {
     let udp = WEB.replace("port = 80", "port = 80\nprotocol = \"udp\"");
     let text = format!("{udp}[[service.check]]\ntype = \"mysql\"\nuser = \"check\"\n{BACKEND}");

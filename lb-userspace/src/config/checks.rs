@@ -18,6 +18,8 @@ pub(super) fn read_verdict(service: &DeTable<'_>, reader: &mut Reader) -> Verdic
     VerdictDraft {
         check_mode: reader.keyword(service),
         hold_down_s: reader.duration_s(service, "hold_down"),
+        doubt_repeated_syns: reader.integer(service, "doubt_repeated_syns"),
+        doubt_resets: reader.integer(service, "doubt_resets"),
         role: reader.keyword(service),
         max_lag_s: reader.duration_s(service, "max_lag"),
         primary_as_last_resort: reader.boolean(service, "primary_as_last_resort"),

@@ -33,6 +33,8 @@ const SERVICE: &[&str] = &[
     "on_all_down",
     "check_mode",
     "hold_down",
+    "doubt_repeated_syns",
+    "doubt_resets",
     "role",
     "max_lag",
     "primary_as_last_resort",

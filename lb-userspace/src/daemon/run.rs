@@ -1,7 +1,6 @@
 //! The daemon's life: start, signals, stop.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -11,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
+use super::args::{Args, LogFormat};
 use super::hints::Caller;
 use super::reload::Origin;
 use super::say;
@@ -21,7 +21,7 @@ use crate::health::runner::Runner;
 use crate::hooks::Hooks;
 use crate::loader;
 use crate::metrics::Listener;
-use crate::model::{Metrics, OnStop};
+use crate::model::Metrics;
 use crate::pins::Pins;
 
 /// How long requests under way may take when lbd stops.
@@ -31,16 +31,16 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs until a signal or a failure of the engine.
-pub(super) fn run(socket: &Path, origin: Origin, on_stop: Option<OnStop>) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, origin: Origin) -> anyhow::Result<()> {
     loader::check_privilege()?;
     raise_open_files();
-    let socket = Socket::bind(socket)?;
+    let socket = Socket::bind(&args.socket)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(&socket, origin, on_stop))
+    runtime.block_on(serve(&socket, origin, args))
     // The runtime goes before the socket: its lock is held until everything is down.
 }
 
@@ -54,7 +54,7 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> anyhow::Result<()> {
+async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Result<()> {
     // Before anything is attached: a signal during the start is kept, not fatal.
     let mut signals = Signals::catch().context("cannot catch signals")?;
     let options = Options {
@@ -63,12 +63,13 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
         state_file: StateFile::beside(socket.path()),
         services_file: StateFile::of_services(socket.path()),
         pins: Pins::of(socket.path()),
-        on_stop,
+        on_stop: args.on_stop,
     };
     let Started {
         handle: engine,
         models,
         ways,
+        doubts,
         task: mut engine_task,
     } = engine::start(options).await?;
     let monitor = Monitor::default();
@@ -82,10 +83,10 @@ async fn serve(socket: &Socket, mut origin: Origin, on_stop: Option<OnStop>) -> 
     );
     let tally = monitor.tally.clone();
     let (health, events) = (monitor.health.clone(), monitor.events.clone());
-    let runner = Runner::start(models, ways, engine.clone(), health, events)?;
+    let runner = Runner::start(models, ways, doubts, engine.clone(), health, events)?;
     let metrics = start_metrics(&origin, &engine, &monitor).await?;
     let api = Api::start(socket, &engine, monitor)?;
-    announce(socket, &origin);
+    announce(socket, &origin, args.log_format);
 
     let ended = loop {
         tokio::select! {
@@ -126,7 +127,7 @@ async fn start_metrics(
     Ok(Some(listener))
 }
 
-fn announce(socket: &Socket, origin: &Origin) {
+fn announce(socket: &Socket, origin: &Origin, log_format: LogFormat) {
     let model = &origin.model;
     let interfaces: Vec<_> = model.interfaces.iter().map(|i| i.name.as_str()).collect();
     info!(
@@ -135,7 +136,7 @@ fn announce(socket: &Socket, origin: &Origin) {
         socket = %socket.path().display(),
         "ready"
     );
-    if model.services.is_empty() {
+    if model.services.is_empty() && log_format == LogFormat::Text {
         say(&Caller::find().first_service(socket.path()));
     }
 }

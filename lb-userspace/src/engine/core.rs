@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
+use super::doubts::Doubts;
 use super::handle::{EngineError, Models, Outcome, Progress};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
@@ -65,6 +66,7 @@ pub(super) struct Engine {
     /// What the last sweep has found.
     pub(super) counted: Option<Counted>,
     pub(super) traffic: Traffic,
+    pub(super) doubts: Doubts,
     /// When rings were written last.
     rings_written: Option<Instant>,
     /// How many were, since the engine began.
@@ -123,6 +125,7 @@ impl Engine {
             look_at: None,
             counted: None,
             traffic: Traffic::default(),
+            doubts: Doubts::default(),
             rings_written: None,
             rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),

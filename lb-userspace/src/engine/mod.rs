@@ -7,6 +7,7 @@ mod announcer;
 mod answers;
 mod core;
 mod detach;
+mod doubts;
 mod handle;
 mod interfaces;
 mod leaving;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
@@ -42,6 +44,7 @@ use crate::pins::Pins;
 use crate::ways::WaysReceiver;
 
 pub use detach::{Detached, detach};
+pub use doubts::InDoubt;
 pub use handle::{EngineError, EngineHandle, Models, Outcome, Progress, Request};
 pub use state_file::{StateFile, StateFileError};
 
@@ -71,6 +74,8 @@ pub struct Started {
     pub models: Models,
     /// The ways to its backends.
     pub ways: WaysReceiver,
+    /// Backends that what passes by puts in doubt.
+    pub doubts: mpsc::Receiver<InDoubt>,
     /// Ends with the engine.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
@@ -134,6 +139,7 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         handle,
         models: engine.models(),
         ways: engine.surroundings.ways(),
+        doubts: engine.doubts.listener(),
         task: tokio::spawn(engine.run(requests)),
     })
 }

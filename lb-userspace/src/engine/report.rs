@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytemuck::Zeroable;
-use lb_common::abi::{Backend as BackendEntry, BackendStats, Instance, map_name};
+use lb_common::abi::{Backend as BackendEntry, BackendSignals, BackendStats, Instance, map_name};
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::{COUNTERS_PER_SERVICE, NEIGHBOURS_MAX, ROUTES_MAX};
 use tracing::warn;
@@ -99,6 +99,7 @@ fn backend_state(
         next_hop: next_hop(engine, service, backend, id),
         slots: slots.copied().unwrap_or(0),
         stats: backend_stats(engine, id),
+        signals: backend_signals(engine, id),
     }
 }
 
@@ -171,6 +172,13 @@ fn backend_stats(engine: &Engine, id: u16) -> BackendStats {
     engine.store.backend_stats(id).unwrap_or_else(|error| {
         warn!("{:#}", anyhow::Error::from(error));
         BackendStats::default()
+    })
+}
+
+fn backend_signals(engine: &Engine, id: u16) -> BackendSignals {
+    engine.store.backend_signals(id).unwrap_or_else(|error| {
+        warn!("{:#}", anyhow::Error::from(error));
+        BackendSignals::default()
     })
 }
 

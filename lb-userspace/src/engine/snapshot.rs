@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_common::abi::BackendStats;
+use lb_common::abi::{BackendSignals, BackendStats};
 use lb_common::drop_reason::DropReason;
 
 use crate::loader::Adopted;
@@ -102,6 +102,8 @@ pub struct BackendState {
     pub slots: u32,
     /// Its counters since it was added, summed over the CPUs.
     pub stats: BackendStats,
+    /// What its packets tell of its health, since this daemon began or it was added.
+    pub signals: BackendSignals,
 }
 
 /// A backend that is in the model no more, and is still in force.

@@ -168,6 +168,7 @@ impl Engine {
         self.surroundings.resolve_due(&self.whole).await;
         self.announcer.tick(self.surroundings.view());
         self.beat();
+        self.look_for_doubts();
     }
 }
 

@@ -192,6 +192,20 @@ impl Board {
         changes.flatten().collect()
     }
 
+    /// What passes by puts a backend in doubt: returns what is to be asked at once.
+    pub fn doubt(&mut self, seat: &Seat) -> Vec<Arc<Question>> {
+        let plan = self.roster.services.get(&seat.service);
+        let questions = plan.and_then(|plan| plan.backends.get(&seat.backend));
+        let mut hurried = Vec::new();
+        for question in questions.into_iter().flatten() {
+            let answers = self.answers.get_mut(question);
+            if answers.is_some_and(|answers| answers.state.doubt(&question.check.timing)) {
+                hurried.push(Arc::clone(question));
+            }
+        }
+        hurried
+    }
+
     /// Judges a service anew.
     fn review(&mut self, service: &str, reason: &str, now: Moment) -> Vec<Transition> {
         let Some(plan) = self.roster.services.get(service) else {

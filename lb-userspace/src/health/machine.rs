@@ -92,6 +92,17 @@ impl CheckState {
         true
     }
 
+    /// Something else than an answer speaks against the backend: one bad answer is enough now. Returns whether
+    /// that is new.
+    pub fn doubt(&mut self, timing: &Timing) -> bool {
+        let nearly = timing.fall.saturating_sub(1);
+        if self.health != Health::Up || self.contradictions >= nearly {
+            return false;
+        }
+        self.contradictions = nearly;
+        true
+    }
+
     /// Time from the begin of one check to that of the next: shorter while answer and state disagree.
     /// Unit: milliseconds.
     pub fn interval_ms(&self, timing: &Timing) -> u32 {
@@ -194,6 +205,19 @@ mod tests {
         now_ms += FLAP_WINDOW_MS + 1;
         assert_eq!(state.flap_count(now_ms), 0);
         assert!(flap(&mut state, now_ms) - now_ms < 1_000, "forgotten");
+    }
+
+    #[test]
+    fn in_doubt_one_bad_answer_is_enough_and_a_good_one_ends_the_doubt() {
+        let mut state = CheckState::known(Health::Up);
+        assert!(state.doubt(&TIMING));
+        assert!(!state.doubt(&TIMING), "that is known");
+        assert_eq!(state.health(), Health::Up, "doubt alone takes nobody down");
+        assert_eq!(state.interval_ms(&TIMING), TIMING.fast_interval_ms);
+        assert_eq!(after(&mut state, 0, &[true, false]), [Health::Up; 2]);
+        assert!(state.doubt(&TIMING));
+        assert_eq!(after(&mut state, 5_000, &[false]), [Health::Down]);
+        assert!(!state.doubt(&TIMING), "it is down");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! All of it is one thread of its own: nothing that the engine does delays a check, and ten thousand
 //! checks a second delay nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet, LocalSet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::board::{Board, Moment, Transition};
 use super::outcome::Outcome;
 use super::probe::{probe, wire};
-use super::roster::Question;
+use super::roster::{Question, Seat};
 use super::schedule::Schedule;
-use crate::engine::{EngineError, EngineHandle, Models, Progress};
+use crate::engine::{EngineError, EngineHandle, InDoubt, Models, Progress};
 use crate::events::{Event, EventLog, unix_ms};
 use crate::model::{Model, Observation};
 use crate::ways::WaysReceiver;
@@ -79,6 +79,7 @@ impl Runner {
     pub fn start(
         models: Models,
         ways: WaysReceiver,
+        doubts: mpsc::Receiver<InDoubt>,
         engine: EngineHandle,
         health: HealthHandle,
         events: EventLog,
@@ -90,12 +91,12 @@ impl Runner {
             .context("cannot start the runtime of the health checks")?;
         let mut asking = Asking {
             models,
+            doubts,
             engine,
             health,
             events,
             schedule: Schedule::default(),
             probes: JoinSet::new(),
-            under_way: BTreeMap::new(),
         };
         let work = move || {
             wire::follow(ways);
@@ -148,12 +149,12 @@ type Telling = Pin<Box<dyn Future<Output = (News, Result<Progress, EngineError>)
 
 struct Asking {
     models: Models,
+    doubts: mpsc::Receiver<InDoubt>,
     engine: EngineHandle,
     health: HealthHandle,
     events: EventLog,
     schedule: Schedule,
     probes: JoinSet<Answer>,
-    under_way: BTreeMap<Arc<Question>, AbortHandle>,
 }
 
 impl Asking {
@@ -177,6 +178,7 @@ impl Asking {
                         self.note(&question, outcome, began_ms);
                     }
                 }
+                Some(doubt) = self.doubts.recv() => self.hurry(doubt),
                 told = poll(&mut telling) => {
                     telling = match told {
                         (news, Ok(progress)) => self.told(&news, progress),
@@ -205,10 +207,9 @@ impl Asking {
         let now = self.health.now();
         let change = self.health.board().follow(&model, now);
         for question in &change.ended {
+            // One that is under way comes to its end, and nobody hears of it: to cut it off could count against
+            // this node at the server.
             self.schedule.end(question);
-            if let Some(probe) = self.under_way.remove(question) {
-                probe.abort();
-            }
         }
         self.schedule.begin(&change.begun, now.monotonic_ms);
     }
@@ -218,14 +219,11 @@ impl Asking {
         while self.probes.len() < UNDER_WAY_MAX
             && let Some(question) = self.schedule.pop_due(now_ms)
         {
-            let asked = ask(Arc::clone(&question), now_ms);
-            let probe = self.probes.spawn_local(asked);
-            self.under_way.insert(question, probe);
+            self.probes.spawn_local(ask(question, now_ms));
         }
     }
 
     fn note(&mut self, question: &Arc<Question>, outcome: Outcome, began_ms: u64) {
-        self.under_way.remove(question);
         let now = self.health.now();
         let mut board = self.health.board();
         let transitions = board.note(question, outcome, now);
@@ -241,6 +239,35 @@ impl Asking {
         for transition in transitions {
             self.announce(transition);
         }
+    }
+
+    /// Asks a backend at once that is in doubt by what passes by.
+    fn hurry(&mut self, doubt: InDoubt) {
+        let InDoubt {
+            service,
+            backend,
+            reason,
+        } = doubt;
+        let now = self.health.now();
+        let seat = Seat { service, backend };
+        let hurried = self.health.board().doubt(&seat);
+        if hurried.is_empty() {
+            return;
+        }
+        let Seat { service, backend } = seat;
+        info!(service, backend, "in doubt, asked at once: {reason}");
+        for question in &hurried {
+            self.schedule.hurry(question, now.monotonic_ms);
+        }
+        self.events.push(Event {
+            unix_ms: now.unix_ms,
+            kind: "doubt".to_owned(),
+            service: Some(service),
+            backend: Some(backend),
+            to: "asked at once".to_owned(),
+            reason,
+            ..Event::default()
+        });
     }
 
     fn announce(&self, transition: Transition) {

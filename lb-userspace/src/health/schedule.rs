@@ -54,6 +54,14 @@ impl Schedule {
         self.put(question, (began_ms + interval_ms - sooner_ms).max(now_ms));
     }
 
+    /// Asks it now rather than when it is due; one that is under way is not asked twice.
+    pub fn hurry(&mut self, question: &Arc<Question>, now_ms: u64) {
+        if self.current.contains_key(question) {
+            self.end(question);
+            self.put(question, now_ms);
+        }
+    }
+
     /// Never asks it again, unless it is put in anew.
     pub fn end(&mut self, question: &Arc<Question>) {
         if let Some(ticket) = self.current.remove(question) {
@@ -130,6 +138,21 @@ mod tests {
         let interval_ms = u64::from(Timing::DEFAULT.interval_ms);
         let rest = std::iter::from_fn(|| schedule.pop_due(1_000 + interval_ms));
         assert_eq!(rest.count(), 2_999);
+    }
+
+    #[test]
+    fn who_is_in_doubt_is_asked_now_and_not_twice() {
+        let all = questions(2);
+        let mut schedule = Schedule::default();
+        schedule.begin(&all, 0);
+        let first = schedule.pop_due(1_000).unwrap();
+        let second = schedule.pop_due(1_000).unwrap();
+        schedule.again(&second, 1_000, 60_000, 1_010);
+        // The first is under way: its answer will tell.
+        schedule.hurry(&first, 2_000);
+        schedule.hurry(&second, 2_000);
+        assert_eq!(schedule.pop_due(2_000), Some(second));
+        assert_eq!(schedule.pop_due(100_000), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn backends(snapshot: &Snapshot, families: &mut Families) {
             |_, one| f64::from(one.slots),
         ),
     ];
-    let counters: [(&str, &str, Figure); 5] = [
+    let counters: [(&str, &str, Figure); 8] = [
         (
             "lbd_backend_packets_total",
             "Packets steered to it",
@@ -63,6 +63,21 @@ pub(super) fn backends(snapshot: &Snapshot, families: &mut Families) {
             "lbd_backend_reply_bytes_total",
             "Bytes of those replies",
             |_, one| one.stats.reply_bytes as f64,
+        ),
+        (
+            "lbd_backend_repeated_syns_total",
+            "SYNs that were sent once more: it has not answered, or its answer was lost",
+            |_, one| one.signals.repeated_syns as f64,
+        ),
+        (
+            "lbd_backend_client_resets_total",
+            "RSTs of its clients",
+            |_, one| one.signals.client_resets as f64,
+        ),
+        (
+            "lbd_backend_resets_total",
+            "RSTs that it has sent; NAT only",
+            |_, one| one.signals.backend_resets as f64,
         ),
     ];
     for (name, help, figure) in gauges {

@@ -125,12 +125,20 @@ fn settings_of_service(before: &Service, after: &Service) -> Vec<Setting> {
         checks(&before.checks, &after.checks),
         word("check_mode", |one| one.check_mode.word().to_owned()),
         word("hold_down", |one| write_duration(one.hold_down_s)),
+        word("doubt_repeated_syns", |one| {
+            percent(one.doubt.repeated_syns_percent)
+        }),
+        word("doubt_resets", |one| percent(one.doubt.resets_percent)),
         word("role", |one| one.role.word().to_owned()),
         ("max_lag", lag(before), lag(after)),
         word("primary_as_last_resort", |one| {
             one.primary_as_last_resort.to_string()
         }),
     ]
+}
+
+fn percent(share: Option<u8>) -> String {
+    share.map_or_else(|| "off".to_owned(), |share| format!("{share} %"))
 }
 
 fn settings_of_backend(before: &Backend, after: &Backend) -> Vec<Setting> {

@@ -190,6 +190,10 @@ pub struct VerdictDraft {
     pub check_mode: Field<CheckMode>,
     /// Unit: seconds. Default [`HOLD_DOWN_DEFAULT_S`].
     pub hold_down_s: Field<i64>,
+    /// Unit: per cent. Default: never.
+    pub doubt_repeated_syns: Field<i64>,
+    /// Unit: per cent. Default: never.
+    pub doubt_resets: Field<i64>,
     /// Default `none`.
     pub role: Field<Role>,
     /// Readers only. Unit: seconds. Default: however far.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, CheckMode, Role};
 use super::diff::{differences, dropped};
+use super::doubt::Doubt;
 use super::rules::{self, Checked};
 use super::{
     AdminState, AgentState, Backend, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, Health, Model,
@@ -173,6 +174,8 @@ struct SavedService {
     check_mode: CheckMode,
     #[serde(default = "hold_down_default_s")]
     hold_down_s: u32,
+    #[serde(default)]
+    doubt: Doubt,
     #[serde(default, with = "word")]
     role: Role,
     #[serde(default)]
@@ -263,6 +266,7 @@ impl From<&Service> for SavedService {
             checks: service.checks.clone(),
             check_mode: service.check_mode,
             hold_down_s: service.hold_down_s,
+            doubt: service.doubt,
             role: service.role,
             max_lag_s: service.max_lag_s,
             primary_as_last_resort: service.primary_as_last_resort,
@@ -296,6 +300,7 @@ impl From<SavedService> for Service {
             checks: saved.checks,
             check_mode: saved.check_mode,
             hold_down_s: saved.hold_down_s,
+            doubt: saved.doubt,
             role: saved.role,
             max_lag_s: saved.max_lag_s,
             primary_as_last_resort: saved.primary_as_last_resort,
@@ -464,6 +469,7 @@ mod tests {
             "checks",
             "check_mode",
             "hold_down_s",
+            "doubt",
             "role",
             "max_lag_s",
             "primary_as_last_resort",

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, BackendStats, FlowEntry, FlowOrigin, FlowRecord, FlowState, Service as ServiceEntry,
-    Slot,
+    Address, BackendSignals, BackendStats, FlowEntry, FlowOrigin, FlowRecord, FlowState,
+    Service as ServiceEntry, Slot,
 };
 use lb_common::drop_reason::DropReason;
 use lb_userspace::control::{Monitor, Socket, server};
@@ -33,6 +33,8 @@ use tokio::sync::{mpsc, oneshot};
 /// A daemon with a fake engine, on a runtime of its own.
 pub(crate) struct Daemon {
     pub(crate) socket: PathBuf,
+    /// What the API tells besides.
+    pub(crate) monitor: Monitor,
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
     _directory: TempDir,
@@ -58,16 +60,19 @@ impl Daemon {
         let runtime = Runtime::new().unwrap();
         let (engine, requests) = EngineHandle::new();
         let (stop, stopped) = oneshot::channel();
+        let monitor = Monitor::default();
+        let told = monitor.clone();
         runtime.spawn(serve_requests(requests));
         runtime.spawn(async move {
             let listener = bound.listener().unwrap();
             let stop = async move {
                 let _dropped_or_sent = stopped.await;
             };
-            server::serve(listener, engine, Monitor::default(), stop).await;
+            server::serve(listener, engine, told, stop).await;
         });
         Self {
             socket,
+            monitor,
             runtime: Some(runtime),
             stop: Some(stop),
             _directory: directory,
@@ -366,5 +371,6 @@ fn backend_state(backend: &Backend, id: u16) -> BackendState {
             new_flows: 2,
             ..BackendStats::default()
         },
+        signals: BackendSignals::default(),
     }
 }

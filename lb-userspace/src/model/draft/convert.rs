@@ -6,6 +6,7 @@ use super::{
     PoliciesDraft, ServiceDraft, VerdictDraft,
 };
 use crate::model::check::{Check, CheckMode, OwnChecks};
+use crate::model::doubt::Doubt;
 use crate::model::{
     Backend, Hook, Hooks, Interface, Limits, Metrics, Model, OnDown, OnStop, Policies, Protocol,
     Service,
@@ -121,10 +122,22 @@ impl ServiceDraft {
             checks: self.build_checks(&self.checks)?,
             check_mode: self.verdict.check_mode.or(CheckMode::default())?,
             hold_down_s: u32::try_from(self.verdict.hold_down_s()?).ok()?,
+            doubt: self.build_doubt()?,
             role: self.role()?,
             max_lag_s: self.build_max_lag_s()?,
             primary_as_last_resort: self.verdict.primary_as_last_resort.or(false)?,
             backends: backends.collect::<Option<_>>()?,
+        })
+    }
+
+    fn build_doubt(&self) -> Option<Doubt> {
+        let percent = |field: &Field<i64>| match field.given() {
+            Some(percent) => u8::try_from(*percent).ok().map(Some),
+            None => Some(None),
+        };
+        Some(Doubt {
+            repeated_syns_percent: percent(&self.verdict.doubt_repeated_syns)?,
+            resets_percent: percent(&self.verdict.doubt_resets)?,
         })
     }
 
@@ -264,6 +277,8 @@ fn verdict(service: &Service) -> VerdictDraft {
     VerdictDraft {
         check_mode: Field::Given(service.check_mode),
         hold_down_s: Field::Given(i64::from(service.hold_down_s)),
+        doubt_repeated_syns: service.doubt.repeated_syns_percent.map(i64::from).into(),
+        doubt_resets: service.doubt.resets_percent.map(i64::from).into(),
         role: Field::Given(service.role),
         max_lag_s: service.max_lag_s.map(i64::from).into(),
         primary_as_last_resort: match service.primary_as_last_resort {

@@ -5,13 +5,16 @@ use super::database::hasty_redis_lag;
 use crate::model::check::{CheckType, Role};
 use crate::model::draft::{BackendDraft, CheckDraft, ServiceDraft};
 use crate::model::problem::{Kind, Problem};
-use crate::model::{Keyword, OnAllDown, OnRemove, Section};
+use crate::model::{Keyword, OnAllDown, OnRemove, Protocol, Section};
 
 /// Off, to an hour: what flaps for that long is no flapping. Unit: seconds.
 const HOLD_DOWN_RANGE: (i64, i64) = (0, 3_600);
 
 /// How far behind a reader's replica may be: to a day. Unit: seconds.
 const LAG_RANGE: (i64, i64) = (0, 24 * 3_600);
+
+/// A share of new connections; of resets there may be more than one for each. Unit: per cent.
+const PERCENT_RANGE: (i64, i64) = (1, 100);
 
 pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Findings) {
     let section = Section::Service(index);
@@ -29,6 +32,18 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
             LAG_RANGE,
             " seconds",
         ),
+        (
+            "doubt_repeated_syns",
+            service.verdict.doubt_repeated_syns.given().copied(),
+            PERCENT_RANGE,
+            " per cent",
+        ),
+        (
+            "doubt_resets",
+            service.verdict.doubt_resets.given().copied(),
+            PERCENT_RANGE,
+            " per cent",
+        ),
     ];
     for (key, value, (low, high), unit) in numbers {
         let number = Number {
@@ -39,6 +54,7 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
         };
         findings.range(value, low..=high, number);
     }
+    check_doubt(section, service, &subject, findings);
     let Some(role) = service.role() else { return };
     if role != Role::Reader {
         check_keys_of_readers(section, service, &subject, findings);
@@ -52,6 +68,37 @@ pub(super) fn check(index: usize, service: &ServiceDraft, findings: &mut Finding
     }
     if role != Role::None {
         check_databases(index, service, findings);
+    }
+}
+
+/// What passes by hurries a check: of a service without any, or of one without connections, it says
+/// nothing.
+fn check_doubt(section: Section, service: &ServiceDraft, subject: &str, findings: &mut Findings) {
+    let verdict = &service.verdict;
+    let keys = [
+        (
+            "doubt_repeated_syns",
+            verdict.doubt_repeated_syns.is_written(),
+        ),
+        ("doubt_resets", verdict.doubt_resets.is_written()),
+    ];
+    let has_checks = !service.checks.is_empty()
+        || service
+            .backends
+            .iter()
+            .any(|one| one.own_checks.as_ref().is_some_and(|own| !own.is_empty()));
+    let (trouble, help) = match service.protocol() {
+        Some(Protocol::Udp) => ("is for TCP: UDP has no SYN and no RST", "leave it out"),
+        Some(Protocol::Tcp) if !has_checks => (
+            "makes a check come sooner, and the service has none",
+            "add a [[service.check]]",
+        ),
+        _ => return,
+    };
+    for (key, _) in keys.into_iter().filter(|(_, is_written)| *is_written) {
+        let message = format!("`{key}` {trouble}");
+        let problem = Problem::new(Kind::Invalid, section.key(key), subject, message);
+        findings.push(problem.help(help));
     }
 }
 
