@@ -131,3 +131,42 @@ fn wrong_usage_is_exit_code_2() {
     assert_eq!(lbd(&["--colour"]).code, 2);
     assert_eq!(lbd(&["--log", "a=b=c", "--iface", "eth0"]).code, 2);
 }
+
+/// Each line as JSON: the level and the message.
+fn logged(stderr: &str) -> Vec<(String, String)> {
+    let lines = stderr.lines().map(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(value["timestamp"].is_string(), "{line}");
+        ["level", "message"].map(|key| value[key].as_str().unwrap().to_owned())
+    });
+    lines.map(|[level, message]| (level, message)).collect()
+}
+
+#[test]
+fn a_log_for_programs_is_json_in_every_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(&directory, &GOOD.replace("port = 80", "prot = 80"));
+    let file = file.to_str().unwrap();
+    let done = lbd(&["--log-format", "json", "--config", file]);
+    assert_eq!(done.code, 1);
+    let told = logged(&done.stderr);
+    assert!(told.iter().all(|(level, _)| level == "ERROR"), "{told:?}");
+    assert!(told[1].1.contains("unknown key `prot`"), "{told:?}");
+    assert_eq!(told.last().unwrap().1, "2 errors");
+
+    let empty = write(&directory, "");
+    let done = lbd(&["--log-format", "json", "--config", empty.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    let told = logged(&done.stderr);
+    assert!(told[0].1.contains("give `--iface NAME`"), "{told:?}");
+
+    let bad = write(&directory, "[nod]\n");
+    let checked = lbd(&[
+        "--log-format",
+        "json",
+        "--check",
+        "--config",
+        bad.to_str().unwrap(),
+    ]);
+    assert!(checked.stderr.contains("[lbd.toml:1:2]") || checked.stderr.contains("lbd.toml:1:2"));
+}

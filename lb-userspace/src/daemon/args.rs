@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::control::SOCKET_DEFAULT;
@@ -39,6 +39,24 @@ pub(super) struct Args {
     /// What to log, such as info, debug or lb_userspace::netlink=debug
     #[arg(long, env = "LBD_LOG", default_value = "info", value_name = "FILTER", value_parser = filter)]
     pub(super) log: String,
+
+    /// How to log: text for people, or a JSON object a line for programs
+    #[arg(
+        long,
+        env = "LBD_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub(super) log_format: LogFormat,
+}
+
+/// How lines of the log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line, whatever lbd has to say.
+    Json,
 }
 
 const SIGNALS: &str = "SIGHUP reads the config file again. SIGTERM and SIGINT end lbd; the datapath goes on \
@@ -66,11 +84,20 @@ mod tests {
         let args = Args::parse_from("lbd --iface eth0 --iface eth1".split(' '));
         assert_eq!(args.iface, ["eth0", "eth1"]);
         assert_eq!(args.socket.to_str(), Some("/run/lbd/lbd.sock"));
+        assert_eq!(args.log_format, LogFormat::Text);
+        let args = Args::parse_from("lbd --log-format json".split(' '));
+        assert_eq!(args.log_format, LogFormat::Json);
     }
 
     #[test]
     fn wrong_words_are_wrong_usage() {
-        for line in ["lbd --check", "lbd --log a=b=c", "lbd eth0", "lbd --iface"] {
+        for line in [
+            "lbd --check",
+            "lbd --log a=b=c",
+            "lbd --log-format xml",
+            "lbd eth0",
+            "lbd --iface",
+        ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -14,7 +14,7 @@ use clap::Parser;
 use nix::net::if_::if_nameindex;
 use tracing_subscriber::EnvFilter;
 
-use self::args::Args;
+use self::args::{Args, LogFormat};
 use self::reload::Origin;
 use crate::config::{self, Loaded, Look, Overrides, Report};
 use crate::engine;
@@ -32,35 +32,31 @@ pub fn main() -> ExitCode {
     };
     let loaded = match config::load(args.config.as_deref(), &overrides) {
         Ok(loaded) => loaded,
-        Err(report) => return refuse(&report),
+        Err(report) => return refuse(&args, &report),
     };
     if args.check {
         return check(&args, &loaded);
     }
-    start_log(&args.log);
+    start_log(&args);
     loaded
         .warnings
         .lines()
         .for_each(|line| tracing::warn!("{line}"));
     let origin = Origin {
-        file: args.config,
+        file: args.config.clone(),
         overrides,
         model: loaded.model,
     };
-    let ended = require_interface(&origin.model)
-        .and_then(|()| run::run(&args.socket, origin, args.on_stop));
+    let ended = require_interface(&origin.model).and_then(|()| run::run(&args, origin));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&args, &error),
     }
 }
 
 /// `--detach`.
 fn detach(args: &Args) -> ExitCode {
-    start_log(&args.log);
+    start_log(args);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -69,14 +65,23 @@ fn detach(args: &Args) -> ExitCode {
         .and_then(|runtime| runtime.block_on(engine::detach(&args.socket)));
     match detached {
         Ok(detached) => {
-            say(&detached.to_string());
+            match args.log_format {
+                LogFormat::Text => say(&detached.to_string()),
+                LogFormat::Json => tracing::info!("{detached}"),
+            }
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            say(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(args, &error),
     }
+}
+
+/// The reason why lbd ends. The log has been started.
+fn fail(args: &Args, error: &anyhow::Error) -> ExitCode {
+    match args.log_format {
+        LogFormat::Text => say(&format!("error: {error:#}")),
+        LogFormat::Json => tracing::error!("{error:#}"),
+    }
+    ExitCode::FAILURE
 }
 
 /// `--check`, of a file without errors.
@@ -105,13 +110,17 @@ fn check(args: &Args, loaded: &Loaded) -> ExitCode {
     }
 }
 
-fn refuse(report: &Report) -> ExitCode {
-    say(&report.render(Look::for_stderr()));
-    say(&format!(
-        "{}: {}",
-        report.file(),
-        counted(report.error_count(), "error")
-    ));
+/// A file with errors: shown to people, with its lines and carets, unless it is for the log.
+fn refuse(args: &Args, report: &Report) -> ExitCode {
+    let count = counted(report.error_count(), "error");
+    if args.log_format == LogFormat::Json && !args.check {
+        start_log(args);
+        report.lines().for_each(|line| tracing::error!("{line}"));
+        tracing::error!(file = report.file(), "{count}");
+    } else {
+        say(&report.render(Look::for_stderr()));
+        say(&format!("{}: {count}", report.file()));
+    }
     ExitCode::FAILURE
 }
 
@@ -126,14 +135,23 @@ fn say(text: &str) {
     let _unheard = writeln!(io::stderr(), "{text}");
 }
 
-fn start_log(filter: &str) {
-    let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+fn start_log(args: &Args) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&args.log))
         .with_writer(io::stderr)
-        .with_ansi(is_coloured)
-        .with_target(false)
-        .init();
+        .with_target(false);
+    match args.log_format {
+        LogFormat::Text => {
+            let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_ansi(is_coloured).init();
+        }
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init(),
+    }
 }
 
 fn require_interface(model: &Model) -> anyhow::Result<()> {
