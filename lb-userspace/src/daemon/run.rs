@@ -69,6 +69,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
         handle: engine,
         models,
         ways,
+        doubts,
         task: mut engine_task,
     } = engine::start(options).await?;
     let monitor = Monitor::default();
@@ -82,7 +83,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     );
     let tally = monitor.tally.clone();
     let (health, events) = (monitor.health.clone(), monitor.events.clone());
-    let runner = Runner::start(models, ways, engine.clone(), health, events)?;
+    let runner = Runner::start(models, ways, doubts, engine.clone(), health, events)?;
     let metrics = start_metrics(&origin, &engine, &monitor).await?;
     let api = Api::start(socket, &engine, monitor)?;
     announce(socket, &origin, args.log_format);
