@@ -136,7 +136,10 @@ impl Answer {
             [] => failure,
             errors => Failure::new(
                 failure.kind,
-                format_args!("{failure}; it says {}", quote_up_to(errors, ERROR_TOLD_BYTES_MAX)),
+                format_args!(
+                    "{failure}; it says {}",
+                    quote_up_to(errors, ERROR_TOLD_BYTES_MAX)
+                ),
             ),
         }
     }
