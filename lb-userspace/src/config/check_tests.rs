@@ -416,6 +416,7 @@ fn here(text: &str) -> String {
         Some(("password_file" | "password_env", _)) => "password_env = \"PATH\"",
         Some(("ca_file", _)) => "verify = false",
         Some(("command", _)) => "command = [\"/bin/true\"]",
+        Some(("on_change", _)) => "on_change = \"/bin/true\"",
         _ => line,
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -430,7 +431,9 @@ fn the_examples_of_the_reference_are_good() {
         .collect();
     assert!(examples.len() >= 3, "{examples:#?}");
     for example in examples {
-        assert!(!model(&example).services.is_empty(), "{example}");
+        let model = model(&example);
+        let has_content = !model.services.is_empty() || model.hooks.on_change.is_some();
+        assert!(has_content, "{example}");
     }
 }
 
