@@ -1,6 +1,7 @@
 //! A host behind many services dies and comes back: how soon does each of them follow?
 
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,9 @@ const FIRST_PORT: u16 = 10_000;
 
 /// lbd looks at how busy services are this often.
 const TRAFFIC_PERIOD: Duration = Duration::from_secs(5);
+
+/// Between two batches of requests.
+const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -91,6 +95,8 @@ fn busy(site: &Site) -> Result<()> {
         site.net
             .client
             .http_get_many(SocketAddr::new(VIP_V4, 80), 20)?;
+        // Each leaves a port in TIME_WAIT for a minute.
+        thread::sleep(BATCH_PAUSE);
     }
     Ok(())
 }
