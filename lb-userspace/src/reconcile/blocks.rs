@@ -45,6 +45,9 @@ impl Blocks {
 
     /// As [`Blocks::take`], if that leaves a gap of `reserve` blocks.
     pub(super) fn take_sparing(&mut self, count: u32, reserve: u32) -> Option<u32> {
+        if reserve == 0 {
+            return self.take(count);
+        }
         let mut after = self.clone();
         let block = after.take(count)?;
         if after.largest_gap() < reserve {
