@@ -9,6 +9,7 @@ pub mod machine;
 pub mod outcome;
 pub mod probe;
 pub mod reaction;
+mod recall;
 pub mod roster;
 pub mod runner;
 pub mod schedule;

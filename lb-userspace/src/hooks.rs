@@ -19,6 +19,9 @@ use crate::tally::{Counted, Tally};
 /// What is logged of each of a program's outputs. Unit: bytes.
 const WORDS_MAX_BYTES: usize = 4 * 1024;
 
+/// What passes by puts a backend in doubt: no change of what is known of it.
+const DOUBT: &str = "doubt";
+
 /// Tells whatever hook the model in force has. Dropping it ends that; a program that runs is ended.
 #[derive(Debug)]
 pub struct Hooks {
@@ -71,7 +74,7 @@ impl Telling {
         };
         let missed = event.sequence.saturating_sub(self.told + 1);
         self.told = event.sequence;
-        let Some(hook) = hook else {
+        let Some(hook) = hook.filter(|_| event.kind != DOUBT) else {
             return;
         };
         if missed > 0 {

@@ -67,6 +67,8 @@ pub(super) struct Engine {
     pub(super) counted: Option<Counted>,
     pub(super) traffic: Traffic,
     pub(super) doubts: Doubts,
+    /// What checks have found is not in force yet.
+    owes_pass: bool,
     /// When rings were written last.
     rings_written: Option<Instant>,
     /// How many were, since the engine began.
@@ -126,6 +128,7 @@ impl Engine {
             counted: None,
             traffic: Traffic::default(),
             doubts: Doubts::default(),
+            owes_pass: false,
             rings_written: None,
             rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),
@@ -184,11 +187,15 @@ impl Engine {
     ) -> Result<Progress, EngineError> {
         let left = self.traffic.split_off(&mut observations, services_max);
         self.rings_written = None;
-        if !self.model.observe(&observations).is_empty() {
+        let is_news = !self.model.observe(&observations).is_empty();
+        if is_news || self.owes_pass {
+            // What could not be put in force is in the model all the same: told again, it is no news.
+            self.owes_pass = true;
             self.whole = self.with_leaving();
             let passed = self.pass().await;
             self.saved.save(&self.model);
             passed?;
+            self.owes_pass = false;
         }
         Ok(Progress {
             left,

@@ -75,6 +75,7 @@ mod tests {
         let observed = seats.iter().map(|(service, backend)| Observation {
             service: (*service).to_owned(),
             backend: (*backend).to_owned(),
+            endpoint: "10.0.0.11:80".parse().unwrap(),
             health: Health::Down,
             fit: Fit::Fit,
             agent: AgentState::default(),

@@ -141,6 +141,7 @@ fn a_backend_that_loses_the_role_loses_its_flows() {
     let demoted = Change::Observe(vec![Observation {
         service: "web".to_owned(),
         backend: "web1".to_owned(),
+        endpoint: "10.0.0.11:80".parse().unwrap(),
         health: Health::Up,
         fit: Fit::Unfit,
         agent: AgentState::default(),

@@ -2,16 +2,17 @@
 //! No clock and no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::judge::{Finding, Known, Verdict, judge};
 use super::machine::CheckState;
 use super::outcome::{AgentWords, Observed, Outcome};
 use super::reaction::Reactions;
+use super::recall::{agent_in, endpoint_in, finding_in, health_in};
 use super::roster::{Question, Roster, Seat, ServicePlan};
 use super::unfit;
-use crate::model::check::CheckKind;
-use crate::model::{AgentState, Fit, Health, Model, Observation};
+use crate::model::{Fit, Health, Model, Observation};
 
 /// Changes of a backend that are remembered.
 pub const HISTORY_LEN: usize = 20;
@@ -63,9 +64,11 @@ pub struct Transition {
 /// What is known of a backend, and since when.
 #[derive(Clone, Debug)]
 pub struct Record {
+    /// Where it is: of another backend by the same name, nothing of this is true.
+    pub endpoint: SocketAddr,
     /// What is known.
     pub finding: Finding,
-    /// Since when its health is what it is.
+    /// Since when its health and its fitness are what they are.
     pub since: Moment,
     /// Its last changes, the latest last.
     pub history: VecDeque<Transition>,
@@ -90,6 +93,8 @@ pub struct RosterChange {
     pub begun: Vec<Arc<Question>>,
     /// To be asked no more.
     pub ended: Vec<Arc<Question>>,
+    /// What follows from answers that are there, where they are judged in another way now.
+    pub transitions: Vec<Transition>,
 }
 
 impl Board {
@@ -119,8 +124,21 @@ impl Board {
         self.alarms
             .retain(|service, _| roster.services.contains_key(service));
         self.follow_seats(model, &roster, now);
-        self.roster = roster;
+        let before = std::mem::replace(&mut self.roster, roster);
+        change.transitions = self.follow_plans(&before, now);
         change
+    }
+
+    /// A finding follows from the plan in force: where that is another one, it is judged anew.
+    fn follow_plans(&mut self, before: &Roster, now: Moment) -> Vec<Transition> {
+        let plans = self.roster.services.iter();
+        let changed: Vec<String> = plans
+            .filter(|(name, plan)| before.services.get(*name).is_some_and(|old| old != *plan))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let reason = "the configuration has changed";
+        let changes = changed.iter().map(|name| self.review(name, reason, now));
+        changes.flatten().collect()
     }
 
     fn follow_seats(&mut self, model: &Model, roster: &Roster, now: Moment) {
@@ -131,14 +149,26 @@ impl Board {
                     service: service.clone(),
                     backend: backend.clone(),
                 };
-                let Some(known) = finding_in(model, &seat) else {
+                let (Some(known), Some(endpoint)) =
+                    (finding_in(model, &seat), endpoint_in(model, &seat))
+                else {
                     continue;
                 };
-                let record = self.records.entry(seat.clone()).or_insert_with(|| Record {
+                let begun = || Record {
+                    endpoint,
                     finding: known,
                     since: now,
                     history: VecDeque::new(),
-                });
+                };
+                let record = self.records.entry(seat.clone()).or_insert_with(begun);
+                if record.endpoint != endpoint {
+                    *record = begun();
+                }
+                let former = self.roster.services.get(service);
+                if former.is_some_and(|former| former.role != plan.role) {
+                    // Who has the new role is for the answers to say.
+                    record.finding.fit = known.fit;
+                }
                 if record.finding != known {
                     // It was removed and added again, or is about to be told.
                     self.untold.insert(seat.clone());
@@ -194,6 +224,10 @@ impl Board {
 
     /// What passes by puts a backend in doubt: returns what is to be asked at once.
     pub fn doubt(&mut self, seat: &Seat) -> Vec<Arc<Question>> {
+        let record = self.records.get(seat);
+        if record.is_none_or(|record| record.finding.health != Health::Up) {
+            return Vec::new();
+        }
         let plan = self.roster.services.get(&seat.service);
         let questions = plan.and_then(|plan| plan.backends.get(&seat.backend));
         let mut hurried = Vec::new();
@@ -275,7 +309,8 @@ impl Board {
             reason: unfit::why(record.finding, finding, reasons),
             in_force_after_ms: None,
         };
-        if record.finding.health != finding.health {
+        let is_other = |one: Finding| (one.health, one.fit) != (finding.health, finding.fit);
+        if is_other(record.finding) {
             record.since = now;
         }
         record.finding = finding;
@@ -312,10 +347,13 @@ impl Board {
     pub fn take_observations(&mut self) -> Vec<Observation> {
         let untold = std::mem::take(&mut self.untold);
         let told = untold.into_iter().filter_map(|seat| {
-            let finding = self.records.get(&seat)?.finding;
+            let Record {
+                endpoint, finding, ..
+            } = self.records.get(&seat)?;
             Some(Observation {
                 service: seat.service,
                 backend: seat.backend,
+                endpoint: *endpoint,
                 health: finding.health,
                 fit: finding.fit,
                 agent: finding.agent,
@@ -371,46 +409,10 @@ impl Board {
     }
 }
 
-fn health_in(model: &Model, seat: &Seat) -> Health {
-    finding_in(model, seat).map_or(Health::Unknown, |finding| finding.health)
-}
-
-/// What an agent had said before this daemon began, as far as it is known to be this one: then what it leaves
-/// unsaid stays. Of a backend with several agents, only what they said together is known.
-fn agent_in(model: &Model, roster: &Roster, question: &Question) -> Option<AgentWords> {
-    let is_agent = |question: &Question| matches!(question.check.kind, CheckKind::Agent(_));
-    let seat = roster.questions.get(question)?.first()?;
-    let asked = roster
-        .services
-        .get(&seat.service)?
-        .backends
-        .get(&seat.backend)?;
-    let agent_count = asked.iter().filter(|one| is_agent(one)).count();
-    if !is_agent(question) || agent_count != 1 {
-        return None;
-    }
-    let AgentState {
-        admin,
-        weight_percent,
-    } = finding_in(model, seat)?.agent;
-    let is_anything = admin.is_some() || weight_percent.is_some();
-    is_anything.then_some(AgentWords {
-        is_up: None,
-        admin,
-        weight_percent,
-    })
-}
-
-fn finding_in(model: &Model, seat: &Seat) -> Option<Finding> {
-    let service = model.services.get(&seat.service)?;
-    let backend = service.backends.get(&seat.backend)?;
-    Some(Finding {
-        health: backend.health,
-        fit: backend.fit,
-        agent: backend.agent,
-    })
-}
-
 #[cfg(test)]
 #[path = "board_agent_tests.rs"]
 mod agent_tests;
+
+#[cfg(test)]
+#[path = "board_plan_tests.rs"]
+mod plan_tests;

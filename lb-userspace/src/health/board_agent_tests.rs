@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Overrides, parse};
-use crate::model::AdminState;
+use crate::model::check::CheckKind;
+use crate::model::{AdminState, AgentState};
 
 const AGENT: &str = "[[service.check]]\ntype = \"agent\"\nport = 8081\n";
 

@@ -23,6 +23,8 @@ pub struct CheckState {
     /// Moments of the last deaths, the latest last.
     deaths_ms: VecDeque<u64>,
     held_until_ms: Option<u64>,
+    /// See [`Self::doubt`].
+    is_in_doubt: bool,
 }
 
 impl CheckState {
@@ -67,6 +69,7 @@ impl CheckState {
         timing: &Timing,
         hold_down_max_ms: u64,
     ) -> bool {
+        self.is_in_doubt = false;
         let seen = if is_success { Health::Up } else { Health::Down };
         if seen == self.health {
             self.contradictions = 0;
@@ -95,18 +98,18 @@ impl CheckState {
     /// Something else than an answer speaks against the backend: one bad answer is enough now. Returns whether
     /// that is new.
     pub fn doubt(&mut self, timing: &Timing) -> bool {
-        let nearly = timing.fall.saturating_sub(1);
-        if self.health != Health::Up || self.contradictions >= nearly {
+        if self.health != Health::Up || self.is_in_doubt {
             return false;
         }
-        self.contradictions = nearly;
+        self.is_in_doubt = true;
+        self.contradictions = self.contradictions.max(timing.fall.saturating_sub(1));
         true
     }
 
     /// Time from the begin of one check to that of the next: shorter while answer and state disagree.
     /// Unit: milliseconds.
     pub fn interval_ms(&self, timing: &Timing) -> u32 {
-        if self.contradictions > 0 {
+        if self.contradictions > 0 || self.is_in_doubt {
             timing.fast_interval_ms
         } else {
             timing.interval_ms
@@ -218,6 +221,12 @@ mod tests {
         assert!(state.doubt(&TIMING));
         assert_eq!(after(&mut state, 5_000, &[false]), [Health::Down]);
         assert!(!state.doubt(&TIMING), "it is down");
+        let mut hasty = CheckState::known(Health::Up);
+        let one = Timing { fall: 1, ..TIMING };
+        assert!(
+            hasty.doubt(&one),
+            "also where the first bad answer is the last"
+        );
     }
 
     #[test]

@@ -3,21 +3,23 @@
 //! All of it is one thread of its own: nothing that the engine does delays a check, and ten thousand
 //! checks a second delay nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::board::{Board, Moment, Transition};
-use super::outcome::Outcome;
+use super::outcome::{Failure, FailureKind, Observed, Outcome};
 use super::probe::{probe, wire};
 use super::roster::{Question, Seat};
 use super::schedule::Schedule;
@@ -28,6 +30,10 @@ use crate::ways::WaysReceiver;
 
 /// Checks under way at a time; further ones wait. Each needs a descriptor or two.
 const UNDER_WAY_MAX: usize = 8_192;
+
+/// A doubt that goes on is told once: anybody can repeat SYNs, and deaths shall be seen beside it. Unit:
+/// milliseconds.
+const DOUBT_QUIET_MS: u64 = 60_000;
 
 /// After the engine has refused to put something in force, it is told again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -96,6 +102,7 @@ impl Runner {
             health,
             events,
             schedule: Schedule::default(),
+            doubted_ms: BTreeMap::new(),
             probes: JoinSet::new(),
         };
         let work = move || {
@@ -154,6 +161,8 @@ struct Asking {
     health: HealthHandle,
     events: EventLog,
     schedule: Schedule,
+    /// When which backend was in doubt last.
+    doubted_ms: BTreeMap<Seat, u64>,
     probes: JoinSet<Answer>,
 }
 
@@ -212,6 +221,9 @@ impl Asking {
             self.schedule.end(question);
         }
         self.schedule.begin(&change.begun, now.monotonic_ms);
+        for transition in change.transitions {
+            self.announce(transition);
+        }
     }
 
     fn ask_due(&mut self) {
@@ -254,11 +266,17 @@ impl Asking {
         if hurried.is_empty() {
             return;
         }
-        let Seat { service, backend } = seat;
-        info!(service, backend, "in doubt, asked at once: {reason}");
         for question in &hurried {
             self.schedule.hurry(question, now.monotonic_ms);
         }
+        let before_ms = self.doubted_ms.insert(seat.clone(), now.monotonic_ms);
+        self.doubted_ms
+            .retain(|_, doubted_ms| now.monotonic_ms < *doubted_ms + DOUBT_QUIET_MS);
+        if before_ms.is_some_and(|before_ms| now.monotonic_ms < before_ms + DOUBT_QUIET_MS) {
+            return;
+        }
+        let Seat { service, backend } = seat;
+        info!(service, backend, "in doubt, asked at once: {reason}");
         self.events.push(Event {
             unix_ms: now.unix_ms,
             kind: "doubt".to_owned(),
@@ -364,7 +382,16 @@ async fn ask(question: Arc<Question>, began_ms: u64) -> Answer {
     let began = std::time::Instant::now();
     let timeout = Duration::from_millis(question.check.timing.timeout_ms.into());
     let asked = probe(&question.check.kind, question.target, began + timeout);
-    let (result, observed) = asked.await;
+    // What is in a probe's hands is gone with it.
+    let asked = AssertUnwindSafe(asked).catch_unwind().await;
+    let (result, observed) = asked.unwrap_or_else(|_panic| {
+        let failure = Failure::new(
+            FailureKind::Local,
+            "the check itself has failed: a fault of lbd",
+        );
+        error!(check = %question.check, target = %question.target.address, "{}", failure.reason);
+        (Err(failure), Observed::default())
+    });
     let outcome = Outcome {
         result,
         observed,

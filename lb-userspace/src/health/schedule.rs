@@ -32,7 +32,11 @@ impl Schedule {
     pub fn begin(&mut self, questions: &[Arc<Question>], now_ms: u64) {
         for (position, question) in (0..).zip(questions) {
             let interval_ms = u64::from(question.check.timing.interval_ms);
-            let delay_ms = (position * FIRST_SPACING_MS).min(interval_ms);
+            // More than the interval has room for are spread over all of it.
+            let delay_ms = match questions.len() as u64 {
+                count if count * FIRST_SPACING_MS > interval_ms => position * interval_ms / count,
+                _ => position * FIRST_SPACING_MS,
+            };
             self.put(question, now_ms + delay_ms);
         }
     }
@@ -129,15 +133,23 @@ mod tests {
 
     #[test]
     fn first_checks_follow_each_other_and_none_waits_longer_than_its_interval() {
-        let all = questions(3_000);
         let mut schedule = Schedule::default();
-        schedule.begin(&all, 1_000);
+        schedule.begin(&questions(10), 1_000);
         assert!(schedule.pop_due(999).is_none());
-        assert_eq!(schedule.pop_due(1_000).as_ref(), Some(&all[0]));
+        assert!(schedule.pop_due(1_000).is_some());
         assert!(schedule.pop_due(1_000).is_none());
+        assert!(schedule.pop_due(1_001).is_some());
+
         let interval_ms = u64::from(Timing::DEFAULT.interval_ms);
-        let rest = std::iter::from_fn(|| schedule.pop_due(1_000 + interval_ms));
-        assert_eq!(rest.count(), 2_999);
+        let mut schedule = Schedule::default();
+        schedule.begin(&questions(3_000), 1_000);
+        let mut asked = 0;
+        for now_ms in 1_000..1_000 + interval_ms {
+            let due = std::iter::from_fn(|| schedule.pop_due(now_ms)).count();
+            assert!(due <= 2, "{due} at once");
+            asked += due;
+        }
+        assert_eq!(asked, 3_000);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! about it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
-use super::{AgentState, Fit, Health, Model, Service};
+use super::{AgentState, Backend, Fit, Health, Model, Service};
 
 /// What is known of a backend now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Observation {
     pub service: String,
     /// The backend's name.
     pub backend: String,
+    /// Where it is: of another one by the same name nothing is known by this.
+    pub endpoint: SocketAddr,
     /// Whether it answers.
     pub health: Health,
     /// Whether it has the service's role.
@@ -45,7 +48,9 @@ impl Model {
 impl Service {
     /// Whether that changed anything.
     fn observe(&mut self, one: &Observation) -> bool {
-        let Some(backend) = self.backends.get_mut(&one.backend) else {
+        let is_it =
+            |backend: &&mut Backend| one.endpoint == SocketAddr::new(backend.address, backend.port);
+        let Some(backend) = self.backends.get_mut(&one.backend).filter(is_it) else {
             return false;
         };
         let before = (backend.health, backend.fit, backend.agent);
@@ -61,9 +66,14 @@ mod tests {
     use super::*;
 
     fn observation(service: &str, backend: &str) -> Observation {
+        let model = model();
+        let known = model.services.get(service);
+        let known = known.and_then(|service| service.backends.get(backend));
+        let anywhere = SocketAddr::from(([10, 0, 0, 99], 80));
         Observation {
             service: service.to_owned(),
             backend: backend.to_owned(),
+            endpoint: known.map_or(anywhere, |one| SocketAddr::new(one.address, one.port)),
             health: Health::Up,
             fit: Fit::Fit,
             agent: AgentState::default(),
@@ -108,7 +118,15 @@ mod tests {
     fn what_has_gone_meanwhile_is_passed_over() {
         let mut model = model();
         let before = model.clone();
-        let gone = [observation("web", "web9"), observation("shop", "web1")];
+        let namesake = Observation {
+            endpoint: SocketAddr::from(([10, 0, 0, 99], 80)),
+            ..down("web1")
+        };
+        let gone = [
+            observation("web", "web9"),
+            observation("shop", "web1"),
+            namesake,
+        ];
         assert!(model.observe(&gone).is_empty());
         assert_eq!(model, before);
     }

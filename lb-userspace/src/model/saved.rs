@@ -431,6 +431,7 @@ mod tests {
         let observation = super::super::Observation {
             service: "db".to_owned(),
             backend: "db1".to_owned(),
+            endpoint: "10.0.0.21:3306".parse().unwrap(),
             health: Health::Up,
             fit: Fit::Fit,
             agent,

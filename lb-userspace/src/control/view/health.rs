@@ -15,7 +15,14 @@ pub(in crate::control) fn report(
 ) -> HealthReport {
     let records = board.records().filter(|(seat, _)| is_wanted(seat));
     let backends = records.map(|(seat, record)| backend(board, seat, record, now_ms));
-    let alarms = board.alarms().iter().map(|(service, reason)| Alarm {
+    let is_wanted_service = |service: &str| {
+        let seats = board.records().map(|(seat, _)| seat);
+        let mut its = seats.filter(|seat| seat.service == service);
+        its.any(&is_wanted)
+    };
+    let alarms = board.alarms().iter();
+    let alarms = alarms.filter(|(service, _)| is_wanted_service(service));
+    let alarms = alarms.map(|(service, reason)| Alarm {
         service: service.clone(),
         reason: reason.clone(),
     });
