@@ -157,3 +157,14 @@ fn another_machine_of_the_same_name_inherits_nothing() {
     told(&mut board, &mut swapped);
     assert_eq!(fit(&swapped), Vec::<&str>::new());
 }
+
+#[test]
+fn checks_that_are_described_alike_are_told_apart() {
+    let checks =
+        "[[service.check]]\ntype = \"tcp\"\n[[service.check]]\ntype = \"tcp\"\nexpect = \"220\"\n";
+    let mut board = Board::default();
+    board.follow(&model("", checks, ADDRESSES), Moment::default());
+    let plan = &board.roster().services["web"];
+    let names = crate::health::roster::check_names(&plan.backends["one"]);
+    assert_eq!(names, ["tcp", "tcp (2)"]);
+}

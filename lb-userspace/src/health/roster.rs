@@ -52,6 +52,18 @@ pub struct Roster {
     pub services: BTreeMap<String, ServicePlan>,
 }
 
+/// What a backend's checks are called, one name each: those that are described alike are numbered.
+pub fn check_names(questions: &[Arc<Question>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(questions.len());
+    for question in questions {
+        let words = question.check.to_string();
+        let numbered = (2..).map(|number| format!("{words} ({number})"));
+        let mut candidates = std::iter::once(words.clone()).chain(numbered);
+        names.extend(candidates.find(|name| !names.contains(name)));
+    }
+    names
+}
+
 impl Roster {
     /// The questions of a model.
     pub fn of(model: &Model) -> Self {

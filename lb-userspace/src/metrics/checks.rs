@@ -2,23 +2,24 @@
 
 use super::families::{Families, Values};
 use crate::health::board::Board;
-use crate::health::roster::Seat;
+use crate::health::roster::{Seat, check_names};
 use crate::model::Health;
 
 pub(super) fn checks(board: &Board, now_ms: u64, families: &mut Families) {
-    let asked = || {
-        board
-            .roster()
-            .questions
-            .iter()
-            .flat_map(|(question, seats)| {
-                let answers = board.answers(question);
-                let words = question.check.to_string();
-                seats
-                    .iter()
-                    .filter_map(move |seat| Some((seat, words.clone(), answers?)))
-            })
-    };
+    let mut asked = Vec::new();
+    for (service, plan) in &board.roster().services {
+        for (backend, questions) in &plan.backends {
+            for (question, name) in questions.iter().zip(check_names(questions)) {
+                if let Some(answers) = board.answers(question) {
+                    let seat = Seat {
+                        service: service.clone(),
+                        backend: backend.clone(),
+                    };
+                    asked.push((seat, name, answers));
+                }
+            }
+        }
+    }
     let labels = |seat: &Seat, check: &str| {
         [
             ("service", seat.service.clone()),
@@ -35,19 +36,19 @@ pub(super) fn checks(board: &Board, now_ms: u64, families: &mut Families) {
         values.put(&labels, value);
     };
     let mut up = families.gauge("lbd_check_up", "Whether the backend answers this check");
-    for (seat, check, answers) in asked() {
+    for (seat, check, answers) in &asked {
         put(
             &mut up,
             seat,
-            &check,
+            check,
             f64::from(answers.state.health() == Health::Up),
         );
     }
     let help = "How long the last answer took";
     let mut duration = families.gauge("lbd_check_duration_seconds", help);
-    for (seat, check, answers) in asked() {
+    for (seat, check, answers) in &asked {
         if let Some((outcome, _)) = &answers.last {
-            put(&mut duration, seat, &check, outcome.duration.as_secs_f64());
+            put(&mut duration, seat, check, outcome.duration.as_secs_f64());
         }
     }
     for (index, name, help) in [
@@ -63,34 +64,34 @@ pub(super) fn checks(board: &Board, now_ms: u64, families: &mut Families) {
         ),
     ] {
         let mut counts = families.counter(name, help);
-        for (seat, check, answers) in asked() {
-            put(&mut counts, seat, &check, answers.counts[index] as f64);
+        for (seat, check, answers) in &asked {
+            put(&mut counts, seat, check, answers.counts[index] as f64);
         }
     }
     let help = "Times that the backend has gone down in the last ten minutes";
     let mut flaps = families.gauge("lbd_check_flaps", help);
-    for (seat, check, answers) in asked() {
+    for (seat, check, answers) in &asked {
         put(
             &mut flaps,
             seat,
-            &check,
+            check,
             answers.state.flap_count(now_ms) as f64,
         );
     }
     let help = "Time until the server's certificate expires";
     let mut expiry = families.gauge("lbd_check_certificate_expiry_seconds", help);
-    for (seat, check, answers) in asked() {
+    for (seat, check, answers) in &asked {
         let observed = answers.last.as_ref().map(|(outcome, _)| &outcome.observed);
         if let Some(days) = observed.and_then(|observed| observed.certificate_days) {
-            put(&mut expiry, seat, &check, days as f64 * 86_400.0);
+            put(&mut expiry, seat, check, days as f64 * 86_400.0);
         }
     }
     let help = "How far a replica is behind";
     let mut lag = families.gauge("lbd_check_replication_lag_seconds", help);
-    for (seat, check, answers) in asked() {
+    for (seat, check, answers) in &asked {
         let observed = answers.last.as_ref().map(|(outcome, _)| &outcome.observed);
         if let Some(lag_s) = observed.and_then(|observed| observed.lag_s) {
-            put(&mut lag, seat, &check, f64::from(lag_s));
+            put(&mut lag, seat, check, f64::from(lag_s));
         }
     }
     let mut alarms = families.gauge("lbd_service_alarm", "Whether somebody has to look after it");

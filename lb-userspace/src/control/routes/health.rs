@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::Answer;
@@ -12,6 +13,7 @@ use crate::control::Monitor;
 use crate::control::error::ApiError;
 use crate::control::proto::{Events, HealthReport, Refusal};
 use crate::control::view;
+use crate::suggest::closest;
 
 /// Who asks for the next event is answered by then, with or without one: within what a request may take.
 const WAIT_MAX_S: u32 = 25;
@@ -32,7 +34,11 @@ pub(in crate::control) struct Whose {
         ("service" = Option<String>, Query, description = "Of this service alone"),
         ("backend" = Option<String>, Query, description = "Of backends of this name alone")
     ),
-    responses((status = 200, body = HealthReport), (status = 400, body = Refusal))
+    responses(
+        (status = 200, body = HealthReport),
+        (status = 400, body = Refusal),
+        (status = 404, body = Refusal)
+    )
 )]
 pub(in crate::control) async fn health(
     State(monitor): State<Monitor>,
@@ -43,6 +49,18 @@ pub(in crate::control) async fn health(
         |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     let now_ms = monitor.health.now().monotonic_ms;
     let board = monitor.health.board();
+    if let Some(service) = &whose.service {
+        let known = || board.roster().services.keys().map(String::as_str);
+        if !known().any(|one| one == service) {
+            let nearest = closest(service, known());
+            let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                format!("there is no service `{service}` with checks{hint}"),
+            ));
+        }
+    }
     Ok(Json(view::health(&board, now_ms, |seat| {
         matches(&whose.service, &seat.service) && matches(&whose.backend, &seat.backend)
     })))

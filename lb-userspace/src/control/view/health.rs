@@ -4,7 +4,7 @@ use crate::control::proto::{
     Alarm, BackendHealth, CheckFailure, CheckHealth, HealthChanged, HealthReport,
 };
 use crate::health::board::{Answers, Board, Record, Transition};
-use crate::health::roster::{Question, Seat};
+use crate::health::roster::{Question, Seat, check_names};
 use crate::model::{Fit, Keyword as _};
 
 /// Everything, or of one service, one backend.
@@ -35,9 +35,11 @@ pub(in crate::control) fn report(
 fn backend(board: &Board, seat: &Seat, record: &Record, now_ms: u64) -> BackendHealth {
     let plan = board.roster().services.get(&seat.service);
     let questions = plan.and_then(|plan| plan.backends.get(&seat.backend));
-    let checks = questions.into_iter().flatten().filter_map(|question| {
+    let questions = questions.map_or(&[][..], Vec::as_slice);
+    let named = questions.iter().zip(check_names(questions));
+    let checks = named.filter_map(|(question, name)| {
         let answers = board.answers(question)?;
-        Some(check(question, answers, now_ms))
+        Some(check(question, name, answers, now_ms))
     });
     let finding = record.finding;
     let mut agent = Vec::new();
@@ -55,14 +57,14 @@ fn backend(board: &Board, seat: &Seat, record: &Record, now_ms: u64) -> BackendH
     }
 }
 
-fn check(question: &Question, answers: &Answers, now_ms: u64) -> CheckHealth {
+fn check(question: &Question, name: String, answers: &Answers, now_ms: u64) -> CheckHealth {
     let timing = &question.check.timing;
     let seconds = |ms: u64| ms as f64 / 1_000.0;
     let last = answers.last.as_ref();
     let failure = last.and_then(|(outcome, _)| outcome.result.as_ref().err());
     let held_until_ms = answers.state.held_until_ms(now_ms);
     CheckHealth {
-        check: question.check.to_string(),
+        check: name,
         target: question.target.address.to_string(),
         health: answers.state.health().word().to_owned(),
         failure: failure.map(|failure| CheckFailure {

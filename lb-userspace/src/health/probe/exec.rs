@@ -7,7 +7,8 @@
 //! keepalived. One check may be of many services, so that the proxy is `NOT_USED`, as it is in a backend
 //! section of HAProxy's.
 //!
-//! The program ends with the probe, and so does whatever it has left running ([`crate::program`]). Exit code 0
+//! The program ends with the probe, and so does whatever it has left running in its process group
+//! ([`crate::program`]); a daemon that it makes, in a session of its own, does not. Exit code 0
 //! is a success, all others are failures.
 
 use std::process::ExitStatus;
