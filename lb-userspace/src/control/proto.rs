@@ -205,7 +205,11 @@ pub struct Backend {
     pub admin: String,
     /// Whether it answers: `up`, `down`, or `unknown`, which counts as up.
     pub health: String,
-    /// Whether it may get new flows: ready, not down, of the active backup group.
+    /// Whether it has the role that its service is for; true where that has none.
+    pub is_fit: bool,
+    /// What its agent has said of it, such as `drain` or `50 %`; empty without an agent.
+    pub agent: String,
+    /// Whether it may get new flows: ready, not down, fit, of the active backup group.
     pub is_eligible: bool,
     /// Slots of the ring that it holds.
     pub slots: u32,

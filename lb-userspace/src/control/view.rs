@@ -14,7 +14,7 @@ use super::proto::{
     ServiceStats, Stats, Status,
 };
 use crate::engine::snapshot::{self, BackendState, InterfaceState, ServiceState, Snapshot};
-use crate::model::{Keyword, Protocol};
+use crate::model::{Fit, Keyword, Protocol};
 
 pub(super) use health::report as health;
 pub(super) use lives::{admin, flows, leaving, plan, ring};
@@ -112,6 +112,8 @@ fn backend(service: &ServiceState, state: &BackendState, active_group: Option<u8
         backup: backend.backup,
         admin: backend.admin.word().to_owned(),
         health: backend.health.word().to_owned(),
+        is_fit: backend.fit == Fit::Fit,
+        agent: health::agent(backend.agent),
         is_eligible: backend.is_available() && active_group == Some(backend.backup),
         slots: state.slots,
         share: match service.ring_len {

@@ -26,7 +26,7 @@ pub(super) fn list(report: &HealthReport) -> String {
             grid.row([
                 first(backend.service.clone()),
                 first(backend.backend.clone()),
-                first(state(backend)),
+                first(state(&backend.health, backend.is_fit, &backend.agent)),
                 first(duration(backend.since_s)),
                 check.check.clone(),
                 took(check),
@@ -45,13 +45,13 @@ pub(super) fn list(report: &HealthReport) -> String {
 }
 
 /// `up`, and what else is not as usual.
-fn state(backend: &BackendHealth) -> String {
-    let mut words = vec![backend.health.as_str()];
-    if !backend.is_fit {
+pub(super) fn state(health: &str, is_fit: bool, agent: &str) -> String {
+    let mut words = vec![health];
+    if !is_fit {
         words.push("unfit");
     }
-    if !backend.agent.is_empty() {
-        words.push(&backend.agent);
+    if !agent.is_empty() {
+        words.push(agent);
     }
     words.join(", ")
 }
@@ -98,7 +98,10 @@ fn block(backend: &BackendHealth) -> String {
     let mut text = facts(&[
         ("Service", backend.service.clone()),
         ("Backend", backend.backend.clone()),
-        ("Health", state(backend)),
+        (
+            "Health",
+            state(&backend.health, backend.is_fit, &backend.agent),
+        ),
         ("Since", duration(backend.since_s)),
     ]);
     for check in &backend.checks {

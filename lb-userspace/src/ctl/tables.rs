@@ -2,6 +2,7 @@
 
 use super::grid::Align::{Left, Right};
 use super::grid::{Grid, facts};
+use super::health_tables;
 use super::units::{bytes, duration, percent, port};
 use crate::control::proto::{
     Backend, Backends, Counters, Datapath, Drop, LeavingBackend, NextHop, Service, Services, Stats,
@@ -134,7 +135,7 @@ fn backend_grid(backends: &[Backend], leaving: &[LeavingBackend]) -> String {
             backend.weight.to_string(),
             percent(backend.share),
             admin(backend),
-            backend.health.clone(),
+            health_tables::state(&backend.health, backend.is_fit, &backend.agent),
             backend.counters.new_flows.to_string(),
             backend.counters.packets.to_string(),
             bytes(backend.counters.bytes),
@@ -162,7 +163,8 @@ fn backend_grid(backends: &[Backend], leaving: &[LeavingBackend]) -> String {
 
 /// The admin state; of a ready backup, whether others come first.
 fn admin(backend: &Backend) -> String {
-    let is_waiting = backend.admin == "ready" && backend.health != "down" && !backend.is_eligible;
+    let is_well = backend.admin == "ready" && backend.health != "down" && backend.is_fit;
+    let is_waiting = is_well && !backend.is_eligible;
     match (backend.backup, is_waiting) {
         (0, _) | (_, false) => backend.admin.clone(),
         (_, true) => format!("{} (backup)", backend.admin),
@@ -188,7 +190,10 @@ pub(super) fn backend(backend: &Backend) -> String {
             },
         ),
         ("Admin state", admin(backend)),
-        ("Health", backend.health.clone()),
+        (
+            "Health",
+            health_tables::state(&backend.health, backend.is_fit, &backend.agent),
+        ),
         (
             "Share",
             format!("{}, {} slots", percent(backend.share), backend.slots),

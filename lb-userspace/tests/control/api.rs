@@ -215,7 +215,8 @@ fn a_backend_lives_from_post_to_delete() {
         web1,
         json!({
             "service": "web", "name": "web1", "address": "10.0.0.11", "port": 80, "weight": 100,
-            "backup": 0, "admin": "ready", "health": "unknown", "is_eligible": true,
+            "backup": 0, "admin": "ready", "health": "unknown", "is_fit": true,
+            "agent": "", "is_eligible": true,
             "slots": 100, "share": 0.25,
             "next_hop": {
                 "state": "last_known", "interface": "eth0",

@@ -5,7 +5,7 @@ use crate::control::proto::{
 };
 use crate::health::board::{Answers, Board, Record, Transition};
 use crate::health::roster::{Question, Seat, check_names};
-use crate::model::{Fit, Keyword as _};
+use crate::model::{AgentState, Fit, Keyword as _};
 
 /// Everything, or of one service, one backend.
 pub(in crate::control) fn report(
@@ -42,19 +42,24 @@ fn backend(board: &Board, seat: &Seat, record: &Record, now_ms: u64) -> BackendH
         Some(check(question, name, answers, now_ms))
     });
     let finding = record.finding;
-    let mut agent = Vec::new();
-    agent.extend(finding.agent.admin.map(|admin| admin.word().to_owned()));
-    agent.extend(finding.agent.weight_percent.map(|part| format!("{part} %")));
     BackendHealth {
         service: seat.service.clone(),
         backend: seat.backend.clone(),
         health: finding.health.word().to_owned(),
         is_fit: finding.fit == Fit::Fit,
-        agent: agent.join(" "),
+        agent: agent(finding.agent),
         since_s: now_ms.saturating_sub(record.since.monotonic_ms) / 1_000,
         checks: checks.collect(),
         history: record.history.iter().map(changed).collect(),
     }
+}
+
+/// What an agent has said, in words; empty if nothing.
+pub(super) fn agent(said: AgentState) -> String {
+    let mut words = Vec::new();
+    words.extend(said.admin.map(|admin| admin.word().to_owned()));
+    words.extend(said.weight_percent.map(|part| format!("{part} %")));
+    words.join(" ")
 }
 
 fn check(question: &Question, name: String, answers: &Answers, now_ms: u64) -> CheckHealth {
