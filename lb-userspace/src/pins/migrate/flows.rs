@@ -32,6 +32,8 @@ pub(crate) struct Carried {
 /// old table has heard of the flow later.
 ///
 /// While packets use the old table, expired flows stay behind: their entries may be given to others there.
+/// Closing ones that the new table has no room for are forgotten in the old one as well: a connection that
+/// begins on their ports would follow a record that is missing after the switch.
 pub(crate) fn carry(from: &MapSet, to: &MapSet, extent: Extent) -> Result<Carried, PinError> {
     let (old, new) = (from.require(map_name::FLOWS)?, to.require(map_name::FLOWS)?);
     if old.id == new.id {
@@ -52,6 +54,7 @@ pub(crate) fn carry(from: &MapSet, to: &MapSet, extent: Extent) -> Result<Carrie
             match new.enter(fingerprint, record, &origin, now_s) {
                 Entered::Yes => carried.count += 1,
                 Entered::WasThere => {}
+                Entered::NoRoom if worth == Worth::Closing => old.forget(fingerprint, record),
                 Entered::NoRoom => carried.left_out += usize::from(worth <= Worth::HalfOpen),
             }
         }
@@ -198,6 +201,16 @@ impl FlowTable {
             .filter_map(|(set, entry)| self.entry(set, entry).read())
     }
 
+    /// Removes a flow, unless its record has changed.
+    fn forget(&self, fingerprint: u64, record: FlowRecord) {
+        let (first, second) = flow::sets(fingerprint, self.set_count);
+        for set in [first, second] {
+            for number in 0..FLOW_SET_ENTRIES {
+                self.entry(set, number).forget(fingerprint, record);
+            }
+        }
+    }
+
     fn enter(
         &self,
         fingerprint: u64,
@@ -263,6 +276,24 @@ impl Entry<'_> {
         let old = FlowRecord(self.record.load(Ordering::Relaxed));
         if newer.remaining_s(now_s) > old.remaining_s(now_s) {
             self.replace(old, newer);
+        }
+    }
+
+    /// Frees the entry, if it is this flow's and still has this record.
+    fn forget(&self, fingerprint: u64, record: FlowRecord) {
+        if self.fingerprint.load(Ordering::Relaxed) != fingerprint {
+            return;
+        }
+        let claimed = self.fingerprint.compare_exchange(
+            fingerprint,
+            FINGERPRINT_BUSY,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+        if claimed.is_ok() {
+            let is_same = self.record.load(Ordering::SeqCst) == record.0;
+            let next = if is_same { 0 } else { fingerprint };
+            self.fingerprint.store(next, Ordering::Release);
         }
     }
 
