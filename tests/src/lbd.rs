@@ -299,6 +299,15 @@ fn spawn(
     Process::spawn("lbd", command, &scratch.path().join("lbd.log"))
 }
 
+/// Whether new flows follow what a backend of `lbctl health show` is said to be: the report is a moment ahead
+/// of the ring.
+#[cfg(feature = "e2e")]
+pub fn is_in_force(record: &serde_json::Value) -> bool {
+    let history = record["history"].as_array();
+    let last = history.and_then(|history| history.last());
+    last.is_none_or(|last| !last["in_force_after_ms"].is_null())
+}
+
 /// Runs an lbd that is to end by itself, such as one that refuses to start.
 pub fn run_to_end(command: Command) -> Result<Ended> {
     let scratch = ScratchDir::new("lbd-ended")?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lb_lab::capture::Capture;
 use lb_lab::certificates::Authority;
+use lb_lab::lbd::is_in_force;
 use lb_lab::mariadb::{CHECK_PASSWORD, CHECK_USER, Installation, MariaDb};
 use lb_lab::scratch::ScratchDir;
 use lb_lab::serde_json::Value;
@@ -75,7 +76,8 @@ fn await_health(site: &Site, service: &str, backend: &str, health: &str) -> Valu
     let what = format!("{backend} of {service} to be {health}");
     let record = wait_until(&what, TIMEOUT, || {
         let record = record(site, service, backend);
-        Ok((record["health"] == health).then_some(record))
+        let is_so = record["health"] == health && is_in_force(&record);
+        Ok(is_so.then_some(record))
     });
     let record = record.unwrap_or_else(|error| {
         let shown = site.lbd.ctl(&["health", "list"]);

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lb_lab::lbd::is_in_force;
 use lb_lab::scratch::ScratchDir;
 use lb_lab::serde_json::{self, Value};
 use lb_lab::service;
@@ -63,7 +64,8 @@ fn await_health(site: &Site, service: &str, backend: &str, health: &str) -> (Dur
         TIMEOUT,
         || {
             let record = record(site, service, backend);
-            Ok((record["health"] == health).then_some(record))
+            let is_so = record["health"] == health && is_in_force(&record);
+            Ok(is_so.then_some(record))
         },
     );
     let record = record.unwrap_or_else(|error| panic!("{error:#}\n{}", site.lbd.log_tail()));
