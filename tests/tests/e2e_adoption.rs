@@ -50,8 +50,9 @@ struct Scene {
 }
 
 impl Scene {
+    /// With room for the load: thousands of flows a second that end, and stay on record for a minute.
     fn build(forward: Forward) -> Self {
-        Self::build_with(forward, "")
+        Self::build_with(forward, "[limits]\nflows = 1048576\n")
     }
 
     fn build_with(forward: Forward, more: &str) -> Self {
