@@ -246,7 +246,7 @@ fn change_of_limits_may_be_interrupted_at_every_step() {
     if is_missing() {
         return;
     }
-    let mut scene = Scene::build(Forward::Nat);
+    let mut scene = Scene::build_with(Forward::Nat, "");
     let config = config(&scene.net);
     for steps in 1..=STEPS_MAX {
         let flows = 100_000 * (steps % 2 + 1);
