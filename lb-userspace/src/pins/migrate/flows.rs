@@ -226,7 +226,7 @@ impl FlowTable {
         };
         for entry in places() {
             if entry.fingerprint.load(Ordering::Acquire) == fingerprint {
-                entry.follow(record, now_s);
+                entry.follow(fingerprint, record, origin, now_s);
                 return Entered::WasThere;
             }
         }
@@ -271,11 +271,12 @@ impl Entry<'_> {
         Some((fingerprint, Worth::of(record, now_s)))
     }
 
-    /// Takes the record of the same flow if it lives longer: it was written later.
-    fn follow(&self, newer: FlowRecord, now_s: u32) {
+    /// Takes the record of the same flow if it lives longer: it was written later. Its origin comes with it:
+    /// a port that was used again has another handshake, and its segments would not fit the former one.
+    fn follow(&self, fingerprint: u64, newer: FlowRecord, origin: &FlowOrigin, now_s: u32) {
         let old = FlowRecord(self.record.load(Ordering::Relaxed));
         if newer.remaining_s(now_s) > old.remaining_s(now_s) {
-            self.replace(old, newer);
+            let _other_writer = self.take(fingerprint, fingerprint, newer, origin);
         }
     }
 
