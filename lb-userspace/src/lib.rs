@@ -23,6 +23,8 @@ mod program;
 pub mod reconcile;
 pub mod steering;
 pub mod suggest;
+pub mod sync;
 pub mod tally;
 pub mod transition;
+pub mod vrrp;
 pub mod ways;

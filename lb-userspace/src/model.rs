@@ -11,6 +11,7 @@ use lb_common::limits::{
 
 mod change;
 pub mod check;
+pub mod cluster;
 pub mod diff;
 pub mod doubt;
 pub mod draft;
@@ -27,6 +28,7 @@ pub mod slow_start;
 pub mod text;
 
 use check::{Check, CheckMode, Role};
+use cluster::{Cluster, VrrpGroup};
 use doubt::Doubt;
 
 pub use change::{Change, ModelError, backend_from, service_from};
@@ -214,6 +216,10 @@ pub struct Model {
     pub metrics: Metrics,
     /// Who is told of what happens.
     pub hooks: Hooks,
+    /// The other nodes, if there are any.
+    pub cluster: Option<Cluster>,
+    /// The VIPs that move between nodes, by the group's name.
+    pub vrrp: BTreeMap<String, VrrpGroup>,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
 }

@@ -48,6 +48,8 @@ fn model(interfaces: &[&str], services: &[Service]) -> Model {
         manage_vips: true,
         metrics: Default::default(),
         hooks: Default::default(),
+        cluster: None,
+        vrrp: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 8,

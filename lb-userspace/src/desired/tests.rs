@@ -68,6 +68,8 @@ fn model(services: &[Service]) -> Model {
         manage_vips: true,
         metrics: Default::default(),
         hooks: Default::default(),
+        cluster: None,
+        vrrp: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 16,

@@ -19,6 +19,8 @@ pub(in crate::model) fn model() -> Model {
         manage_vips: true,
         metrics: Default::default(),
         hooks: Default::default(),
+        cluster: None,
+        vrrp: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits::default(),
         services: BTreeMap::new(),

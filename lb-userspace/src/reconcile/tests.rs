@@ -67,6 +67,8 @@ fn model(services: impl IntoIterator<Item = Service>) -> Model {
         manage_vips: false,
         metrics: Default::default(),
         hooks: Default::default(),
+        cluster: None,
+        vrrp: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: CAPACITIES.services,

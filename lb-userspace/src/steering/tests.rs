@@ -42,6 +42,8 @@ impl Bench {
             manage_vips: true,
             metrics: Default::default(),
             hooks: Default::default(),
+            cluster: None,
+            vrrp: Default::default(),
             on_stop: OnStop::Keep,
             limits: Limits::default(),
             services: BTreeMap::from([("web".to_owned(), service)]),

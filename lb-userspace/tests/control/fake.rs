@@ -101,6 +101,8 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
         manage_vips: true,
         metrics: Default::default(),
         hooks: Default::default(),
+        cluster: None,
+        vrrp: Default::default(),
         on_stop: OnStop::Keep,
         limits: Limits {
             services: 3,

@@ -29,6 +29,8 @@ impl Draft {
             limits: self.limits.build()?,
             metrics: self.metrics.build()?,
             hooks: self.hooks.build()?,
+            cluster: None,
+            vrrp: std::collections::BTreeMap::new(),
             services: services.collect::<Option<_>>()?,
         })
     }

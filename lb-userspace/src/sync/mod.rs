@@ -1,0 +1,3 @@
+//! The link between the nodes of a cluster: what they tell each other, and how.
+
+pub mod flow;

@@ -1,0 +1,4 @@
+//! VIPs that move between nodes: the Virtual Router Redundancy Protocol (RFC 9568), in a process of its own, so
+//! that what happens to `lbd` does not move them.
+
+pub mod protocol;
