@@ -78,9 +78,10 @@ async fn remove_vips(state_file: StateFile) -> anyhow::Result<usize> {
     let mut view = View::default();
     netlink.read_links(&mut view).await?;
     let mut removed_count = 0;
-    for removal in removals(&own, &BTreeSet::new(), &[], &view) {
+    let nothing = BTreeSet::new();
+    for removal in removals(&own, &nothing, &nothing, &[], &view) {
         let vip = match removal {
-            Removal::WentWithLink(vip) | Removal::Forget(vip) => vip,
+            Removal::WentWithLink(vip) | Removal::Forget(vip) | Removal::HandOver(vip) => vip,
             Removal::Remove { vip, ifindex } => {
                 netlink.remove_vip(ifindex, vip).await?;
                 removed_count += 1;

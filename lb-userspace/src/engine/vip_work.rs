@@ -52,7 +52,14 @@ impl Engine {
     /// Removes what is no longer wanted.
     pub(super) async fn remove_vips(&mut self) -> anyhow::Result<()> {
         let (wanted, attached) = (self.wanted_vips(), self.staying_interfaces());
-        let steps = removals(&self.own_vips, &wanted, &attached, self.surroundings.view());
+        let view = self.surroundings.view();
+        let steps = removals(
+            &self.own_vips,
+            &wanted,
+            &self.moving_vips(),
+            &attached,
+            view,
+        );
         let Surroundings {
             netlink, network, ..
         } = &mut self.surroundings;
@@ -90,7 +97,19 @@ impl Engine {
         services
             .filter(|_| self.model.manage_vips)
             .map(|service| service.vip)
+            .filter(|vip| !self.is_moving(*vip))
             .collect()
+    }
+
+    /// The VIPs that move between nodes: they are the VRRP process's.
+    fn moving_vips(&self) -> BTreeSet<IpAddr> {
+        let groups = self.model.vrrp.values();
+        groups.flat_map(|group| &group.vips).copied().collect()
+    }
+
+    fn is_moving(&self, vip: IpAddr) -> bool {
+        let mut groups = self.model.vrrp.values();
+        groups.any(|group| group.vips.contains(&vip))
     }
 
     /// Attached interfaces that the model still has, by name and index.
@@ -115,6 +134,10 @@ async fn remove_each(
             }
             Removal::Forget(vip) => {
                 warn!(%vip, "the VIP was removed by somebody else");
+                vip
+            }
+            Removal::HandOver(vip) => {
+                info!(%vip, "the VIP moves between nodes from now on");
                 vip
             }
             Removal::Remove { vip, ifindex } => {

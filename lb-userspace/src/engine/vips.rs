@@ -13,6 +13,8 @@ pub(super) enum Removal {
     WentWithLink(IpAddr),
     /// It is not there any more, and its link is up: somebody else has removed it.
     Forget(IpAddr),
+    /// It moves between nodes from now on: it stays where it is, and is no longer ours to remove.
+    HandOver(IpAddr),
     /// It is no longer wanted here.
     Remove {
         /// The VIP.
@@ -32,16 +34,18 @@ pub(super) struct Addition {
 }
 
 /// What is to be removed or forgotten, so that only `wanted` is left of ours, on attached
-/// interfaces.
+/// interfaces. Those of `moving` are the VRRP process's.
 pub(super) fn removals(
     own: &OwnVips,
     wanted: &BTreeSet<IpAddr>,
+    moving: &BTreeSet<IpAddr>,
     attached: &[(String, u32)],
     view: &View,
 ) -> Vec<Removal> {
     let mut removals = Vec::new();
     for (vip, place) in own.iter() {
         match own.holder(vip, view) {
+            Some(_) if moving.contains(&vip) => removals.push(Removal::HandOver(vip)),
             None if is_up(place.ifindex, view) => removals.push(Removal::Forget(vip)),
             None => removals.push(Removal::WentWithLink(vip)),
             Some(ifindex) if wanted.contains(&vip) && is_among(ifindex, attached) => {}
@@ -101,6 +105,8 @@ mod tests {
     use super::super::own_vips::tests::{ip, own, view};
     use super::*;
 
+    const NONE: BTreeSet<IpAddr> = BTreeSet::new();
+
     fn both() -> Vec<(String, u32)> {
         vec![("eth0".to_owned(), 2), ("eth1".to_owned(), 3)]
     }
@@ -132,11 +138,11 @@ mod tests {
     fn an_address_that_is_there_is_left_alone() {
         let view = view(&[(3, "203.0.113.10", 24)]);
         assert_eq!(added_to("203.0.113.10", &view), [] as [u32; 0]);
-        assert_eq!(removals(&own(&[]), &wanted(&[]), &both(), &view), []);
+        assert_eq!(removals(&own(&[]), &wanted(&[]), &NONE, &both(), &view), []);
         let own = own(&[("203.0.113.10", "eth0", 2)]);
         let vip = ip("203.0.113.10");
         assert_eq!(
-            removals(&own, &wanted(&[]), &both(), &view),
+            removals(&own, &wanted(&[]), &NONE, &both(), &view),
             [Removal::Forget(vip)],
             "the one on eth1 is not ours"
         );
@@ -151,9 +157,24 @@ mod tests {
             Removal::Remove { vip, ifindex: 2 },
             Removal::Forget(ip("203.0.113.11")),
         ];
-        assert_eq!(removals(&own, &wanted(&[]), &both(), &view), expected);
+        assert_eq!(
+            removals(&own, &wanted(&[]), &NONE, &both(), &view),
+            expected
+        );
         let stays = wanted(&["203.0.113.10"]);
-        assert_eq!(removals(&own, &stays, &both(), &view), expected[1..]);
+        assert_eq!(removals(&own, &stays, &NONE, &both(), &view), expected[1..]);
+    }
+
+    #[test]
+    fn what_moves_between_nodes_from_now_on_stays_where_it_is() {
+        let view = view(&[(2, "203.0.113.10", 32)]);
+        let own = own(&[("203.0.113.10", "eth0", 2)]);
+        let moving = wanted(&["203.0.113.10"]);
+        let vip = ip("203.0.113.10");
+        assert_eq!(
+            removals(&own, &wanted(&[]), &moving, &both(), &view),
+            [Removal::HandOver(vip)]
+        );
     }
 
     #[test]
@@ -165,7 +186,10 @@ mod tests {
             Removal::WentWithLink(ip("203.0.113.10")),
             Removal::WentWithLink(ip("2001:db8::10")),
         ];
-        assert_eq!(removals(&own, &wanted(&[]), &both(), &view), expected);
+        assert_eq!(
+            removals(&own, &wanted(&[]), &NONE, &both(), &view),
+            expected
+        );
     }
 
     #[test]
@@ -174,7 +198,7 @@ mod tests {
         view.links.get_mut(&2).unwrap().name = "wan0".to_owned();
         let own = own(&[("203.0.113.10", "eth0", 2)]);
         let wanted = wanted(&["203.0.113.10"]);
-        assert_eq!(removals(&own, &wanted, &both(), &view), []);
+        assert_eq!(removals(&own, &wanted, &NONE, &both(), &view), []);
     }
 
     #[test]
@@ -182,7 +206,7 @@ mod tests {
         let view = view(&[(2, "203.0.113.10", 32)]);
         let own = own(&[("203.0.113.10", "eth0", 2)]);
         let only_eth1 = [("eth1".to_owned(), 3)];
-        let steps = removals(&own, &wanted(&["203.0.113.10"]), &only_eth1, &view);
+        let steps = removals(&own, &wanted(&["203.0.113.10"]), &NONE, &only_eth1, &view);
         let vip = ip("203.0.113.10");
         assert_eq!(steps, [Removal::Remove { vip, ifindex: 2 }]);
     }
