@@ -69,6 +69,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
         handle: engine,
         models,
         ways,
+        fitness: _,
         doubts,
         task: mut engine_task,
     } = engine::start(options).await?;

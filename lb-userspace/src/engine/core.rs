@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::announcer::Announcer;
 use super::doubts::Doubts;
+use super::fitness::Fitness;
 use super::handle::{EngineError, Models, Outcome, Progress};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
@@ -48,6 +49,7 @@ pub(super) struct Engine {
     pub(super) own_vips: OwnVips,
     pub(super) saved: SavedServices,
     models: watch::Sender<Arc<Model>>,
+    pub(super) fitness: watch::Sender<Fitness>,
     pub(super) announcer: Announcer,
     pub(super) store: AyaStore,
     pub(super) events: AsyncFd<RingBuf<MapData>>,
@@ -132,6 +134,7 @@ impl Engine {
             rings_written: None,
             rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),
+            fitness: watch::Sender::new(Fitness::default()),
             model: empty,
             limits: parts.limits,
             ids,
@@ -345,6 +348,12 @@ impl Engine {
     /// is being added gets its VIP last. A VIP that cannot be moved holds up nothing else: the first
     /// failure is reported in the end.
     async fn pass(&mut self) -> Result<(), EngineError> {
+        let passed = self.pass_through().await;
+        self.tell_fitness();
+        passed
+    }
+
+    async fn pass_through(&mut self) -> Result<(), EngineError> {
         let mut outcome = Ok(());
         for _ in 0..PASSES_MAX {
             self.assign_ids()?;

@@ -8,6 +8,7 @@ mod answers;
 mod core;
 mod detach;
 mod doubts;
+mod fitness;
 mod handle;
 mod interfaces;
 mod leaving;
@@ -30,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
@@ -45,6 +46,7 @@ use crate::ways::WaysReceiver;
 
 pub use detach::{Detached, detach};
 pub use doubts::InDoubt;
+pub use fitness::Fitness;
 pub use handle::{EngineError, EngineHandle, Models, Outcome, Progress, Request};
 pub use state_file::{StateFile, StateFileError};
 
@@ -74,6 +76,8 @@ pub struct Started {
     pub models: Models,
     /// The ways to its backends.
     pub ways: WaysReceiver,
+    /// What there is to serve with.
+    pub fitness: watch::Receiver<Fitness>,
     /// Backends that what passes by puts in doubt.
     pub doubts: mpsc::Receiver<InDoubt>,
     /// Ends with the engine.
@@ -139,6 +143,7 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         handle,
         models: engine.models(),
         ways: engine.surroundings.ways(),
+        fitness: engine.fitness(),
         doubts: engine.doubts.listener(),
         task: tokio::spawn(engine.run(requests)),
     })
