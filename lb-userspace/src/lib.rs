@@ -18,6 +18,7 @@ pub mod maps;
 pub mod metrics;
 pub mod model;
 pub mod netlink;
+pub mod peers;
 pub mod pins;
 mod program;
 pub mod reconcile;

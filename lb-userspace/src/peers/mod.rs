@@ -1,0 +1,4 @@
+//! This node as one of several: what brings the VRRP process, the sync link and the engine together.
+
+pub mod facts;
+pub mod status;
