@@ -1,0 +1,445 @@
+//! Authenticated packets, an extension between nodes of one cluster.
+//!
+//! A trailer behind the address list carries an authentication code (HMAC-SHA256, truncated to 16 bytes, RFC 2104
+//! section 5) over the sender's address and the whole message. Against replay, also across restarts:
+//!
+//! - Each router draws a session id when it is made, and counts its packets.
+//! - Each router has a challenge, tells it in every packet, and repeats the others' latest ones in every packet.
+//! - A session that is not known is believed from the first packet that repeats the present challenge: it was made
+//!   after the challenge was drawn. From then on its counters must grow.
+//! - Whenever a session gets known, a new challenge is drawn. So a recording of a forgotten session repeats an old
+//!   one, and it is safe to forget sessions at any time.
+//!
+//! ```text
+//! magic 4 | version 1 | kind 1 | flags 1 | echo count 1 | session 8 | counter 8 | challenge 8 | target 8
+//! | echoes 8 each | code 16                                                 all in network byte order
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ring::hmac;
+
+use super::packet::{Parsed, Refusal, TRAILER_MAGIC};
+use super::router::Session;
+
+const TRAILER_VERSION: u8 = 1;
+/// What stands before the echoes. Unit: bytes.
+const FIXED_BYTES: usize = 40;
+const CODE_BYTES: usize = 16;
+const CHALLENGE_BYTES: usize = 8;
+/// What is under the code first: a code for this purpose is good for no other.
+const PURPOSE: &[u8] = b"lbd vrrp packet 1";
+/// The bytes of the checksum, which is not under the code: it differs by destination.
+const CHECKSUM: std::ops::Range<usize> = 6..8;
+
+/// Sessions that are known at a time: a virtual router has a few nodes.
+const PROVEN_MAX: usize = 12;
+/// Sessions that have yet to answer the challenge, at a time. Recordings may fill it: the latest are kept.
+const UNPROVEN_MAX: usize = 4;
+/// Challenges repeated in a packet.
+const ECHO_MAX: usize = PROVEN_MAX + UNPROVEN_MAX;
+/// For so long after its last packet the challenge of an unproven session is repeated. Unit: microseconds.
+const UNPROVEN_US: u64 = 3_000_000;
+
+/// The key of authenticated packets, derived from the cluster's secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// A key of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A key of 64 hexadecimal digits; `None` if it is anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(pairs) {
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        rest.is_empty().then_some(Self(key))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Key(secret)")
+    }
+}
+
+/// What a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What RFC 9568 knows.
+    Advertisement,
+    /// "I am here": challenges and the sender's condition.
+    Hello,
+    /// To `target`: become Active.
+    HandOverRequest,
+    /// To `target`: no.
+    HandOverDeclined,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [
+        Self::Advertisement,
+        Self::Hello,
+        Self::HandOverRequest,
+        Self::HandOverDeclined,
+    ];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Advertisement => 0,
+            Self::Hello => 1,
+            Self::HandOverRequest => 2,
+            Self::HandOverDeclined => 3,
+        }
+    }
+}
+
+/// What a sender says of itself, besides its priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags {
+    /// It does not know somebody yet: answer it.
+    pub(super) wants_echo: bool,
+    /// It has not caught up with its peers.
+    pub(super) is_behind: bool,
+    /// It cannot have the VIPs.
+    pub(super) is_fault: bool,
+    /// It has just become Active: the first advertisement of that time.
+    pub(super) is_first: bool,
+}
+
+impl Flags {
+    const fn byte(self) -> u8 {
+        self.wants_echo as u8
+            | (self.is_behind as u8) << 1
+            | (self.is_fault as u8) << 2
+            | (self.is_first as u8) << 3
+    }
+
+    /// Unknown flags are ignored: later versions may have them.
+    const fn of(byte: u8) -> Self {
+        Self {
+            wants_echo: byte & 1 != 0,
+            is_behind: byte & 2 != 0,
+            is_fault: byte & 4 != 0,
+            is_first: byte & 8 != 0,
+        }
+    }
+}
+
+/// What an authentic packet says in its trailer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) kind: Kind,
+    pub(super) flags: Flags,
+    /// Whose it is.
+    pub(super) session: u64,
+    /// For whom it is; 0 = everybody.
+    pub(super) target: u64,
+    /// Whether its sender is known: if not, it may be a recording, and nothing in it is to be believed.
+    pub(super) is_proven: bool,
+    /// Whether its sender waits for its challenge to be repeated.
+    pub(super) wants_answer: bool,
+}
+
+/// Another router, as its authentic packets show it.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    pub(super) session: u64,
+    pub(super) source: IpAddr,
+    pub(super) priority: u8,
+    pub(super) flags: Flags,
+    /// When it was last heard. Unit: microseconds.
+    pub(super) heard_us: u64,
+    pub(super) is_proven: bool,
+    /// Whether its last packet was an advertisement of one that is Active.
+    pub(super) is_active: bool,
+    counter: u64,
+    challenge: u64,
+    /// Whether a packet that repeats its challenge was sent.
+    is_answered: bool,
+}
+
+/// Makes and checks trailers.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    key: hmac::Key,
+    session: Session,
+    counter: u64,
+    challenge: u64,
+    challenges: u64,
+    /// The latest heard last.
+    senders: Vec<Sender>,
+}
+
+impl Guard {
+    pub(super) fn new(key: Key, session: Session) -> Self {
+        let mut guard = Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key.0),
+            session,
+            counter: 0,
+            challenge: 0,
+            challenges: 0,
+            senders: Vec::new(),
+        };
+        guard.draw_challenge();
+        guard
+    }
+
+    /// Nobody can foresee it without the seed.
+    fn draw_challenge(&mut self) {
+        let seed = hmac::Key::new(hmac::HMAC_SHA256, &self.session.seed);
+        let tag = hmac::sign(&seed, &self.challenges.to_be_bytes());
+        self.challenges += 1;
+        self.challenge = first_u64(tag.as_ref());
+    }
+
+    /// The session by which others know this router.
+    pub(super) fn session(&self) -> u64 {
+        self.session.id
+    }
+
+    /// How many packets were made.
+    pub(super) fn packets(&self) -> u64 {
+        self.counter
+    }
+
+    /// The routers whose packets are believed.
+    pub(super) fn proven(&self) -> impl Iterator<Item = &Sender> {
+        self.senders.iter().filter(|sender| sender.is_proven)
+    }
+
+    /// Whether there is anybody whose answer to the challenge is awaited: somebody unknown was heard, or nobody is
+    /// known.
+    pub(super) fn wants_echo(&self, now_us: u64) -> bool {
+        let awaits = |sender: &Sender| {
+            !sender.is_proven && now_us.saturating_sub(sender.heard_us) < UNPROVEN_US
+        };
+        self.proven().next().is_none() || self.senders.iter().any(awaits)
+    }
+
+    /// Completes a packet of [`super::packet::Packet::emit`] with a trailer.
+    pub(super) fn close(
+        &mut self,
+        now_us: u64,
+        source: IpAddr,
+        said: (Kind, Flags, u64),
+        packet: &mut Vec<u8>,
+    ) {
+        let (kind, flags, target) = said;
+        self.counter += 1;
+        let echoes = self.echoes(now_us);
+        packet.extend(TRAILER_MAGIC);
+        packet.extend([
+            TRAILER_VERSION,
+            kind.number(),
+            flags.byte(),
+            echoes.len() as u8,
+        ]);
+        for field in [self.session.id, self.counter, self.challenge, target] {
+            packet.extend(field.to_be_bytes());
+        }
+        for echo in echoes {
+            packet.extend(echo.to_be_bytes());
+        }
+        let code = hmac::sign(&self.key, &covered(source, packet));
+        packet.extend(&code.as_ref()[..CODE_BYTES]);
+    }
+
+    /// The challenges to be repeated: the latest heard first.
+    fn echoes(&mut self, now_us: u64) -> Vec<u64> {
+        self.senders.retain(|sender| {
+            sender.is_proven || now_us.saturating_sub(sender.heard_us) < UNPROVEN_US
+        });
+        for sender in &mut self.senders {
+            sender.is_answered = true;
+        }
+        let latest_first = self.senders.iter().rev();
+        latest_first
+            .map(|sender| sender.challenge)
+            .take(ECHO_MAX)
+            .collect()
+    }
+
+    /// Checks a packet.
+    ///
+    /// # Errors
+    /// If it is not authentic, or not new.
+    pub(super) fn open(
+        &mut self,
+        now_us: u64,
+        source: IpAddr,
+        payload: &[u8],
+        parsed: &Parsed<'_>,
+    ) -> Result<Opened, Refusal> {
+        let trailer = Trailer::read(parsed.trailer)?;
+        let code_at = payload.len() - CODE_BYTES;
+        let (message, code) = payload.split_at(code_at);
+        let expected = hmac::sign(&self.key, &covered(source, message));
+        if !is_equal(&expected.as_ref()[..CODE_BYTES], code) {
+            return Err(Refusal::Code);
+        }
+        if trailer.session == self.session.id {
+            // This router's own, sent back to it.
+            return Err(Refusal::Replayed {
+                counter: trailer.counter,
+                last: self.counter,
+            });
+        }
+        self.note(now_us, source, parsed.packet.priority, &trailer)
+    }
+
+    fn note(
+        &mut self,
+        now_us: u64,
+        source: IpAddr,
+        priority: u8,
+        trailer: &Trailer<'_>,
+    ) -> Result<Opened, Refusal> {
+        let is_known = |sender: &Sender| sender.session == trailer.session;
+        let known = self.senders.iter().position(is_known);
+        let former = known.map(|place| self.senders[place].clone());
+        if let Some(former) = &former
+            && trailer.counter <= former.counter
+        {
+            return Err(Refusal::Replayed {
+                counter: trailer.counter,
+                last: former.counter,
+            });
+        }
+        self.senders.retain(|sender| !is_known(sender));
+        let is_answer = trailer.echoes().any(|echo| echo == self.challenge);
+        let was_proven = former.as_ref().is_some_and(|sender| sender.is_proven);
+        let is_answered = former
+            .is_some_and(|former| former.is_answered && former.challenge == trailer.challenge);
+        let is_proven = was_proven || is_answer;
+        if is_answer && !was_proven {
+            self.draw_challenge();
+            self.senders.retain(|sender| sender.source != source);
+        }
+        self.senders.push(Sender {
+            session: trailer.session,
+            source,
+            priority,
+            flags: trailer.flags,
+            heard_us: now_us,
+            is_proven,
+            is_active: trailer.kind == Kind::Advertisement && priority > 0,
+            counter: trailer.counter,
+            challenge: trailer.challenge,
+            is_answered,
+        });
+        self.forget_beyond_limits();
+        Ok(Opened {
+            kind: trailer.kind,
+            flags: trailer.flags,
+            session: trailer.session,
+            target: trailer.target,
+            is_proven,
+            wants_answer: !is_answered || trailer.flags.wants_echo,
+        })
+    }
+
+    /// Those that were not heard for longest go first.
+    fn forget_beyond_limits(&mut self) {
+        for (is_proven, max) in [(true, PROVEN_MAX), (false, UNPROVEN_MAX)] {
+            let is_such = |sender: &Sender| sender.is_proven == is_proven;
+            let count = self.senders.iter().filter(|sender| is_such(sender)).count();
+            if count > max
+                && let Some(place) = self.senders.iter().position(is_such)
+            {
+                self.senders.remove(place);
+            }
+        }
+    }
+}
+
+/// A trailer, as it stands in a packet.
+struct Trailer<'a> {
+    kind: Kind,
+    flags: Flags,
+    session: u64,
+    counter: u64,
+    challenge: u64,
+    target: u64,
+    echoes: &'a [[u8; CHALLENGE_BYTES]],
+}
+
+impl<'a> Trailer<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        if bytes.is_empty() {
+            return Err(Refusal::NoTrailer);
+        }
+        let malformed = Refusal::TrailerMalformed;
+        let (fixed, rest) = bytes.split_first_chunk::<FIXED_BYTES>().ok_or(malformed)?;
+        if !fixed.starts_with(&TRAILER_MAGIC) {
+            return Err(malformed);
+        }
+        if fixed[4] != TRAILER_VERSION {
+            return Err(Refusal::TrailerVersion(fixed[4]));
+        }
+        let echo_count = usize::from(fixed[7]);
+        if echo_count > ECHO_MAX || rest.len() != echo_count * CHALLENGE_BYTES + CODE_BYTES {
+            return Err(malformed);
+        }
+        let (echoes, _) = rest[..echo_count * CHALLENGE_BYTES].as_chunks();
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.number() == fixed[5])
+            .ok_or(malformed)?;
+        Ok(Self {
+            kind,
+            flags: Flags::of(fixed[6]),
+            session: first_u64(&fixed[8..]),
+            counter: first_u64(&fixed[16..]),
+            challenge: first_u64(&fixed[24..]),
+            target: first_u64(&fixed[32..]),
+            echoes,
+        })
+    }
+
+    fn echoes(&self) -> impl Iterator<Item = u64> {
+        self.echoes.iter().map(|echo| u64::from_be_bytes(*echo))
+    }
+}
+
+/// What the code is made over: the purpose, the sender's address, and the message without its checksum.
+fn covered(source: IpAddr, message: &[u8]) -> Vec<u8> {
+    let mut bytes = PURPOSE.to_vec();
+    match source {
+        IpAddr::V4(source) => {
+            bytes.push(4);
+            bytes.extend(source.octets());
+        }
+        IpAddr::V6(source) => {
+            bytes.push(6);
+            bytes.extend(source.octets());
+        }
+    }
+    let start = bytes.len();
+    bytes.extend_from_slice(message);
+    bytes[start..][CHECKSUM].fill(0);
+    bytes
+}
+
+/// In a time that does not tell where they differ.
+fn is_equal(left: &[u8], right: &[u8]) -> bool {
+    let pairs = left.iter().zip(right);
+    left.len() == right.len() && pairs.fold(0, |all, (left, right)| all | (left ^ right)) == 0
+}
+
+/// The first eight bytes; zeros stand for those that are missing.
+fn first_u64(bytes: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    u64::from_be_bytes(first)
+}

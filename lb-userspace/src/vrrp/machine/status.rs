@@ -1,0 +1,38 @@
+//! How a router is, for people and for `lbd`.
+
+use super::{Router, ms};
+use crate::vrrp::protocol::{RouterCounters, RouterStatus, State};
+
+impl Router {
+    /// How it is. `now_unix_ms` is the same moment by the calendar, in milliseconds since 1970.
+    pub fn status(&self, now_us: u64, now_unix_ms: u64) -> RouterStatus {
+        let since_ms = ms(now_us.saturating_sub(self.since_us));
+        let active = match self.state {
+            State::Active => None,
+            State::Backup | State::Initialize => self.active.as_ref(),
+        };
+        RouterStatus {
+            group: self.config.group.clone(),
+            family: self.config.family,
+            vrid: self.config.vrid,
+            vips: self.config.listed_vips(),
+            state: self.state,
+            since_ms,
+            since_unix_ms: now_unix_ms.saturating_sub(since_ms),
+            reason: self.reason.clone(),
+            priority_configured: self.config.priority,
+            priority: match self.condition.is_fault() {
+                true => 0,
+                false => self.condition.priority,
+            },
+            troubles: [&self.condition.faults[..], &self.condition.troubles].concat(),
+            active: active.map(|active| active.source),
+            active_priority: active.map(|active| active.priority),
+            held: self.held.clone(),
+            counters: RouterCounters {
+                dual_active_ms: ms(self.dual.total_us()),
+                ..self.counters
+            },
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! When a Backup takes over, and when it does not.
+
+use std::net::IpAddr;
+
+use super::{Router, ms};
+use crate::vrrp::router::Output;
+
+/// Nobody is known to be Active, and a node that is behind waits for a better one: so many Active_Down_Intervals.
+/// Then a VIP with some connections lost is better than no VIP.
+const BARRED_MAX_INTERVALS: u64 = 3;
+
+/// The other Active, as its advertisements show it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) source: IpAddr,
+    pub(super) priority: u8,
+    pub(super) interval_us: u64,
+    /// Its last advertisement.
+    pub(super) at_us: u64,
+    /// Since when it is this one.
+    pub(super) since_us: u64,
+}
+
+impl Heard {
+    /// Whether advertisements that should have come did not.
+    fn is_silent(&self, now_us: u64) -> bool {
+        now_us >= self.silent_from_us()
+    }
+
+    fn silent_from_us(&self) -> u64 {
+        self.at_us + self.interval_us * 3 / 2
+    }
+}
+
+/// A reason to wait, and until when it holds at least. Unit: microseconds.
+type Wait = (String, u64);
+
+impl Router {
+    /// An advertisement of a router that this one leaves the VIPs to (RFC 9568 section 6.4.2).
+    pub(super) fn follow(&mut self, now_us: u64, source: IpAddr, priority: u8, interval_us: u64) {
+        self.note_active(now_us, source, priority, interval_us);
+        self.active_interval_us = interval_us;
+        self.active_down_at_us = Some(now_us + self.active_down_us());
+        self.held = None;
+        self.barred_since_us = None;
+    }
+
+    fn note_active(&mut self, now_us: u64, source: IpAddr, priority: u8, interval_us: u64) {
+        let former = self.active.filter(|active| active.source == source);
+        if former.is_none() {
+            self.lower_since_us = None;
+            self.news.forget_active();
+        }
+        let heard = Heard {
+            source,
+            priority,
+            interval_us,
+            at_us: now_us,
+            since_us: former.map_or(now_us, |former| former.since_us),
+        };
+        self.active = Some(heard);
+        self.probe_answered_us = None;
+        self.probe_at_us = self.news.is_any().then(|| heard.silent_from_us());
+    }
+
+    /// An Active of lower priority was heard, and this router preempts: after its delay at once; without one when
+    /// Active_Down_Timer fires, as the RFC has it. Not while it is behind.
+    pub(super) fn challenge(
+        &mut self,
+        now_us: u64,
+        advert: (IpAddr, u8, u64),
+        out: &mut Vec<Output>,
+    ) {
+        let (source, priority, interval_us) = advert;
+        if self.active.is_none_or(|active| active.source != source) {
+            self.lower_since_us = None;
+        }
+        let since_us = *self.lower_since_us.get_or_insert(now_us);
+        let delay_us = u64::from(self.config.preempt_delay_ms) * 1_000;
+        if self.behind.is_some() || now_us < since_us + delay_us {
+            self.follow(now_us, source, priority, interval_us);
+            self.lower_since_us = Some(since_us);
+        } else if delay_us > 0 {
+            let reason = format!("it preempts {source} of priority {priority}");
+            self.become_active(now_us, reason, 0, out);
+        } else {
+            self.note_active(now_us, source, priority, interval_us);
+            self.lower_since_us = Some(since_us);
+        }
+    }
+
+    /// Active_Down_Timer has fired (RFC 9568 section 6.4.2), or what it was held for has changed.
+    pub(super) fn on_active_down(&mut self, now_us: u64, out: &mut Vec<Output>) {
+        if let Some((why, until_us)) = self.hold(now_us).or_else(|| self.barrier(now_us)) {
+            self.held = Some(why);
+            self.active_down_at_us = Some(until_us.max(now_us + 1));
+            return;
+        }
+        let reason = match self.active {
+            Some(active) if active.is_silent(now_us) => {
+                let silent_ms = ms(now_us.saturating_sub(active.at_us));
+                format!("no advertisement of {} for {silent_ms} ms", active.source)
+            }
+            Some(active) => {
+                format!(
+                    "it preempts {} of priority {}",
+                    active.source, active.priority
+                )
+            }
+            None => "no advertisement of anybody".to_owned(),
+        };
+        self.become_active(now_us, reason, 0, out);
+    }
+
+    /// The hold: the Active's process is silent, but its node is well. Its `lbd` says so over the sync link, and its
+    /// kernel answers on the link. So a process that is stopped, slow or being replaced is no failover, and a node
+    /// that is dead or cut off is one without delay.
+    fn hold(&self, now_us: u64) -> Option<Wait> {
+        let active = self.active.filter(|active| active.is_silent(now_us))?;
+        let (node, fresh_until_us) = self.news.fit_active(now_us, self.active_interval_us)?;
+        let answered_us = self.probe_answered_us?;
+        let answers_until_us = answered_us + active.interval_us;
+        if answers_until_us <= now_us {
+            return None;
+        }
+        let silent_ms = ms(now_us.saturating_sub(active.at_us));
+        let why = format!(
+            "no advertisement of {source} for {silent_ms} ms, but {node} says over the sync link that it is Active, \
+             and {source} answers on the link",
+            source = active.source
+        );
+        Some((why, fresh_until_us.min(answers_until_us)))
+    }
+
+    /// The failback barrier: a node that has not caught up leaves the VIPs to a peer that lives.
+    fn barrier(&mut self, now_us: u64) -> Option<Wait> {
+        let behind = self.behind.clone()?;
+        let peer = self.living_peer(now_us)?;
+        if self
+            .news
+            .fit_active(now_us, self.active_interval_us)
+            .is_none()
+        {
+            let since_us = *self.barred_since_us.get_or_insert(now_us);
+            if now_us >= since_us + BARRED_MAX_INTERVALS * self.active_down_us() {
+                return None;
+            }
+        }
+        let why = format!("this node has not caught up with {peer}: {behind}");
+        Some((why, now_us + self.active_interval_us))
+    }
+
+    /// Whether the barrier would keep this router from taking over now.
+    pub(super) fn is_barred(&mut self, now_us: u64) -> bool {
+        self.barrier(now_us).is_some()
+    }
+
+    /// A peer that could have the VIPs.
+    fn living_peer(&self, now_us: u64) -> Option<String> {
+        let by_news = self.news.fit_node(now_us, self.active_interval_us);
+        let by_packets = || {
+            let senders = self.guard.iter().flat_map(|guard| guard.proven());
+            senders
+                .filter(|sender| !sender.flags.is_fault)
+                .find(|sender| {
+                    let silence_max_us = match sender.is_active {
+                        true => self.active_down_us(),
+                        false => 3 * self.hello_period_us(),
+                    };
+                    now_us < sender.heard_us + silence_max_us
+                })
+                .map(|sender| sender.source.to_string())
+        };
+        by_news.map(str::to_owned).or_else(by_packets)
+    }
+
+    /// The Active has been silent for too long: is its kernel there?
+    pub(super) fn probe(&mut self, now_us: u64, out: &mut Vec<Output>) {
+        self.probe_at_us = self.active.map(|active| {
+            out.push(Output::Probe {
+                address: active.source,
+            });
+            now_us + active.interval_us / 2
+        });
+    }
+
+    pub(super) fn note_probe_answer(&mut self, now_us: u64, address: IpAddr) {
+        if self.active.is_some_and(|active| active.source == address) {
+            self.probe_answered_us = Some(now_us);
+        }
+    }
+}
