@@ -3,6 +3,7 @@
 //! A change walks one way: file or API → [`config`] → [`model`] → [`desired`] → [`reconcile`] →
 //! [`maps`]. The [`engine`] is the one task that owns the model and writes the maps.
 
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod ctl;

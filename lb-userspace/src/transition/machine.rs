@@ -4,33 +4,41 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::Slot;
 
-use super::phase::{Phase, Readiness, quiet, towards};
-use super::survey::{Clock, Looking, NOT_IN_FORCE, Survey};
+use super::phase::{Phase, Readiness, landed, quiet, towards, withdrawn};
+use super::survey::{Clock, Looking, NOT_IN_FORCE, Survey, is_clear};
 use super::sweep::Exceptions;
-use super::terms::{Facts, RingLengthChanged, Step, Summary, Timing};
+use super::terms::{
+    Company, Facts, Lead, Members, Reach, RingLengthChanged, Settling, Step, Summary, Timing,
+};
 
 /// The transition of one service's ring.
 #[derive(Clone, Debug)]
 pub struct RingTransition {
-    timing: Timing,
-    slots: Vec<Slot>,
+    pub(super) timing: Timing,
+    pub(super) slots: Vec<Slot>,
     /// By slot; empty while all are settled.
-    clocks: Vec<Clock>,
+    pub(super) clocks: Vec<Clock>,
     /// The ring to come; `None` when it is there.
-    target: Option<Vec<u16>>,
+    pub(super) target: Option<Vec<u16>>,
     /// Backends whose slots change without preparation.
-    urgent: BTreeSet<u16>,
-    revision: u64,
+    pub(super) urgent: BTreeSet<u16>,
+    /// Since when they are, in company.
+    pub(super) urgent_since_ms: BTreeMap<u16, u64>,
+    /// When slots were last looked at for changes.
+    pub(super) changed_ms: u64,
+    pub(super) revision: u64,
     in_force_revision: u64,
     /// Since when backends are down that are.
     down_since_ms: BTreeMap<u16, u64>,
     last_settle_ms: Option<u64>,
     last_sweep_ms: Option<u64>,
     /// The caller's word on takeovers and restarts: nothing settles before an idle time-out from here.
-    restarted_ms: u64,
+    pub(super) restarted_ms: u64,
     /// `want` was called since slots were last moved towards the target.
-    is_target_new: bool,
-    survey: Survey,
+    pub(super) is_target_new: bool,
+    pub(super) survey: Survey,
+    pub(super) company: Company,
+    pub(super) lead: Lead,
 }
 
 impl RingTransition {
@@ -53,6 +61,8 @@ impl RingTransition {
             clocks: Vec::new(),
             target: None,
             urgent: BTreeSet::new(),
+            urgent_since_ms: BTreeMap::new(),
+            changed_ms: 0,
             revision: 0,
             in_force_revision: 0,
             down_since_ms: BTreeMap::new(),
@@ -61,6 +71,8 @@ impl RingTransition {
             restarted_ms: now_ms,
             is_target_new: false,
             survey: Survey::default(),
+            company: Company::default(),
+            lead: Lead::default(),
         };
         machine.look_around();
         if !machine.is_settled() {
@@ -93,7 +105,8 @@ impl RingTransition {
 
     /// Whether every slot is settled, and as it should be.
     pub fn is_settled(&self) -> bool {
-        self.survey.summary.settled_count == self.slots.len() && self.target.is_none()
+        let is_met = self.target.is_none() || self.lead == Lead::Peer;
+        self.survey.summary.settled_count == self.slots.len() && is_met
     }
 
     /// The slots by phase.
@@ -153,6 +166,10 @@ impl RingTransition {
         target: &[u16],
         urgent: &BTreeSet<u16>,
     ) -> Result<(), RingLengthChanged> {
+        if self.lead == Lead::Peer {
+            self.note_wanted(target, urgent);
+            return Ok(());
+        }
         if self.slots.is_empty() && !target.is_empty() {
             self.slots = vec![Slot::EMPTY; target.len()];
         }
@@ -171,17 +188,28 @@ impl RingTransition {
         if is_reached && self.target.is_none() || is_known {
             return Ok(());
         }
-        self.target = (!is_reached).then(|| target.to_vec());
+        // What a cut makes slots fall back from is to be found again.
+        let is_to_come = !is_reached || self.company.reach == Reach::Cut;
+        self.target = is_to_come.then(|| target.to_vec());
         self.urgent.clone_from(urgent);
         self.is_target_new = true;
         Ok(())
+    }
+
+    /// What this node would want, if a peer did not decide.
+    fn note_wanted(&mut self, target: &[u16], urgent: &BTreeSet<u16>) {
+        self.target = (target.len() == self.slots.len()).then(|| target.to_vec());
+        self.urgent.clone_from(urgent);
     }
 
     /// Moves on as far as the time and the facts allow.
     pub fn step(&mut self, now_ms: u64, facts: &Facts<'_>) -> Step {
         let before = self.revision;
         self.note_down(now_ms, facts);
-        self.change(now_ms);
+        if self.lead == Lead::Own {
+            self.note_urgent(now_ms);
+            self.change(now_ms);
+        }
         if self.may_settle(now_ms, facts) {
             self.settle(now_ms, facts);
         }
@@ -192,14 +220,16 @@ impl RingTransition {
         }
     }
 
-    /// The ring of this revision is in force: it was written, and no packet reads an older one. With a
-    /// peer, also: the peer has acknowledged it.
+    /// The ring of this revision is in force: it was written, and no packet reads an older one. In company
+    /// that this node leads, also: all peers that are present have acknowledged it.
     pub fn in_force(&mut self, revision: u64, now_ms: u64) {
         self.in_force_revision = self.in_force_revision.max(revision);
         for clock in &mut self.clocks {
             let is_new = clock.since_ms == NOT_IN_FORCE && u64::from(clock.revision) <= revision;
             clock.since_ms = if is_new { now_ms } else { clock.since_ms };
         }
+        // Slots of dead backends may have waited for just this.
+        self.is_target_new |= !self.urgent_since_ms.is_empty();
         self.look_around();
     }
 
@@ -208,7 +238,10 @@ impl RingTransition {
     pub fn sweepable(&self, slot: usize) -> Option<u16> {
         let clock = self.clocks.get(slot)?;
         let is_quiet = Phase::of(self.slots[slot]) == Phase::Quiet;
-        (is_quiet && clock.since_ms != NOT_IN_FORCE).then(|| self.slots[slot].current())
+        let is_in_force = clock.since_ms != NOT_IN_FORCE;
+        // What a peer that is silent would refresh must not be forgotten meanwhile.
+        let is_swept = is_quiet && is_in_force && self.company.reach == Reach::All;
+        is_swept.then(|| self.slots[slot].current())
     }
 
     /// A sweep has ended. It has left of each quiet slot only the exceptions that it counted.
@@ -218,16 +251,32 @@ impl RingTransition {
             self.survey.summary.exception_count = 0;
             return;
         }
+        let exception_count = self.note_swept(Members::SELF, exceptions, now_ms);
+        self.look_around();
+        self.survey.summary.exception_count = exception_count;
+    }
+
+    /// Notes what a sweep that began then has found, and counts it.
+    pub(super) fn note_swept(
+        &mut self,
+        whose: Members,
+        exceptions: &Exceptions,
+        began_ms: u64,
+    ) -> u64 {
+        let everybody = self.company.present.and(Members::SELF);
+        let began_s = (began_ms / 1_000) as u16;
         let mut exception_count = 0;
         for (slot, count) in exceptions.by_slot.iter().copied().enumerate() {
-            let is_covered = |clock: &Clock| u64::from(clock.revision) <= exceptions.revision;
-            if self.sweepable(slot).is_some() && is_covered(&self.clocks[slot]) {
-                self.clocks[slot].is_clear = count == 0;
+            if self.sweepable(slot).is_none() {
+                continue;
+            }
+            let clock = &mut self.clocks[slot];
+            if u64::from(clock.revision) <= exceptions.revision {
+                clock.note_swept(whose, everybody, count, began_s);
                 exception_count += u64::from(count);
             }
         }
-        self.look_around();
-        self.survey.summary.exception_count = exception_count;
+        exception_count
     }
 
     /// All clocks begin again: this node has taken over from another, or it is not known what happened
@@ -238,18 +287,20 @@ impl RingTransition {
             if clock.since_ms != NOT_IN_FORCE {
                 clock.since_ms = now_ms;
             }
-            clock.is_clear = false;
+            clock.doubt();
         }
         self.look_around();
     }
 
     /// Moves slots towards the target.
     fn change(&mut self, now_ms: u64) {
-        let is_due = self.survey.change_due_ms.is_some_and(|due| now_ms >= due);
+        let due_ms = [self.change_due_ms(), self.urgent_due_ms()];
+        let is_due = due_ms.into_iter().flatten().any(|due_ms| now_ms >= due_ms);
         if !self.is_target_new && !is_due {
             return;
         }
         self.is_target_new = false;
+        self.changed_ms = now_ms;
         let Some(target) = self.target.take() else {
             // What was wanted before is not any more.
             self.look_around();
@@ -258,17 +309,36 @@ impl RingTransition {
         let revision = self.revision + 1;
         let mut is_reached = true;
         for (slot, backend_id) in target.iter().copied().enumerate() {
-            let next = towards(self.slots[slot], backend_id, self.readiness(slot, now_ms));
+            let next = self.changed_slot(slot, backend_id, now_ms);
             self.put(slot, next, revision);
             is_reached &= next.current() == backend_id;
         }
-        self.target = (!is_reached).then_some(target);
+        let is_to_come = !is_reached || self.company.reach == Reach::Cut;
+        self.target = is_to_come.then_some(target);
+        if is_reached {
+            self.urgent_since_ms = BTreeMap::new();
+        }
         self.look_around();
+    }
+
+    /// The next step of a slot towards its target.
+    fn changed_slot(&self, slot: usize, backend_id: u16, now_ms: u64) -> Slot {
+        let old = self.slots[slot];
+        if self.company.reach == Reach::Cut {
+            let fallen_back = withdrawn(old);
+            if fallen_back != old && !self.urgent.contains(&fallen_back.current()) {
+                return fallen_back;
+            }
+            if !self.urgent.contains(&old.current()) && old.current() != 0 {
+                return old;
+            }
+        }
+        towards(old, backend_id, self.readiness(slot, now_ms))
     }
 
     fn readiness(&self, slot: usize, now_ms: u64) -> Readiness {
         if self.urgent.contains(&self.slots[slot].current()) {
-            return Readiness::Urgent;
+            return self.urgent_readiness(slot, now_ms);
         }
         match self.prepared_ms(slot) {
             Some(prepared_ms) if now_ms >= prepared_ms => Readiness::Prepared,
@@ -284,6 +354,12 @@ impl RingTransition {
             .then(|| clock.since_ms + self.timing.prepare_ms)
     }
 
+    /// When the first slot is prepared for its change, if changes may be made.
+    fn change_due_ms(&self) -> Option<u64> {
+        let may_change = self.lead == Lead::Own && self.company.reach == Reach::All;
+        self.survey.change_due_ms.filter(|_| may_change)
+    }
+
     /// Whether it is worth a look at which slots become quiet or settled.
     fn may_settle(&self, now_ms: u64, facts: &Facts<'_>) -> bool {
         let due_ms = self.settle_due_ms(facts);
@@ -292,6 +368,9 @@ impl RingTransition {
 
     /// The earliest moment at which a slot becomes quiet or settled, by what is known now.
     fn settle_due_ms(&self, facts: &Facts<'_>) -> Option<u64> {
+        if self.is_settling_withheld() {
+            return None;
+        }
         let survey = &self.survey;
         let quieted_ms = survey
             .oldest_moving_ms
@@ -314,7 +393,12 @@ impl RingTransition {
         let last_ms = since_ms
             .max(self.restarted_ms)
             .max(facts.suppressed_ms.unwrap_or(0));
-        last_ms + facts.idle_timeout_ms
+        let hearsay_ms = if self.company.is_alone() {
+            0
+        } else {
+            self.timing.hearsay_ms
+        };
+        last_ms + facts.idle_timeout_ms + hearsay_ms
     }
 
     fn note_down(&mut self, now_ms: u64, facts: &Facts<'_>) {
@@ -360,14 +444,34 @@ impl RingTransition {
         };
         match Phase::of(old) {
             Phase::Moving if clock.since_ms == NOT_IN_FORCE => old,
-            Phase::Moving if now_ms >= self.quiet_due_ms(clock.since_ms, facts) => quiet(old),
-            Phase::Moving if self.is_given_up(old, clock.since_ms, now_ms, facts) => quiet(old),
+            Phase::Moving if now_ms >= self.quiet_due_ms(clock.since_ms, facts) => self.calmed(old),
+            Phase::Moving if self.is_given_up(old, clock.since_ms, now_ms, facts) => {
+                self.calmed(old)
+            }
+            Phase::Armed if !self.company.is_alone() && clock.since_ms == NOT_IN_FORCE => old,
             Phase::Armed if !self.is_pending(slot) => quiet(old),
-            Phase::Quiet if clock.is_clear && !self.is_pending(slot) => {
+            Phase::Quiet if is_clear(clock, &self.company) && !self.is_pending(slot) => {
                 Slot::settled(old.current())
             }
             Phase::Settled | Phase::Armed | Phase::Moving | Phase::Quiet => old,
         }
+    }
+
+    /// A slot that moves no more: in company in two steps, the first of which is made everywhere before the
+    /// second is made anywhere.
+    fn calmed(&self, slot: Slot) -> Slot {
+        if self.company.is_alone() {
+            quiet(slot)
+        } else {
+            landed(slot)
+        }
+    }
+
+    fn is_settling_withheld(&self) -> bool {
+        let company = &self.company;
+        self.lead == Lead::Peer
+            || company.reach == Reach::Cut
+            || company.settling == Settling::Withheld
     }
 
     /// Whether unknown flows of a slot should no longer be sent to a dead backend: new ones that find no
@@ -397,7 +501,8 @@ impl RingTransition {
 
     fn deadline_ms(&self, facts: &Facts<'_>) -> Option<u64> {
         let due = [
-            self.survey.change_due_ms,
+            self.change_due_ms(),
+            self.urgent_due_ms(),
             self.settle_due_ms(facts),
             self.sweep_due_ms(),
         ];
@@ -405,7 +510,7 @@ impl RingTransition {
     }
 
     /// Changes a slot, as part of `revision`.
-    fn put(&mut self, slot: usize, next: Slot, revision: u64) {
+    pub(super) fn put(&mut self, slot: usize, next: Slot, revision: u64) {
         if self.slots[slot] == next {
             return;
         }
@@ -413,26 +518,18 @@ impl RingTransition {
             self.start_clocks(0);
         }
         self.slots[slot] = next;
-        self.clocks[slot] = Clock {
-            since_ms: NOT_IN_FORCE,
-            revision: revision as u32,
-            is_clear: false,
-        };
+        self.clocks[slot] = Clock::new(NOT_IN_FORCE, revision as u32);
         self.revision = revision;
     }
 
-    fn start_clocks(&mut self, now_ms: u64) {
-        let clock = Clock {
-            since_ms: now_ms,
-            revision: self.revision as u32,
-            is_clear: false,
-        };
+    pub(super) fn start_clocks(&mut self, now_ms: u64) {
+        let clock = Clock::new(now_ms, self.revision as u32);
         self.clocks = vec![clock; self.slots.len()];
     }
 
     /// Looks at all slots, after something has changed.
-    fn look_around(&mut self) {
-        let mut looking = Looking::default();
+    pub(super) fn look_around(&mut self) {
+        let mut looking = Looking::new(self.company, self.lead);
         let target = self.target.as_deref();
         looking.look(&self.slots, &self.clocks, target);
         let exception_count = self.survey.summary.exception_count;

@@ -18,9 +18,16 @@
 //!   and found no exception
 //! ```
 //!
+//! In company ([`Company`]) a ring is in force when every peer that is present has acknowledged it, a moving slot
+//! becomes armed again before it becomes quiet, and a slot settles when nothing of it is left in any node's flow
+//! table. While a peer cannot be asked, planned changes wait and nothing settles.
+//!
 //! A change that is urgent (the backend died, or the operator said `--strict`) goes from settled, armed or
 //! quiet to moving in one step. A moving slot changes its current at once, and never its previous.
 
+mod company;
+#[cfg(test)]
+mod company_tests;
 mod machine;
 mod phase;
 mod survey;
@@ -31,4 +38,6 @@ mod tests;
 
 pub use machine::RingTransition;
 pub use phase::Phase;
-pub use terms::{Facts, RingLengthChanged, Step, Summary, Timing};
+pub use terms::{
+    Company, Facts, Lead, Members, Reach, RingLengthChanged, Settling, Step, Summary, Timing,
+};

@@ -59,6 +59,24 @@ pub(super) const fn towards(slot: Slot, target: u16, readiness: Readiness) -> Sl
     }
 }
 
+/// What becomes of a slot while a peer cannot be asked: new flows go where flows that are not on record go, if
+/// that is somebody who can take them. So whatever either side has not told the other is right by default.
+pub(super) const fn withdrawn(slot: Slot) -> Slot {
+    match Phase::of(slot) {
+        Phase::Moving => Slot::in_transition(slot.previous(), slot.previous()),
+        Phase::Settled | Phase::Armed | Phase::Quiet => slot,
+    }
+}
+
+/// The first half of becoming quiet in company: what is not on record goes to current from now on, and new
+/// flows are still recorded, since a peer may send them to previous until it has heard of this.
+pub(super) const fn landed(slot: Slot) -> Slot {
+    if slot.current() == 0 {
+        return slot;
+    }
+    Slot::in_transition(slot.current(), slot.current())
+}
+
 /// The slot with its previous given up: what is not on record goes to current from now on. A slot
 /// without a current has nobody to give the flows to, and keeps them.
 pub(super) const fn quiet(slot: Slot) -> Slot {

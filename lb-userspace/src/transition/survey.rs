@@ -3,7 +3,7 @@
 use lb_common::abi::Slot;
 
 use super::phase::Phase;
-use super::terms::Summary;
+use super::terms::{Company, Lead, Members, Reach, Summary};
 
 /// When a slot got into its phase.
 #[derive(Clone, Copy, Debug)]
@@ -13,9 +13,65 @@ pub(super) struct Clock {
     /// The revision in which the slot became what it is. Clocks are most of a ring's memory: 32 bits do for
     /// a century of changes every second.
     pub(super) revision: u32,
-    /// A sweep that began after that has left nothing of the slot in the flow table.
-    pub(super) is_clear: bool,
+    /// Whose sweeps, begun after that, have left nothing of the slot in their flow tables.
+    pub(super) clear: Members,
+    /// Whose have found it so once more, after all others had.
+    pub(super) confirmed: Members,
+    /// When the latest of the sweeps in `clear` began. Unit: seconds, modulo 2^16.
+    pub(super) cleared_s: u16,
 }
+
+impl Clock {
+    /// Of a slot that is as it is since then.
+    pub(super) const fn new(since_ms: u64, revision: u32) -> Self {
+        Self {
+            since_ms,
+            revision,
+            clear: Members::NONE,
+            confirmed: Members::NONE,
+            cleared_s: 0,
+        }
+    }
+
+    /// A sweep of one of `everybody`, begun then, has found so many exceptions of the slot. When all have found
+    /// none, each has to find so once more: what was under way between two of them has arrived by then.
+    pub(super) fn note_swept(
+        &mut self,
+        whose: Members,
+        everybody: Members,
+        exception_count: u32,
+        began_s: u16,
+    ) {
+        if exception_count > 0 {
+            self.clear = self.clear.without(whose);
+            self.confirmed = Members::NONE;
+            return;
+        }
+        if !self.clear.has(everybody) {
+            let is_later = self.clear.is_empty() || seconds_from(self.cleared_s, began_s) > 0;
+            self.cleared_s = if is_later { began_s } else { self.cleared_s };
+            self.clear = self.clear.and(whose);
+        } else if seconds_from(self.cleared_s, began_s) > IN_FLIGHT_S {
+            self.confirmed = self.confirmed.and(whose);
+        }
+    }
+
+    /// Forgets what sweeps have found.
+    pub(super) const fn doubt(&mut self) {
+        self.clear = Members::NONE;
+        self.confirmed = Members::NONE;
+    }
+}
+
+/// The most that what a node tells of a flow is under way, rounded up. Unit: seconds.
+const IN_FLIGHT_S: i16 = 2;
+
+/// From one moment to the other, modulo 2^16. Unit: seconds.
+const fn seconds_from(earlier_s: u16, later_s: u16) -> i16 {
+    later_s.wrapping_sub(earlier_s) as i16
+}
+
+const _: () = assert!(size_of::<Clock>() == 16);
 
 /// Of a slot whose ring is still to be written.
 pub(super) const NOT_IN_FORCE: u64 = u64::MAX;
@@ -36,6 +92,14 @@ pub(super) struct Survey {
     pub(super) has_sweepable: bool,
 }
 
+/// Whether nothing of a quiet slot is left in any flow table.
+pub(super) fn is_clear(clock: &Clock, company: &Company) -> bool {
+    if company.is_alone() {
+        return clock.clear.has(Members::SELF);
+    }
+    clock.confirmed.has(company.present.and(Members::SELF))
+}
+
 /// A survey on its way; what has not been found yet is [`NOT_IN_FORCE`].
 pub(super) struct Looking {
     summary: Summary,
@@ -45,11 +109,16 @@ pub(super) struct Looking {
     has_idle_arms: bool,
     has_clear: bool,
     has_sweepable: bool,
+    company: Company,
+    lead: Lead,
 }
 
-impl Default for Looking {
-    fn default() -> Self {
+impl Looking {
+    /// A look in this company.
+    pub(super) fn new(company: Company, lead: Lead) -> Self {
         Self {
+            company,
+            lead,
             summary: Summary::default(),
             oldest_ms: NOT_IN_FORCE,
             oldest_armed_ms: NOT_IN_FORCE,
@@ -59,9 +128,7 @@ impl Default for Looking {
             has_sweepable: false,
         }
     }
-}
 
-impl Looking {
     /// Looks at all slots; `clocks` is empty while none has ever changed, `target` is the ring to come. Rings
     /// are long, and a host that dies changes as many as it has services: this is most of what a change costs.
     pub(super) fn look(&mut self, slots: &[Slot], clocks: &[Clock], target: Option<&[u16]>) {
@@ -93,7 +160,7 @@ impl Looking {
             Phase::Settled => {}
             Phase::Armed => {
                 self.summary.armed_count += 1;
-                self.has_idle_arms |= !is_pending;
+                self.has_idle_arms |= !is_pending && self.may_land(since_ms);
                 if is_pending {
                     self.oldest_armed_ms = self.oldest_armed_ms.min(since_ms);
                 }
@@ -104,10 +171,25 @@ impl Looking {
             }
             Phase::Quiet => {
                 self.summary.quiet_count += 1;
-                let is_clear = clock.is_some_and(|clock| clock.is_clear);
+                let is_clear = clock.is_some_and(|clock| is_clear(clock, &self.company));
                 self.has_clear |= is_clear && !is_pending;
-                self.has_sweepable |= since_ms != NOT_IN_FORCE && !is_clear;
+                self.has_sweepable |= since_ms != NOT_IN_FORCE && self.is_worth_a_sweep(is_clear);
             }
+        }
+    }
+
+    /// Whether an armed slot that nobody wants to move may become quiet: in company not before it is armed
+    /// everywhere.
+    fn may_land(&self, since_ms: u64) -> bool {
+        self.company.is_alone() || since_ms != NOT_IN_FORCE
+    }
+
+    fn is_worth_a_sweep(&self, is_clear: bool) -> bool {
+        match self.company.reach {
+            Reach::Cut => false,
+            // The owner asks more than once.
+            Reach::All if self.lead == Lead::Peer => true,
+            Reach::All => !is_clear,
         }
     }
 

@@ -176,15 +176,24 @@ impl Sweep {
             return if is_spared { Fate::Keep } else { Fate::Delete };
         };
         let is_silent = remaining_s + forged_end_s(record.state(), &owner.service) < 0;
-        if is_silent || backend_id == current && displaced_id == 0 {
-            return Fate::Delete;
+        let is_redundant = backend_id == current && displaced_id == 0;
+        let takes_care = owner.transition.is_some_and(|one| one.is_swept_with_care());
+        if !is_redundant && (takes_care || !is_silent) {
+            self.note_exception(owner.service.id, slot);
         }
-        if let Some(exceptions) = self.services.get_mut(&owner.service.id)
+        if is_silent || is_redundant && !takes_care {
+            Fate::Delete
+        } else {
+            Fate::Keep
+        }
+    }
+
+    fn note_exception(&mut self, service_id: u16, slot: usize) {
+        if let Some(exceptions) = self.services.get_mut(&service_id)
             && let Some(count) = exceptions.by_slot.get_mut(slot)
         {
             *count += 1;
         }
-        Fate::Keep
     }
 
     fn count(&mut self, record: FlowRecord, is_live: bool, displaced_id: u16) {

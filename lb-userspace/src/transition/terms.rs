@@ -19,6 +19,12 @@ pub struct Timing {
     /// from it, when flows cannot be recorded for want of room: as long as false alarms last. Unit:
     /// milliseconds.
     pub give_up_ms: u64,
+    /// For how long the slots of a dead backend wait for the peers to consult the flow table before they
+    /// move. Unit: milliseconds.
+    pub urgent_wait_ms: u64,
+    /// In company, what is added to the idle time-out before a slot settles: what peers have seen is known
+    /// that much later. Unit: milliseconds.
+    pub hearsay_ms: u64,
 }
 
 impl Default for Timing {
@@ -28,8 +34,100 @@ impl Default for Timing {
             settle_interval_ms: 1_000,
             sweep_interval_ms: 2_000,
             give_up_ms: 15_000,
+            urgent_wait_ms: 300,
+            hearsay_ms: 4_000,
         }
     }
+}
+
+/// Nodes that share a ring, as bits: [`Members::SELF`], and one for each peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members(u8);
+
+impl Members {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+    /// This node.
+    pub const SELF: Self = Self(1);
+    /// Peers that there is a bit for.
+    pub const PEERS_MAX: usize = 7;
+
+    /// The peer with this number; nobody from [`Self::PEERS_MAX`] on.
+    pub const fn peer(number: usize) -> Self {
+        if number < Self::PEERS_MAX {
+            Self(2 << number)
+        } else {
+            Self::NONE
+        }
+    }
+
+    /// Those of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those of this set that are not of the other.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of the other set are in this one.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there is nobody.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Whether everybody who may forward with a copy of the ring can be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Yes, or what cannot be asked counts as gone.
+    #[default]
+    All,
+    /// A peer is silent, and may live.
+    Cut,
+}
+
+/// Whether slots may become quiet or settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Settling {
+    /// As far as the clocks allow.
+    #[default]
+    Free,
+    /// Not now: it is not known how the peers fare.
+    Withheld,
+}
+
+/// With whom a node shares a ring. The default is a node on its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    /// The peers that answer.
+    pub present: Members,
+    /// Whether there are others.
+    pub reach: Reach,
+    /// What is known of the peers' flows.
+    pub settling: Settling,
+}
+
+impl Company {
+    /// Nobody else has a copy of the ring.
+    pub fn is_alone(&self) -> bool {
+        self.present.is_empty() && self.reach == Reach::All
+    }
+}
+
+/// Who decides what a ring becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lead {
+    /// This node.
+    #[default]
+    Own,
+    /// A peer: slots change by [`super::RingTransition::follow`] alone.
+    Peer,
 }
 
 /// What the machine has to know of the world at a step.

@@ -1,0 +1,162 @@
+//! What a message changes. Only its sender's word counts for what the sender is; nothing that a peer says may
+//! overrule a later term.
+
+use super::coordinator::Coordinator;
+use super::message::{
+    Claim, Had, Message, Refusal, RefusalKind, RingPart, Standing, Swept, Version,
+};
+use super::own::cut;
+use super::share::{Follower, Owned, Share, Side};
+
+impl Coordinator {
+    /// Takes what a peer has said. What does not concern this node, or is out of date, is ignored.
+    pub fn receive(&mut self, peer: &str, message: Message, now_ms: u64) {
+        if !self.view.peers.get(peer).is_some_and(|peer| peer.is_up()) {
+            return;
+        }
+        match message {
+            Message::Claim(claims) => {
+                for claim in claims {
+                    self.hear_claim(peer, claim);
+                }
+            }
+            Message::Stale(claims) => {
+                for claim in claims {
+                    self.hear_stale(claim);
+                }
+            }
+            Message::Standing(standing) => self.hear_standing(peer, standing),
+            Message::Ring(part) => self.hear_ring(peer, part),
+            Message::Ack(version) => self.hear_ack(peer, &version),
+            Message::Refusal(refusal) => self.hear_refusal(peer, refusal),
+            Message::Swept(swept) => self.hear_swept(peer, swept, now_ms),
+            Message::Report(report) => {
+                if let Some(known) = self.view.peers.get_mut(peer) {
+                    known.hear(report, now_ms);
+                }
+            }
+        }
+    }
+
+    fn hear_claim(&mut self, peer: &str, claim: Claim) {
+        let is_question = claim.term.owner.is_empty();
+        if !is_question && claim.term.owner != peer {
+            return;
+        }
+        let Some(share) = self.shares.get_mut(&claim.service) else {
+            if !is_question {
+                self.refuse_unknown(peer, claim);
+            }
+            return;
+        };
+        if is_question {
+            if let Side::Owns(owned) = &mut share.side {
+                owned.peers.remove(peer);
+                let answer = share.claim();
+                self.say_claims(peer, vec![answer]);
+            }
+        } else if share.term.is_later_than(&claim.term) {
+            let answer = vec![share.claim()];
+            self.say(peer, Message::Stale(answer));
+        } else {
+            share.follow(claim.term);
+        }
+    }
+
+    fn refuse_unknown(&mut self, peer: &str, claim: Claim) {
+        self.unknown_count += 1;
+        let refusal = Refusal {
+            version: Version {
+                service: claim.service,
+                term: claim.term,
+                revision: 0,
+            },
+            kind: RefusalKind::Unable,
+            reason: "it has no such service, or one whose ring is made in another way".to_owned(),
+        };
+        self.say(peer, Message::Refusal(refusal));
+    }
+
+    fn hear_stale(&mut self, claim: Claim) {
+        if let Some(share) = self.shares.get_mut(&claim.service)
+            && self.view.is_known(&claim.term.owner)
+            && claim.term.is_later_than(&share.term)
+        {
+            Self::step_back(share, claim.term);
+        }
+    }
+
+    fn hear_standing(&mut self, peer: &str, standing: Standing) {
+        let share = self.shares.get_mut(&standing.service);
+        let Some(owned) = share.and_then(|share| share.owned_in(&standing.term)) else {
+            return;
+        };
+        owned.peers.insert(
+            peer.to_owned(),
+            Follower {
+                has_stood: true,
+                standing: match standing.ring {
+                    Had::Nothing => None,
+                    Had::Ring { unsettled } => Some(unsettled),
+                },
+                ..Follower::default()
+            },
+        );
+    }
+
+    fn hear_ring(&mut self, peer: &str, part: RingPart) {
+        let Some(share) = self.shares.get_mut(&part.version.service) else {
+            return;
+        };
+        if share.term != part.version.term || share.term.owner != peer {
+            return;
+        }
+        if let Side::Follows(followed) = &mut share.side {
+            followed.take(part);
+        }
+    }
+
+    fn hear_ack(&mut self, peer: &str, version: &Version) {
+        if let Some(follower) = self.follower(peer, version)
+            && let Some(sent) = &follower.sent
+            && version.revision <= sent.revision
+        {
+            follower.acked = follower.acked.max(version.revision);
+        }
+    }
+
+    fn hear_refusal(&mut self, peer: &str, refusal: Refusal) {
+        self.refused_count += 1;
+        let share = self.shares.get_mut(&refusal.version.service);
+        let Some(owned) = share.and_then(|share| share.owned_in(&refusal.version.term)) else {
+            return;
+        };
+        let follower = owned.peers.entry(peer.to_owned()).or_default();
+        match refusal.kind {
+            RefusalKind::Incomplete => follower.sent = None,
+            RefusalKind::Unable => follower.refusal = Some(cut(refusal.reason)),
+        }
+    }
+
+    fn hear_swept(&mut self, peer: &str, swept: Swept, now_ms: u64) {
+        if let Some(follower) = self.follower(peer, &swept.version) {
+            let began_ms = now_ms.saturating_sub(u64::from(swept.began_ago_ms));
+            follower.swept = Some((swept, began_ms));
+        }
+    }
+
+    /// A follower of a ring that this node leads in this very term.
+    fn follower(&mut self, peer: &str, version: &Version) -> Option<&mut Follower> {
+        let share = self.shares.get_mut(&version.service)?;
+        share.owned_in(&version.term)?.peers.get_mut(peer)
+    }
+}
+
+impl Share {
+    fn owned_in(&mut self, term: &super::message::Term) -> Option<&mut Owned> {
+        match &mut self.side {
+            Side::Owns(owned) if self.term == *term => Some(owned),
+            Side::Owns(_) | Side::Follows(_) => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Rings on the wire.

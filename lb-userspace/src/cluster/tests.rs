@@ -1,0 +1,1 @@
+//! The coordinators of several nodes with each other.
