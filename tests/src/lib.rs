@@ -14,6 +14,7 @@
 //! - `program` is any other real program; `gunicorn`, `node`, `php_fpm`, `grpc`, `postgres`, `redis`, `dnsmasq` and
 //!   `tls_nginx` say how each is started and troubled, `firewall` comes between.
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
+//! - `failover` has two balancers, ours or `keepalived` with `haproxy`, one of which goes away.
 //! - `outage` has backends die under a load, `databases` and `writers` a primary under writes; `soak` looks for
 //!   what many checks leave behind.
 //! - [`datapath`] runs the datapath's own code on the host, and holds the packet fixtures;
@@ -38,6 +39,8 @@ pub mod dns;
 pub mod dnsmasq;
 pub mod echo;
 #[cfg(feature = "e2e")]
+pub mod failover;
+#[cfg(feature = "e2e")]
 pub mod firewall;
 #[cfg(feature = "bpf")]
 pub mod generator;
@@ -45,8 +48,12 @@ pub mod generator;
 pub mod grpc;
 #[cfg(feature = "e2e")]
 pub mod gunicorn;
+#[cfg(feature = "e2e")]
+pub mod haproxy;
 pub mod http;
 pub mod http_backend;
+#[cfg(feature = "e2e")]
+pub mod keepalived;
 pub mod lbd;
 pub mod link;
 #[cfg(feature = "e2e")]

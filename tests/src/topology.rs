@@ -13,6 +13,11 @@
 //!                                    route to lb          through the client    route to lb
 //! ```
 //!
+//! A pair of balancers ([`Balancers::Pair`]) has one interface for both sides each, and a link of its own
+//! between them ([`SYNC_INTERFACE`]); the backends' default route is an address that moves with the VIPs
+//! ([`GATEWAY_HOST`]). Behind a router ([`Balancers::PairBehindRouter`]) the client's packets are spread over
+//! both of them.
+//!
 //! In IPv6 the subnets are `fd00:10::/64` and `fd00:11::/64`, with the same last numbers written in
 //! hexadecimal digits (`10.0.0.11` and `fd00:10::11`).
 //!
@@ -25,12 +30,14 @@
 //! checksum offload is off, else the balancer is handed half a checksum and passes it on.
 
 mod build;
+mod pair;
 mod subnet;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
+pub use self::pair::{Balancers, GATEWAY_HOST, NodeId, ROUTER_HOST, SYNC_INTERFACE};
 pub use self::subnet::Subnet;
 use crate::client::Client;
 use crate::netns::Netns;
@@ -85,6 +92,8 @@ pub struct Plan {
     /// Backends web1 … webN on the network, at most [`BACKEND_COUNT_MAX`]; which of them the
     /// balancer uses is the configuration's matter.
     pub backend_count: u8,
+    /// How many balancers there are.
+    pub balancers: Balancers,
     /// The namespaces' names are `PREFIX-client`, `PREFIX-lb` … Without one they are this process's
     /// own.
     pub prefix: Option<String>,
@@ -97,7 +106,16 @@ impl Plan {
             forward,
             interfaces,
             backend_count,
+            balancers: Balancers::One,
             prefix: None,
+        }
+    }
+
+    /// A network with two balancers, `lb1` and `lb2`, each with one interface for both sides.
+    pub fn pair(forward: Forward, balancers: Balancers, backend_count: u8) -> Self {
+        Self {
+            balancers,
+            ..Self::new(forward, Interfaces::One, backend_count)
         }
     }
 
@@ -137,8 +155,12 @@ impl Backend {
 pub struct Topology {
     /// Where requests come from.
     pub client: Client,
-    /// Where lbd runs.
+    /// Where lbd runs; of a pair, the first one.
     pub lb: Netns,
+    /// The second one of a pair.
+    pub(crate) lb2: Option<Netns>,
+    /// Between the client and a pair that needs one.
+    pub(crate) router: Option<Netns>,
     /// web1 … webN.
     pub backends: Vec<Backend>,
     switch: Netns,
@@ -152,6 +174,7 @@ impl Topology {
         anyhow::ensure!(in_range, "{} backends; 1 to 9 fit", plan.backend_count);
         let switch = build::switch(&plan).context("cannot build the switch")?;
         let lb = build::lb(&plan, &switch).context("cannot build the balancer's namespace")?;
+        let (lb2, router) = pair::build_others(&plan, &switch)?;
         let client =
             build::client(&plan, &switch).context("cannot build the client's namespace")?;
         let backends = (1..=plan.backend_count)
@@ -160,6 +183,8 @@ impl Topology {
         Ok(Self {
             client: Client::new(client),
             lb,
+            lb2,
+            router,
             backends,
             switch,
             plan,
@@ -208,12 +233,17 @@ impl Topology {
 
     /// The start of lbd's configuration: the node and its interfaces, in native mode.
     pub fn node_config(&self) -> String {
+        self.node_config_of(NodeId::Lb1)
+    }
+
+    /// As [`Topology::node_config`], for one of a pair.
+    pub fn node_config_of(&self, node: NodeId) -> String {
         let interfaces: String = self
             .lb_interfaces()
             .iter()
             .map(|name| format!("[[interface]]\nname = \"{name}\"\nxdp = \"native\"\n"))
             .collect();
-        format!("[node]\nname = \"lb1\"\n{interfaces}")
+        format!("[node]\nname = \"{node}\"\n{interfaces}")
     }
 
     /// A TCP service of lbd's configuration with the named backends, each of weight 100.
@@ -245,6 +275,8 @@ impl Topology {
     pub fn keep(&mut self) {
         self.client.netns_mut().keep();
         self.lb.keep();
+        let others = self.lb2.iter_mut().chain(&mut self.router);
+        others.for_each(Netns::keep);
         self.switch.keep();
         for backend in &mut self.backends {
             backend.netns.keep();

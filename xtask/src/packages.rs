@@ -9,7 +9,7 @@ use crate::progress;
 use crate::run::as_root;
 
 /// (program, Debian package that brings it)
-const PACKAGES: [(&str, &str); 25] = [
+const PACKAGES: [(&str, &str); 27] = [
     ("/usr/bin/python3", "python3"),
     (
         "/usr/lib/python3/dist-packages/grpc/__init__.py",
@@ -20,8 +20,10 @@ const PACKAGES: [(&str, &str); 25] = [
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
     ("gunicorn", "gunicorn"),
+    ("haproxy", "haproxy"),
     ("initdb", "postgresql"),
     ("ip", "iproute2"),
+    ("keepalived", "keepalived"),
     ("mariadb", "mariadb-client"),
     ("mariadb-install-db", "mariadb-server"),
     ("mariadbd", "mariadb-server"),
@@ -41,7 +43,7 @@ const PACKAGES: [(&str, &str); 25] = [
 ];
 
 /// What the end-to-end tests use.
-pub(crate) const FOR_TESTS: [&str; 25] = [
+pub(crate) const FOR_TESTS: [&str; 27] = [
     "/usr/bin/python3",
     "/usr/lib/python3/dist-packages/grpc/__init__.py",
     "curl",
@@ -49,8 +51,10 @@ pub(crate) const FOR_TESTS: [&str; 25] = [
     "dnsmasq",
     "ethtool",
     "gunicorn",
+    "haproxy",
     "initdb",
     "ip",
+    "keepalived",
     "mariadb",
     "mariadb-install-db",
     "mariadbd",
@@ -74,6 +78,9 @@ pub(crate) const FOR_DISRUPTION: [&str; 2] = ["ip", "nginx"];
 
 /// What the proof of detection uses.
 pub(crate) const FOR_DETECTION: [&str; 3] = ["ip", "nft", "nginx"];
+
+/// What the failover proof uses.
+pub(crate) const FOR_FAILOVER: [&str; 5] = ["haproxy", "ip", "keepalived", "nft", "nginx"];
 
 /// What the soak uses.
 pub(crate) const FOR_SOAK: [&str; 8] = [
@@ -167,6 +174,7 @@ mod tests {
     #[test]
     fn every_program_in_use_has_a_package() {
         let of_proofs = FOR_DISRUPTION.iter().chain(&FOR_DETECTION).chain(&FOR_SOAK);
+        let of_proofs = of_proofs.chain(&FOR_FAILOVER);
         for program in FOR_TESTS.iter().chain(of_proofs).chain(&FOR_DEMO) {
             assert!(
                 PACKAGES.iter().any(|(known, _)| known == program),

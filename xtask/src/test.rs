@@ -1,6 +1,6 @@
 //! `cargo xtask test [unit|bpf|e2e] [FILTER]`: runs the layers, streams their output, and counts.
-//! `cargo xtask test disruption`, `detection`, `soak` and `sim`: the proofs, each a program of its own
-//! ([`proof`]).
+//! `cargo xtask test disruption`, `detection`, `failover`, `soak` and `sim`: the proofs, each a program of its
+//! own ([`proof`]).
 
 mod proof;
 mod summary;

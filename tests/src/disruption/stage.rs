@@ -218,7 +218,7 @@ fn config(net: &Topology, idle_timeout: Duration, fleet: &Fleet) -> String {
 
 /// A backend with its servers.
 #[derive(Debug)]
-struct Machine {
+pub(crate) struct Machine {
     name: String,
     args: ServerArgs,
     program: PathBuf,
@@ -228,7 +228,8 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(backend: &Backend, forward: Forward, program: &Path) -> Result<Self> {
+    /// Starts both servers on a backend.
+    pub(crate) fn start(backend: &Backend, forward: Forward, program: &Path) -> Result<Self> {
         let number = backend.name.trim_start_matches("web").parse()?;
         let args = ServerArgs {
             number,

@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 
+use super::pair::{self, Balancers, GATEWAY_HOST, NodeId, ROUTER_HOST};
 use super::{Backend, Forward, Interfaces, Plan, Subnet, VIPS_V4, VIPS_V6};
 use crate::link::{self, Offload, Switch};
 use crate::netns::Netns;
 use crate::xdp_pass;
 
 /// The bridge that the backends are on, and in the networks with one interface everyone.
-const BACKEND_BRIDGE: &str = "br0";
+pub(super) const BACKEND_BRIDGE: &str = "br0";
 /// The bridge of the clients in the networks with two interfaces.
-const CLIENT_BRIDGE: &str = "br1";
+pub(super) const CLIENT_BRIDGE: &str = "br1";
 
 /// Last number of the balancer's addresses.
 pub(super) const LB_HOST: u8 = 1;
@@ -20,7 +21,7 @@ const CLIENT_HOST: u8 = 100;
 const BACKEND_HOST_BASE: u8 = 10;
 pub(super) fn client_subnet(plan: &Plan) -> Subnet {
     match (plan.interfaces, plan.forward) {
-        (Interfaces::One, Forward::Dsr) => Subnet::Backends,
+        (Interfaces::One, Forward::Dsr) if !plan.has_router() => Subnet::Backends,
         // With NAT on one interface a client of the backends' subnet would be answered past the
         // balancer.
         _ => Subnet::Clients,
@@ -29,8 +30,8 @@ pub(super) fn client_subnet(plan: &Plan) -> Subnet {
 
 fn client_bridge(plan: &Plan) -> &'static str {
     match plan.interfaces {
-        Interfaces::One => BACKEND_BRIDGE,
-        Interfaces::Two => CLIENT_BRIDGE,
+        Interfaces::One if !plan.has_router() => BACKEND_BRIDGE,
+        _ => CLIENT_BRIDGE,
     }
 }
 
@@ -39,27 +40,45 @@ pub(super) fn switch(plan: &Plan) -> Result<Netns> {
     // The switch has no addresses of its own, and nobody is to see any.
     switch.sysctl(&[("net/ipv6/conf/default/disable_ipv6", "1")])?;
     link::bridge(&switch, BACKEND_BRIDGE)?;
-    if plan.interfaces == Interfaces::Two {
+    if client_bridge(plan) == CLIENT_BRIDGE {
         link::bridge(&switch, CLIENT_BRIDGE)?;
+    }
+    if plan.balancers != Balancers::One {
+        link::bridge(&switch, pair::SYNC_BRIDGE)?;
     }
     Ok(switch)
 }
 
 /// Joins `interface` of a machine to a bridge through the switch's port `port`.
-fn plug(machine: &Netns, interface: &str, switch: &Netns, bridge: &str, port: &str) -> Result<()> {
+pub(super) fn plug(
+    machine: &Netns,
+    interface: &str,
+    switch: &Netns,
+    bridge: &str,
+    port: &str,
+) -> Result<()> {
     link::veth_pair((machine, interface), (switch, port))?;
     link::add_port(switch, bridge, port)
 }
 
 /// As [`plug`], for the balancer: what is sent to it carries whole checksums, and what it sends
 /// arrives.
-fn plug_lb(lb: &Netns, interface: &str, switch: &Netns, bridge: &str, port: &str) -> Result<()> {
+pub(super) fn plug_lb(
+    lb: &Netns,
+    interface: &str,
+    switch: &Netns,
+    bridge: &str,
+    port: &str,
+) -> Result<()> {
     plug(lb, interface, switch, bridge, port)?;
     link::set_offload(switch, port, Offload::TxChecksum, Switch::Off)?;
     xdp_pass::attach(switch, port)
 }
 
 pub(super) fn lb(plan: &Plan, switch: &Netns) -> Result<Netns> {
+    if plan.balancers != Balancers::One {
+        return pair::node(plan, switch, NodeId::Lb1);
+    }
     let lb = plan.netns("lb")?;
     loosen_reverse_path(&lb)?;
     plug_lb(&lb, "eth0", switch, client_bridge(plan), "lb")?;
@@ -82,12 +101,30 @@ pub(super) fn client(plan: &Plan, switch: &Netns) -> Result<Netns> {
     loosen_reverse_path(&client)?;
     plug(&client, "eth0", switch, client_bridge(plan), "client")?;
     client.ip(&client_subnet(plan).add_addresses("eth0", CLIENT_HOST))?;
-    client.ip("route add 203.0.113.0/24 dev eth0\nroute add 2001:db8:113::/64 dev eth0")?;
+    client.ip(&client_routes(plan))?;
     if (plan.interfaces, plan.forward) == (Interfaces::Two, Forward::Dsr) {
         plug(&client, "eth1", switch, BACKEND_BRIDGE, "client1")?;
         client.ip(&Subnet::Backends.add_addresses("eth1", CLIENT_HOST))?;
     }
     Ok(client)
+}
+
+/// The VIPs are believed on the client's link, or behind the router.
+fn client_routes(plan: &Plan) -> String {
+    let by = if plan.has_router() {
+        let subnet = client_subnet(plan);
+        [
+            subnet.v4(ROUTER_HOST).to_string(),
+            subnet.v6(ROUTER_HOST).to_string(),
+        ]
+        .map(|router| format!("via {router}"))
+    } else {
+        ["", ""].map(|_| "dev eth0".to_owned())
+    };
+    format!(
+        "route add 203.0.113.0/24 {}\nroute add 2001:db8:113::/64 {}",
+        by[0], by[1]
+    )
 }
 
 pub(super) fn backend(plan: &Plan, switch: &Netns, number: u8) -> Result<Backend> {
@@ -112,14 +149,17 @@ pub(super) fn backend(plan: &Plan, switch: &Netns, number: u8) -> Result<Backend
 /// The way back to the client.
 fn backend_routes(plan: &Plan) -> String {
     let through = |host| (Subnet::Backends.v4(host), Subnet::Backends.v6(host));
+    let to_clients =
+        |(v4, v6)| format!("route add 10.1.0.0/24 via {v4}\nroute add fd00:11::/64 via {v6}");
     match (plan.interfaces, plan.forward) {
+        (Interfaces::One, Forward::Dsr) if plan.has_router() => to_clients(through(ROUTER_HOST)),
         (Interfaces::One, Forward::Dsr) => String::new(),
-        (Interfaces::Two, Forward::Dsr) => {
-            let (v4, v6) = through(CLIENT_HOST);
-            format!("route add 10.1.0.0/24 via {v4}\nroute add fd00:11::/64 via {v6}")
-        }
+        (Interfaces::Two, Forward::Dsr) => to_clients(through(CLIENT_HOST)),
         (_, Forward::Nat) => {
-            let (v4, v6) = through(LB_HOST);
+            let (v4, v6) = through(match plan.balancers {
+                Balancers::One => LB_HOST,
+                _ => GATEWAY_HOST,
+            });
             format!("route add default via {v4}\nroute add ::/0 via {v6}")
         }
     }
@@ -145,7 +185,7 @@ fn accept_vips_quietly(netns: &Netns) -> Result<()> {
 }
 
 /// Packets may come in where answers to them would not go out.
-fn loosen_reverse_path(netns: &Netns) -> Result<()> {
+pub(super) fn loosen_reverse_path(netns: &Netns) -> Result<()> {
     netns.sysctl(&[
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),

@@ -1,6 +1,7 @@
 //! The proofs: programs of the laboratory that take longer than a test, in their full form.
 //!
-//! Their short forms are tests like others: `e2e_disruption.rs`, `e2e_budget.rs`, `e2e_soak.rs`, and the
+//! Their short forms are tests like others: `e2e_disruption.rs`, `e2e_budget.rs`, `e2e_failover.rs`, `e2e_soak.rs`,
+//! and the
 //! simulator's own.
 
 use std::ffi::OsString;
@@ -19,6 +20,8 @@ pub(super) enum Proof {
     Disruption(ProgramArgs),
     /// Servers that die under a load: how soon it is found out, and what it costs (a table, and JSON)
     Detection(ProgramArgs),
+    /// Two balancers, ours and keepalived's, one of which goes away: what breaks, how long it is dark (a table, and JSON)
+    Failover(ProgramArgs),
     /// A hundred thousand health checks: what they leave behind (a table, and JSON)
     Soak(ProgramArgs),
     /// The datapath's core and the control plane's machines in a simulated network, many histories
@@ -55,6 +58,11 @@ const DETECTION: Program = Program {
     features: "e2e",
     servers: &packages::FOR_DETECTION,
 };
+const FAILOVER: Program = Program {
+    name: "lb-failover",
+    features: "e2e",
+    servers: &packages::FOR_FAILOVER,
+};
 const SOAK: Program = Program {
     name: "lb-soak",
     features: "e2e",
@@ -71,6 +79,7 @@ pub(super) fn run(workspace: &Workspace, proof: &Proof) -> Result<ExitCode> {
     let (program, args) = match proof {
         Proof::Disruption(args) => (DISRUPTION, args),
         Proof::Detection(args) => (DETECTION, args),
+        Proof::Failover(args) => (FAILOVER, args),
         Proof::Soak(args) => (SOAK, args),
         Proof::Sim(args) => (SIM, args),
     };

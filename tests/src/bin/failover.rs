@@ -1,0 +1,158 @@
+//! `lb-failover`: what becomes of VIPs and connections when one of two balancers goes away. Run by `cargo
+//! xtask test failover`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_lab::disruption::raise_descriptor_limit;
+use lb_lab::disruption::report::write_json;
+use lb_lab::disruption::server::{self, ServerArgs};
+use lb_lab::failover::event::Event;
+use lb_lab::failover::outcome::Row;
+use lb_lab::failover::report;
+use lb_lab::failover::run::{Make, RunPlan, run};
+use lb_lab::signals::on_end_signal;
+use lb_lab::{Forward, netns};
+
+#[derive(Parser)]
+#[command(
+    name = "lb-failover",
+    about = "What becomes of VIPs and connections when one of two balancers goes away",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    args: Args,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Be a server on a backend
+    #[command(hide = true)]
+    Serve(ServerArgs),
+}
+
+#[derive(clap::Args)]
+struct Args {
+    /// Whose pairs; all by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pairs: Vec<Make>,
+    /// What happens; everything by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    events: Vec<Event>,
+    /// The forwarding modes of our pair; all by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    forward: Vec<ForwardWord>,
+    /// Times between two advertisements, in milliseconds
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 100, 30], value_parser = clap::value_parser!(u64).range(10..=40_950))]
+    intervals: Vec<u64>,
+    /// How often each thing happens
+    #[arg(long, default_value_t = 20)]
+    repetitions: usize,
+    /// Of these, those after which every connection proves that it lives
+    #[arg(long, default_value_t = 2)]
+    proofs: usize,
+    /// Connections in each scheduler and family
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    connections: u32,
+    /// New connections a second in each scheduler and family
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    newcomers: u32,
+    /// Where everything that was counted is written
+    #[arg(long, default_value = "target/failover.json")]
+    json: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ForwardWord {
+    Dsr,
+    Nat,
+}
+
+impl From<ForwardWord> for Forward {
+    fn from(word: ForwardWord) -> Self {
+        match word {
+            ForwardWord::Dsr => Self::Dsr,
+            ForwardWord::Nat => Self::Nat,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.part {
+        Some(Part::Serve(args)) => server::serve(args).map(|()| ExitCode::SUCCESS),
+        None => prove(&cli.args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs everything that was chosen, prints the table, writes the JSON.
+fn prove(args: &Args) -> Result<ExitCode> {
+    ensure!(
+        lb_lab::is_root(),
+        "network namespaces need root: `cargo xtask test failover` goes through sudo"
+    );
+    on_end_signal(remove_namespaces)?;
+    raise_descriptor_limit()?;
+    let mut rows: Vec<Row> = Vec::new();
+    for plan in plans(args)? {
+        rows.extend(run(&plan, |row| eprint!("{}", report::line(row)))?);
+        write_json(&args.json, &report::json(&rows))?;
+    }
+    println!("{}", report::table(&rows));
+    println!("everything that was counted: {}", args.json.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plans(args: &Args) -> Result<Vec<RunPlan>> {
+    let server = std::env::current_exe().context("this program has no path")?;
+    let mut plans = Vec::new();
+    for make in or_all(&args.pairs) {
+        let forwards = match make {
+            // A proxy has one way only.
+            Make::Rival => vec![Forward::Dsr],
+        };
+        for forward in forwards {
+            for interval in &args.intervals {
+                plans.push(RunPlan {
+                    make,
+                    forward,
+                    interval: Duration::from_millis(*interval),
+                    events: or_all(&args.events),
+                    repetitions: args.repetitions,
+                    proofs: args.proofs,
+                    flows: args.connections as usize,
+                    newcomer_pause: Duration::from_secs(1) / args.newcomers,
+                    server: server.clone(),
+                });
+            }
+        }
+    }
+    Ok(plans)
+}
+
+fn or_all<T: ValueEnum>(chosen: &[T]) -> Vec<T> {
+    if chosen.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        chosen.to_vec()
+    }
+}
+
+/// Deletes what this process has created, after Ctrl-C. The servers end with their namespaces.
+fn remove_namespaces() {
+    for name in netns::list(&format!("lb{}x", std::process::id())) {
+        if let Err(error) = netns::remove(&name) {
+            eprintln!("namespace {name} is left behind: {error:#}");
+        }
+    }
+}

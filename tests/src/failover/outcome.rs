@@ -1,0 +1,172 @@
+//! What repetitions of a phase have cost: pure counting.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ground::Seen;
+use crate::disruption::lane::Lane;
+use crate::disruption::outcome::LaneOutcome;
+
+/// One repetition of a phase.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// What was seen from outside.
+    pub seen: Seen,
+    /// What it did to the connections, where they were asked to prove that they live.
+    pub lanes: Option<BTreeMap<Lane, LaneOutcome>>,
+}
+
+/// All repetitions of a phase.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The pair.
+    pub pair: &'static str,
+    /// `dsr` or `nat`.
+    pub mode: &'static str,
+    /// The interval between two advertisements.
+    pub interval: Duration,
+    /// The phase.
+    pub phase: &'static str,
+    /// Whether the VIPs had to stay where they were.
+    pub stays: bool,
+    /// The repetitions.
+    pub samples: Vec<Sample>,
+    /// Connections that were found broken after the repetitions of the whole event, of which each was not
+    /// followed by a proof. Said with the event's last phase.
+    pub broken_unproved: usize,
+}
+
+/// Of times, the middle one, the one that 99 of 100 do not exceed, and the longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one. Unit: milliseconds.
+    pub p50_ms: f64,
+    /// What 99 of 100 do not exceed: of fewer than a hundred, the longest. Unit: milliseconds.
+    pub p99_ms: f64,
+    /// The longest. Unit: milliseconds.
+    pub max_ms: f64,
+}
+
+impl Spread {
+    /// By nearest rank.
+    pub fn of(times: impl Iterator<Item = Duration>) -> Self {
+        let mut sorted: Vec<Duration> = times.collect();
+        sorted.sort_unstable();
+        let rank = |percent: usize| {
+            let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+            sorted
+                .get(place)
+                .map_or(0.0, |time| time.as_secs_f64() * 1e3)
+        };
+        Self {
+            p50_ms: rank(50),
+            p99_ms: rank(99),
+            max_ms: rank(100),
+        }
+    }
+}
+
+/// Of a row, everything that is counted over its repetitions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Repetitions.
+    pub repetitions: usize,
+    /// How long nobody answered the client.
+    pub darkness: Spread,
+    /// How long both had a VIP.
+    pub both_active: Spread,
+    /// Connections that were asked to prove that they live, over all repetitions.
+    pub connections: usize,
+    /// Of these, broken ones.
+    pub broken: usize,
+    /// Connections found broken after repetitions that were followed by no proof.
+    pub broken_unproved: usize,
+    /// How they broke.
+    pub broken_how: BTreeMap<String, usize>,
+    /// New connections while it happened.
+    pub new: u64,
+    /// Of these, failed ones.
+    pub new_failed: u64,
+    /// Repetitions in which the VIPs moved and had no reason to.
+    pub false_failovers: usize,
+}
+
+impl Row {
+    /// What it has cost.
+    pub fn summary(&self) -> Summary {
+        let lanes = self
+            .samples
+            .iter()
+            .filter_map(|sample| sample.lanes.as_ref());
+        let outcomes: Vec<&LaneOutcome> = lanes.flat_map(BTreeMap::values).collect();
+        let mut broken_how = BTreeMap::new();
+        for (how, count) in outcomes.iter().flat_map(|outcome| &outcome.broken_how) {
+            *broken_how.entry(how.clone()).or_default() += count;
+        }
+        let seen = || self.samples.iter().map(|sample| sample.seen);
+        Summary {
+            repetitions: self.samples.len(),
+            darkness: Spread::of(seen().map(|seen| seen.darkness.longest)),
+            both_active: Spread::of(seen().map(|seen| seen.both)),
+            connections: outcomes.iter().map(|outcome| outcome.connections).sum(),
+            broken: outcomes.iter().map(|outcome| outcome.broken).sum(),
+            broken_unproved: self.broken_unproved,
+            broken_how,
+            new: outcomes
+                .iter()
+                .map(|outcome| outcome.new_ok + outcome.new_failed)
+                .sum(),
+            new_failed: outcomes.iter().map(|outcome| outcome.new_failed).sum(),
+            false_failovers: seen().filter(|seen| self.stays && seen.had[1]).count(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::darkness::Darkness;
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let ms = |times: &[u64]| Spread::of(times.iter().map(|ms| Duration::from_millis(*ms)));
+        let spread = ms(&[9, 1, 5, 3]);
+        assert_eq!(
+            (spread.p50_ms, spread.p99_ms, spread.max_ms),
+            (3.0, 9.0, 9.0)
+        );
+        let many: Vec<u64> = (1..=200).collect();
+        let spread = ms(&many);
+        assert_eq!(
+            (spread.p50_ms, spread.p99_ms, spread.max_ms),
+            (100.0, 198.0, 200.0)
+        );
+        assert_eq!(ms(&[]), Spread::default());
+    }
+
+    #[test]
+    fn a_vip_on_the_other_node_is_a_false_failover_where_it_had_to_stay() {
+        let sample = |had| Sample {
+            seen: Seen {
+                darkness: Darkness::default(),
+                both: Duration::ZERO,
+                had,
+            },
+            lanes: None,
+        };
+        let mut row = Row {
+            pair: "ours",
+            mode: "dsr",
+            interval: Duration::from_secs(1),
+            phase: "something",
+            stays: true,
+            broken_unproved: 0,
+            samples: vec![sample([true, false]), sample([true, true])],
+        };
+        assert_eq!(row.summary().false_failovers, 1);
+        row.stays = false;
+        assert_eq!(row.summary().false_failovers, 0);
+    }
+}
