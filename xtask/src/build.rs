@@ -28,18 +28,18 @@ pub(crate) fn task(workspace: &Workspace) -> Result<ExitCode> {
     for object in OBJECTS {
         println!("{}", workspace.short(&workspace.bpf_objects().join(object)));
     }
-    for program in ["lbd", "lbctl"] {
+    for program in ["lbd", "lbd-vrrp", "lbctl"] {
         println!("{}", workspace.short(&workspace.release(program)));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The toolchain parts, the BPF objects, the daemon and its client.
+/// The toolchain parts, the BPF objects, the daemon, its VRRP process and its client.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     bpf_objects(workspace)?;
     let mut daemon = cargo::command(workspace, "build");
     daemon.args(["--release", "--package", "lb-userspace"]);
-    progress::run_cargo(&mut daemon, "building lbd and lbctl")
+    progress::run_cargo(&mut daemon, "building lbd, lbd-vrrp and lbctl")
 }
 
 /// The toolchain parts and the BPF objects.

@@ -86,6 +86,16 @@ impl Socket {
         &self.path
     }
 
+    /// A listener for whoever has no runtime; it does not wait.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor.
+    pub fn blocking_listener(&self) -> io::Result<UnixListener> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
     /// A listener for the runtime; must be called within one.
     ///
     /// # Errors

@@ -15,6 +15,9 @@ const SUFFIX: &str = ".vips.json";
 /// The same for the services as they were changed at run time.
 const SERVICES_SUFFIX: &str = ".services.json";
 
+/// The same for what `lbd-vrrp` leaves to its successor; its socket has a suffix of its own already.
+const VRRP_SUFFIX: &str = ".state";
+
 /// What is added to the file's name while it is being written.
 const DRAFT_SUFFIX: &str = ".new";
 
@@ -71,6 +74,13 @@ impl StateFile {
     pub fn of_services(socket: &Path) -> Self {
         Self {
             path: with_suffix(socket, SERVICES_SUFFIX),
+        }
+    }
+
+    /// The file of the `lbd-vrrp` behind `socket`, which is its own, not lbd's.
+    pub fn of_vrrp(socket: &Path) -> Self {
+        Self {
+            path: with_suffix(socket, VRRP_SUFFIX),
         }
     }
 

@@ -41,6 +41,14 @@ impl PacketSocket {
         Ok(Self(socket))
     }
 
+    /// Sends a whole frame on `ifindex`. Does not wait.
+    ///
+    /// # Errors
+    /// If it cannot be sent at once.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        send(&self.0, ifindex, frame)
+    }
+
     /// Sends the announcements of `vip` on `ifindex`, whose Ethernet address is `source`. Does not
     /// wait.
     ///

@@ -2,6 +2,7 @@
 //! changed where the balancer has to (VIPs, neighbour resolution).
 
 pub mod announce;
+pub mod blocking;
 pub mod monitor;
 pub mod next_hop;
 mod parse;

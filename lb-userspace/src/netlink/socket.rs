@@ -173,7 +173,7 @@ impl Netlink {
     }
 }
 
-fn vip_message(ifindex: u32, vip: IpAddr) -> AddressMessage {
+pub(super) fn vip_message(ifindex: u32, vip: IpAddr) -> AddressMessage {
     let prefix_len = host_prefix_len(vip);
     match vip {
         IpAddr::V4(vip) => AddressMessageBuilder::<Ipv4Addr>::new()
@@ -220,7 +220,7 @@ fn is_no_route(error: &io::Error) -> bool {
     )
 }
 
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EADDRNOTAVAIL | libc::ENODEV)

@@ -15,6 +15,7 @@
 mod bpffs;
 mod clock;
 mod instance;
+mod interfaces;
 mod links;
 mod maps;
 pub(crate) mod migrate;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use clock::boottime_ns;
 pub(crate) use instance::fresh_instance;
+pub use interfaces::pinned_interfaces;
 pub(crate) use links::{FoundLink, PinnedLink, switch};
 pub(crate) use maps::{CARRIED, MapSet};
 pub(crate) use raw_map::{MapShape, RawMap};

@@ -5,5 +5,7 @@ pub mod auth;
 pub mod machine;
 pub mod packet;
 pub mod priority;
+pub mod process;
 pub mod protocol;
 pub mod router;
+pub mod supervisor;

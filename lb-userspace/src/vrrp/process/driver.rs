@@ -1,0 +1,469 @@
+//! The loop: what has come in goes to the machines, then deadlines, then it waits.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::Context;
+use tracing::{info, warn};
+
+use super::advert_socket::PACKET_BYTES_MAX;
+use super::control::{Control, Event, Wait};
+use super::memory::{Memory, Record};
+use super::outputs::Request;
+use super::ports::Ports;
+use super::properties::{self, Granted};
+use super::run::Run;
+use super::signals::{Order, Signals};
+use super::status::Told;
+use super::wait::wait;
+use super::{VERSION, clock};
+use crate::netlink::announce::PacketSocket;
+use crate::netlink::blocking::{BlockingNetlink, NetworkWatch};
+use crate::vrrp::packet::vrid_of;
+use crate::vrrp::protocol::{Facts, Family, FromVrrp, Status, ToVrrp};
+use crate::vrrp::router::Input;
+
+/// Packets taken from one socket in one round: more than its buffer holds, so that what came before a deadline is
+/// known at the deadline, and no flood keeps the loop from its deadlines.
+const PACKETS_PER_ROUND_MAX: usize = 4096;
+/// Answers to probes taken from one socket in one round.
+const ANSWERS_PER_ROUND_MAX: usize = 256;
+/// What nobody tells is looked at so often. Unit: microseconds.
+const TICK_US: u64 = 1_000_000;
+/// The kernel's tables are read again so often at most, however often they change. Unit: microseconds.
+const REFRESH_EVERY_US: u64 = 10_000;
+/// The wait for hand-overs when the process ends. Unit: microseconds.
+const STOP_TIMEOUT_US: u64 = 10_000_000;
+
+/// The whole process.
+pub(super) struct Driver {
+    pub(super) netlink: BlockingNetlink,
+    watch: NetworkWatch,
+    /// For whole frames; without it, VIPs are still found by whoever asks for them.
+    pub(super) packets: Option<PacketSocket>,
+    pub(super) control: Control,
+    pub(super) memory: Memory,
+    pub(super) record: Record,
+    pub(super) is_record_dirty: bool,
+    pub(super) ports: Ports,
+    pub(super) runs: Vec<Run>,
+    pub(super) requests: Vec<Request>,
+    /// What `lbd` has said last, and when.
+    pub(super) facts: Option<(Facts, u64)>,
+    /// Why the datapath cannot serve, as far as we can see.
+    pub(super) datapath_trouble: Option<String>,
+    pub(super) is_status_dirty: bool,
+    told: Told,
+    signals: Signals,
+    granted: Granted,
+    began_us: u64,
+    tick_us: u64,
+    refreshed_us: u64,
+    is_refresh_due: bool,
+    /// Until when the hand-overs of the end are waited for.
+    stop_at_us: Option<u64>,
+}
+
+/// How the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    On,
+    /// Everything is handed over: nothing is to be left.
+    End,
+    /// Everything is left to a successor.
+    MakeWay,
+}
+
+/// A packet, on its way to its machine.
+struct Arrived {
+    source: IpAddr,
+    destination: IpAddr,
+    hop_limit: u8,
+    payload: Vec<u8>,
+}
+
+impl Driver {
+    /// Opens all that is needed, and goes on where a former process has ended.
+    ///
+    /// # Errors
+    /// If the socket is in use, or the kernel gives no netlink socket.
+    pub(super) fn open(socket: &Path, signals: Signals) -> anyhow::Result<Self> {
+        let control = Control::bind(socket)?;
+        let now_us = clock::monotonic_us();
+        let mut driver = Self {
+            netlink: BlockingNetlink::open().context("cannot open a netlink socket")?,
+            watch: NetworkWatch::open().context("cannot watch the links")?,
+            packets: PacketSocket::open()
+                .inspect_err(|error| warn!("VIPs will not be announced: {error:#}"))
+                .ok(),
+            control,
+            memory: Memory::open(socket),
+            record: Record {
+                boot: clock::boot_id(),
+                ..Record::default()
+            },
+            is_record_dirty: false,
+            ports: Ports::default(),
+            runs: Vec::new(),
+            requests: Vec::new(),
+            facts: None,
+            datapath_trouble: None,
+            is_status_dirty: true,
+            told: Told::default(),
+            signals,
+            granted: properties::claim(),
+            began_us: now_us,
+            tick_us: now_us + TICK_US,
+            refreshed_us: 0,
+            is_refresh_due: false,
+            stop_at_us: None,
+        };
+        driver.inherit(now_us)?;
+        Ok(driver)
+    }
+
+    /// Runs until a signal or an order ends it.
+    ///
+    /// # Errors
+    /// If the kernel does not let it wait.
+    pub(super) fn serve(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.wait().context("cannot wait")?;
+            // One moment for the whole round: a deadline that passes while packets are read is not due before
+            // those that came until then are read, too.
+            let now_us = clock::monotonic_us();
+            match self.round(now_us) {
+                Course::On => {}
+                Course::MakeWay => {
+                    self.save();
+                    info!("making way for a successor");
+                    return Ok(());
+                }
+                Course::End => {
+                    self.leave_nothing();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> std::io::Result<()> {
+        let deadlines = self.runs.iter().filter_map(|run| run.machine.deadline());
+        let refresh_us = self
+            .is_refresh_due
+            .then_some(self.refreshed_us + REFRESH_EVERY_US);
+        let until_us = deadlines
+            .chain(refresh_us)
+            .chain(self.stop_at_us)
+            .fold(self.tick_us, u64::min);
+        let own = [self.watch.as_fd(), self.signals.as_fd()];
+        let read = own.into_iter().chain(self.ports.descriptors());
+        let all = read
+            .map(|descriptor| (descriptor, Wait::Read))
+            .chain(self.control.descriptors());
+        wait(all, until_us.saturating_sub(clock::monotonic_us()))
+    }
+
+    fn round(&mut self, now_us: u64) -> Course {
+        self.tell_who_overslept(now_us);
+        self.take_packets(now_us);
+        self.take_answers(now_us);
+        self.take_network_changes(now_us);
+        let mut course = self.take_orders(now_us);
+        self.fire_timers(now_us);
+        if now_us >= self.tick_us {
+            self.tick_us = now_us + TICK_US;
+            self.tick(now_us);
+        }
+        self.runs.retain(|run| !(run.is_leaving && run.is_stopped));
+        if self.is_record_dirty {
+            self.save();
+        }
+        self.tell_status(now_us);
+        if let (Course::On, Some(stop_at_us)) = (course, self.stop_at_us) {
+            let is_done = self.runs.is_empty() || now_us >= stop_at_us;
+            course = if is_done { Course::End } else { Course::On };
+        }
+        course
+    }
+
+    /// A process that was stopped, or got no CPU, knows less than it should: the machines are told before they
+    /// hear what has come in meanwhile.
+    fn tell_who_overslept(&mut self, now_us: u64) {
+        for index in 0..self.runs.len() {
+            let Some(run) = self.runs.get(index) else {
+                continue;
+            };
+            let Some(deadline_us) = run.machine.deadline() else {
+                continue;
+            };
+            let by_us = now_us.saturating_sub(deadline_us);
+            if by_us > run.machine.config().interval_us() {
+                warn!(
+                    "{}: {} ms late: the process did not run",
+                    run.name(),
+                    by_us / 1000
+                );
+                self.feed(index, now_us, Input::Overslept { by_us });
+            }
+        }
+    }
+
+    fn take_packets(&mut self, now_us: u64) {
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let mut arrived: Vec<(String, Family, Arrived)> = Vec::new();
+        for (interface, family, voice) in self.ports.voices() {
+            for _ in 0..PACKETS_PER_ROUND_MAX {
+                match voice.adverts.receive(&mut buffer) {
+                    Ok(None) => break,
+                    // An error of the past, such as that the link went down: told once.
+                    Err(_) => {}
+                    Ok(Some(received)) => {
+                        let packet = Arrived {
+                            source: received.source,
+                            destination: received.destination,
+                            hop_limit: received.hop_limit,
+                            payload: received.payload.to_vec(),
+                        };
+                        arrived.push((interface.to_owned(), family, packet));
+                    }
+                }
+            }
+        }
+        for (interface, family, packet) in arrived {
+            let index = self.runs.iter().position(|run| {
+                run.family == family
+                    && run.group.interface == interface
+                    && vrid_of(&packet.payload) == Some(run.group.vrid)
+            });
+            // Those of other virtual routers are none of our business.
+            let Some(index) = index else { continue };
+            let input = Input::Received {
+                source: packet.source,
+                destination: packet.destination,
+                hop_limit: packet.hop_limit,
+                payload: &packet.payload,
+            };
+            self.feed(index, now_us, input);
+        }
+    }
+
+    fn take_answers(&mut self, now_us: u64) {
+        let mut answers = Vec::new();
+        for (interface, family, voice) in self.ports.voices() {
+            for _ in 0..ANSWERS_PER_ROUND_MAX {
+                match voice.probe.answer() {
+                    Ok(None) => break,
+                    Err(_) => {}
+                    Ok(Some(address)) => answers.push((interface.to_owned(), family, address)),
+                }
+            }
+        }
+        for (interface, family, address) in answers {
+            for index in 0..self.runs.len() {
+                let is_for = self
+                    .runs
+                    .get(index)
+                    .is_some_and(|run| run.family == family && run.group.interface == interface);
+                if is_for {
+                    self.feed(index, now_us, Input::ProbeAnswered { address });
+                }
+            }
+        }
+    }
+
+    fn take_network_changes(&mut self, now_us: u64) {
+        self.is_refresh_due |= self.watch.take_change();
+        if self.is_refresh_due && now_us >= self.refreshed_us + REFRESH_EVERY_US {
+            self.refresh(now_us);
+        }
+    }
+
+    /// Reads the kernel's tables, and tells the machines what follows.
+    pub(super) fn refresh(&mut self, now_us: u64) {
+        self.is_refresh_due = false;
+        self.refreshed_us = now_us;
+        let wanted = self.wanted();
+        let risen = self.ports.refresh(&mut self.netlink, &wanted);
+        self.find_devices();
+        self.look_at_datapath(now_us);
+        self.take_sources(now_us);
+        self.tell_conditions(now_us);
+        for index in 0..self.runs.len() {
+            let has_risen = self
+                .runs
+                .get(index)
+                .is_some_and(|run| risen.contains(&run.group.interface));
+            if has_risen {
+                self.feed(index, now_us, Input::LinkUp);
+            }
+        }
+    }
+
+    fn take_orders(&mut self, now_us: u64) -> Course {
+        let mut course = Course::On;
+        while let Some(order) = self.signals.next() {
+            match order {
+                Order::Stop => self.stop(now_us),
+                Order::MakeWay => course = Course::MakeWay,
+            }
+        }
+        for event in self.control.round() {
+            match event {
+                Event::Came(client) => {
+                    let status = self.status(now_us);
+                    self.control.tell(client, &FromVrrp::Status(status));
+                }
+                Event::MasterGone => {
+                    info!("lbd has gone: going on as it has said last");
+                    self.look_at_datapath(now_us);
+                    self.tell_conditions(now_us);
+                }
+                Event::Said(client, ToVrrp::Configure(configuration)) => {
+                    if let Err(nonsense) = self.configure(now_us, configuration) {
+                        let reason = nonsense.to_string();
+                        warn!("a configuration is refused: {reason}");
+                        self.control.tell(client, &FromVrrp::Refused { reason });
+                    }
+                }
+                Event::Said(_, ToVrrp::Facts(facts)) => self.take_facts(now_us, facts),
+                Event::Said(client, ToVrrp::Failover { group, request }) => {
+                    self.fail_over(now_us, client, request, &group);
+                }
+                Event::Said(_, ToVrrp::Stop) => self.stop(now_us),
+            }
+        }
+        course
+    }
+
+    fn fail_over(&mut self, now_us: u64, client: u64, number: u64, group: &str) {
+        let of_group = |run: &&Run| run.group.name == group && !run.is_leaving;
+        let error = if !self.runs.iter().any(|run| of_group(&run)) {
+            Some(format!("there is no group {group}"))
+        } else if self
+            .runs
+            .iter()
+            .any(|run| of_group(&run) && run.asked_by.is_some())
+        {
+            Some(format!("a hand-over of {group} is under way"))
+        } else {
+            None
+        };
+        let mut request = Request {
+            client,
+            number,
+            waiting: 0,
+            texts: Vec::new(),
+            errors: error.into_iter().collect(),
+        };
+        let mut indices = Vec::new();
+        if request.errors.is_empty() {
+            indices.extend(self.indices_to_hand_over(group));
+            for index in &indices {
+                if let Some(run) = self.runs.get_mut(*index) {
+                    run.asked_by = Some((client, number));
+                }
+            }
+        }
+        request.waiting = indices.len();
+        self.requests.push(request);
+        for index in indices {
+            self.feed(index, now_us, Input::HandOver);
+        }
+        self.answer_requests();
+    }
+
+    /// The Active routers of a group; if there is none, its first one, whose refusal is the answer.
+    fn indices_to_hand_over(&self, group: &str) -> Vec<usize> {
+        use crate::vrrp::protocol::State;
+        let of_group = |index: &usize| {
+            let run = self.runs.get(*index);
+            run.is_some_and(|run| run.group.name == group && !run.is_leaving)
+        };
+        let is_active = |index: &usize| {
+            let run = self.runs.get(*index);
+            run.is_some_and(|run| run.machine.state() == State::Active)
+        };
+        let all: Vec<usize> = (0..self.runs.len()).filter(of_group).collect();
+        let active: Vec<usize> = all.iter().copied().filter(is_active).collect();
+        match active.is_empty() {
+            true => all.into_iter().take(1).collect(),
+            false => active,
+        }
+    }
+
+    fn fire_timers(&mut self, now_us: u64) {
+        for index in 0..self.runs.len() {
+            let deadline_us = self.runs.get(index).and_then(|run| run.machine.deadline());
+            if deadline_us.is_some_and(|deadline_us| deadline_us <= now_us) {
+                self.feed(index, now_us, Input::Timer);
+            }
+            self.clear_leftovers(index, now_us);
+        }
+    }
+
+    /// What nobody tells: whether the datapath is still there, and whether what failed works now.
+    fn tick(&mut self, now_us: u64) {
+        self.look_at_datapath(now_us);
+        let lacks_voice = |run: &Run| {
+            let voice = self.ports.voice(&run.group.interface, run.family);
+            voice.is_none() || run.machine.config().source.is_unspecified()
+        };
+        self.is_refresh_due |= self.runs.iter().any(lacks_voice);
+        self.tell_conditions(now_us);
+        self.is_status_dirty = true;
+    }
+
+    /// Begins to end: everything is handed over.
+    fn stop(&mut self, now_us: u64) {
+        if self.stop_at_us.is_some() {
+            return;
+        }
+        info!("stopping");
+        self.stop_at_us = Some(now_us + STOP_TIMEOUT_US);
+        for index in 0..self.runs.len() {
+            self.end_run(index, now_us);
+        }
+    }
+
+    /// Has a router hand over and end; when it has, it is dropped.
+    pub(super) fn end_run(&mut self, index: usize, now_us: u64) {
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        if !run.is_leaving {
+            run.is_leaving = true;
+            self.feed(index, now_us, Input::Shutdown);
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop_at_us.is_some()
+    }
+
+    fn status(&self, now_us: u64) -> Status {
+        let unix_ms = clock::unix_ms();
+        let routers = self.runs.iter().filter(|run| !run.is_leaving);
+        Status {
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            uptime_ms: now_us.saturating_sub(self.began_us) / 1000,
+            is_realtime: self.granted.is_realtime,
+            routers: routers
+                .map(|run| run.machine.status(now_us, unix_ms))
+                .collect(),
+        }
+    }
+
+    fn tell_status(&mut self, now_us: u64) {
+        if !self.is_status_dirty && !self.told.is_due(now_us) {
+            return;
+        }
+        self.is_status_dirty = false;
+        let status = self.status(now_us);
+        if self.told.is_news(now_us, &status) {
+            self.control.tell_all(&FromVrrp::Status(status));
+        }
+    }
+}

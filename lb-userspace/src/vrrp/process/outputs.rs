@@ -1,0 +1,296 @@
+//! Doing what the machines say.
+
+use std::net::IpAddr;
+
+use tracing::{debug, info, warn};
+
+use super::clock;
+use super::driver::Driver;
+use super::memory::Place;
+use super::{vips, virtual_mac};
+use crate::vrrp::protocol::{FromVrrp, State};
+use crate::vrrp::router::{HandOverError, Handed, Input, Outcome, Output};
+
+/// A request to hand a group over, until all its routers have answered.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) client: u64,
+    pub(super) number: u64,
+    /// Routers that have not answered.
+    pub(super) waiting: usize,
+    pub(super) texts: Vec<String>,
+    pub(super) errors: Vec<String>,
+}
+
+impl Driver {
+    /// Tells a machine what has happened, and does what it says.
+    pub(super) fn feed(&mut self, index: usize, now_us: u64, input: Input<'_>) {
+        let mut outputs = Vec::new();
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        run.machine.handle(now_us, input, &mut outputs);
+        self.perform(index, now_us, outputs);
+    }
+
+    /// Does what a machine says, in its order.
+    pub(super) fn perform(&mut self, index: usize, now_us: u64, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Send { to, payload } => self.send(index, to, &payload),
+                Output::AddVips(vips) => self.add_vips(index, &vips),
+                Output::RemoveVips(vips) => self.remove_vips(index, &vips),
+                Output::Announce(vips) => self.announce(index, &vips),
+                Output::Probe { address } => self.probe(index, address),
+                Output::Changed { from, to, reason } => self.note_change(index, from, to, &reason),
+                Output::HandedOver(result) => self.note_hand_over(index, result),
+                Output::Stopped => self.note_stopped(index),
+                Output::Conflict { .. }
+                | Output::AddressesDiffer { .. }
+                | Output::Refused { .. } => {
+                    self.note_quarrel(index, now_us, &output);
+                }
+            }
+        }
+    }
+
+    /// What the VIPs of a router go onto: its device, or its interface.
+    fn place(&self, index: usize) -> Option<Place> {
+        let run = self.runs.get(index)?;
+        if run.group.virtual_mac {
+            let device = run.device.as_ref()?;
+            return Some(Place {
+                interface: device.name.clone(),
+                ifindex: device.ifindex,
+            });
+        }
+        let port = self.ports.get(&run.group.interface)?;
+        Some(Place {
+            interface: run.group.interface.clone(),
+            ifindex: port.port.ifindex,
+        })
+    }
+
+    fn send(&mut self, index: usize, to: IpAddr, payload: &[u8]) {
+        let Some(run) = self.runs.get(index) else {
+            return;
+        };
+        let source = run.machine.config().source;
+        let sent = if run.group.virtual_mac && to.is_multicast() {
+            self.send_frame(index, source, to, payload)
+        } else {
+            match self.ports.voice(&run.group.interface, run.family) {
+                None => Err("there is no socket".to_owned()),
+                Some(voice) => {
+                    let sent = voice.adverts.send(source, to, payload);
+                    sent.map_err(|error| error.to_string())
+                }
+            }
+        };
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        let is_active = run.machine.state() == State::Active;
+        let trouble = sent.err();
+        if let (Some(text), true) = (&trouble, trouble != run.send_trouble) {
+            warn!("{}: cannot send to {to}: {text}", run.name());
+        }
+        let is_sent = trouble.is_none();
+        run.send_trouble = trouble;
+        if is_sent && is_active {
+            self.memory.note_alive(clock::boottime_us());
+        }
+    }
+
+    fn send_frame(
+        &self,
+        index: usize,
+        source: IpAddr,
+        to: IpAddr,
+        payload: &[u8],
+    ) -> Result<(), String> {
+        let run = self.runs.get(index).ok_or("it is gone")?;
+        let port = self
+            .ports
+            .get(&run.group.interface)
+            .ok_or("there is no interface")?;
+        let packets = self.packets.as_ref().ok_or("there is no packet socket")?;
+        let link = virtual_mac::address(run.family, run.group.vrid);
+        let frame = virtual_mac::frame(link, source, to, payload).ok_or("it fits in no frame")?;
+        let sent = packets.send(port.port.ifindex, &frame);
+        sent.map_err(|error| error.to_string())
+    }
+
+    fn add_vips(&mut self, index: usize, vips: &[IpAddr]) {
+        let began_us = clock::monotonic_us();
+        let Some(place) = self.place(index) else {
+            return;
+        };
+        if let Some(run) = self.runs.get_mut(index) {
+            run.has_leftovers = false;
+        }
+        self.raise_device(index);
+        if self.runs.get(index).is_some_and(|run| run.group.accept) {
+            let memory = &mut self.memory;
+            let save = |record: &_| memory.save(record);
+            vips::add(&mut self.netlink, &mut self.record, &place, vips, save);
+        }
+        let took_us = clock::monotonic_us().saturating_sub(began_us);
+        debug!(
+            took_us,
+            interface = place.interface,
+            "{} VIPs added",
+            vips.len()
+        );
+    }
+
+    fn remove_vips(&mut self, index: usize, vips: &[IpAddr]) {
+        if let Some(run) = self.runs.get_mut(index) {
+            run.has_leftovers = false;
+        }
+        vips::remove(&mut self.netlink, &mut self.record, vips);
+        self.lower_device(index);
+        self.is_record_dirty = true;
+    }
+
+    fn announce(&mut self, index: usize, vips: &[IpAddr]) {
+        let began_us = clock::monotonic_us();
+        let Some(run) = self.runs.get(index) else {
+            return;
+        };
+        let (Some(port), Some(packets)) = (self.ports.get(&run.group.interface), &self.packets)
+        else {
+            return;
+        };
+        let link = match run.group.virtual_mac {
+            true => Some(virtual_mac::address(run.family, run.group.vrid)),
+            false => port.port.link.address,
+        };
+        // What has no Ethernet address has nobody to tell.
+        let Some(link) = link else { return };
+        for vip in vips {
+            if let Err(error) = packets.announce(port.port.ifindex, link, *vip) {
+                debug!("{error:#}");
+            }
+        }
+        let took_us = clock::monotonic_us().saturating_sub(began_us);
+        debug!(took_us, "{}: {} VIPs announced", run.name(), vips.len());
+    }
+
+    fn probe(&self, index: usize, address: IpAddr) {
+        let Some(run) = self.runs.get(index) else {
+            return;
+        };
+        let interface = &run.group.interface;
+        let (Some(port), Some(voice)) = (
+            self.ports.get(interface),
+            self.ports.voice(interface, run.family),
+        ) else {
+            return;
+        };
+        let Some(link) = port.port.link.address else {
+            return;
+        };
+        if let Err(error) = voice.probe.ask(link, run.machine.config().source, address) {
+            debug!("{}: cannot ask for {address}: {error}", run.name());
+        }
+    }
+
+    fn note_change(&mut self, index: usize, from: State, to: State, reason: &str) {
+        if let Some(run) = self.runs.get(index) {
+            info!("{}: {from:?} -> {to:?}: {reason}", run.name());
+        }
+        self.is_record_dirty = true;
+        self.is_status_dirty = true;
+    }
+
+    fn note_hand_over(&mut self, index: usize, result: Result<Handed, HandOverError>) {
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        let (name, asked_by) = (run.name(), run.asked_by.take());
+        let told = match &result {
+            Ok(handed) => {
+                let after_ms = handed.after_us as f64 / 1e3;
+                info!(
+                    "{name}: handed over to {} after {after_ms:.1} ms",
+                    handed.to
+                );
+                Ok(format!(
+                    "{name}: handed over to {} after {after_ms:.1} ms",
+                    handed.to
+                ))
+            }
+            Err(error) => {
+                info!("{name}: not handed over: {error}");
+                Err(format!("{name}: {error}"))
+            }
+        };
+        let request = self
+            .requests
+            .iter_mut()
+            .find(|request| asked_by == Some((request.client, request.number)));
+        let Some(request) = request else { return };
+        match told {
+            Ok(text) => request.texts.push(text),
+            Err(error) => request.errors.push(error),
+        }
+        request.waiting = request.waiting.saturating_sub(1);
+        self.answer_requests();
+    }
+
+    /// Answers those requests that nothing more is to come for.
+    pub(super) fn answer_requests(&mut self) {
+        let (done, waiting) = std::mem::take(&mut self.requests)
+            .into_iter()
+            .partition(|request| request.waiting == 0);
+        self.requests = waiting;
+        for request in done {
+            let error = (!request.errors.is_empty()).then(|| request.errors.join("; "));
+            let answer = FromVrrp::Answer {
+                request: request.number,
+                error,
+                text: request.texts.join("; "),
+            };
+            self.control.tell(request.client, &answer);
+        }
+    }
+
+    fn note_stopped(&mut self, index: usize) {
+        if let Some(run) = self.runs.get_mut(index) {
+            run.is_stopped = true;
+        }
+        self.is_record_dirty = true;
+        self.is_status_dirty = true;
+    }
+
+    fn note_quarrel(&mut self, index: usize, now_us: u64, output: &Output) {
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        let name = run.name();
+        match output {
+            Output::Conflict {
+                with,
+                priority,
+                outcome,
+            } => {
+                let with = with.map_or_else(|| "another node".to_owned(), |with| with.to_string());
+                let what = match outcome {
+                    Outcome::Won => "this node stays Active",
+                    Outcome::Lost => "this node has withdrawn",
+                };
+                warn!("{name}: {with} (priority {priority}) was Active, too: {what}");
+            }
+            Output::AddressesDiffer { source, addresses } => {
+                warn!("{name}: {source} has other VIPs: {addresses:?}");
+            }
+            Output::Refused { source, reason } => {
+                if let Some(count) = run.refusals.note(now_us) {
+                    info!("{name}: {count} packets refused, the last one from {source}: {reason}");
+                }
+            }
+            _ => {}
+        }
+    }
+}

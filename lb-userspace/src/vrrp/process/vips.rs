@@ -1,0 +1,85 @@
+//! The addresses that are on interfaces because of us. What was there before is somebody else's, and is left alone.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use tracing::{info, warn};
+
+use super::memory::{Place, Record};
+use crate::netlink::blocking::BlockingNetlink;
+
+/// Adds VIPs to an interface. `record` names them as ours before the first is added: better to know of one that
+/// is not there than the other way round; `save` writes it.
+pub(super) fn add(
+    netlink: &mut BlockingNetlink,
+    record: &mut Record,
+    place: &Place,
+    vips: &[IpAddr],
+    save: impl FnOnce(&Record),
+) {
+    let is_there = |record: &Record, vip: &IpAddr| record.vips.get(vip) == Some(place);
+    let missing: Vec<IpAddr> = vips
+        .iter()
+        .filter(|vip| !is_there(record, vip))
+        .copied()
+        .collect();
+    // Ours on another interface: the group has moved.
+    for vip in &missing {
+        remove(netlink, record, &[*vip]);
+    }
+    for vip in &missing {
+        record.vips.insert(*vip, place.clone());
+    }
+    if !missing.is_empty() {
+        save(record);
+    }
+    // Those that are on record are added, too: somebody may have taken one off.
+    for vip in vips {
+        match netlink.add_vip(place.ifindex, *vip) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if missing.contains(vip) {
+                    info!(
+                        "VIP {vip} is on {} already: it will stay there",
+                        place.interface
+                    );
+                    record.vips.remove(vip);
+                }
+            }
+            Err(error) => {
+                warn!("cannot add VIP {vip} to {}: {error}", place.interface);
+                record.vips.remove(vip);
+            }
+        }
+    }
+}
+
+/// Removes those of the VIPs that are ours.
+pub(super) fn remove(netlink: &mut BlockingNetlink, record: &mut Record, vips: &[IpAddr]) {
+    for vip in vips {
+        let Some(place) = record.vips.get(vip) else {
+            continue;
+        };
+        match netlink.remove_vip(place.ifindex, *vip) {
+            Ok(()) => drop(record.vips.remove(vip)),
+            // It stays on record: the next time it is tried again.
+            Err(error) => warn!("cannot remove VIP {vip} from {}: {error}", place.interface),
+        }
+    }
+}
+
+/// Removes all of ours that are not among `kept`.
+pub(super) fn remove_others(
+    netlink: &mut BlockingNetlink,
+    record: &mut Record,
+    kept: &BTreeSet<IpAddr>,
+) {
+    let others: Vec<IpAddr> = record
+        .vips
+        .keys()
+        .filter(|vip| !kept.contains(vip))
+        .copied()
+        .collect();
+    remove(netlink, record, &others);
+}
