@@ -19,7 +19,7 @@ use crate::desired::{Steering, ring_spec};
 use crate::model::eligible::members;
 use crate::model::slow_start::Eligibility;
 use crate::model::{AdminState, Backend, Health, Model, OnAllDown, OnRemove, Service};
-use crate::transition::{Facts, RingTransition};
+use crate::transition::{Facts, Lead, RingTransition};
 
 /// What a look at the rings needs besides the model.
 pub struct Observed<'a> {
@@ -55,6 +55,8 @@ struct Ring {
     slots: Option<(u64, Arc<[u32]>)>,
     /// The ring that the transition was told to aim at, and its backends slot by slot.
     target: Option<(RingSpec, Vec<u16>)>,
+    /// Who led the transition when it was told.
+    aimed_as: Lead,
 }
 
 /// A backend from which slots are taken without preparation, once.
@@ -133,6 +135,17 @@ impl RingKeeper {
     pub fn transition_mut(&mut self, service: &Service) -> Option<&mut RingTransition> {
         let ring = self.rings.get_mut(&ServiceIdentity::of(service))?;
         ring.transition.as_mut()
+    }
+
+    /// The transition of a service's ring, for a peer's ring to be put into: an empty one, if it has none yet.
+    /// `None`: its ring does not go by transitions.
+    pub fn transition_to_follow(&mut self, service: &Service) -> Option<&mut RingTransition> {
+        if !service.has_transitions() {
+            return None;
+        }
+        let ring = self.rings.entry(ServiceIdentity::of(service)).or_default();
+        let empty = || RingTransition::settled(&[]);
+        Some(ring.transition.get_or_insert_with(empty))
     }
 
     /// The rings that should be in force now, by the service's name, and when to ask again. `model` is the
@@ -330,7 +343,15 @@ impl Ring {
     /// Says to the transition which ring is wanted, or begins one.
     fn aim(&mut self, service: &Service, spec: RingSpec, urgent: &BTreeSet<u16>) {
         let slot_count = self.transition.as_ref().map_or(0, |one| one.slots().len());
-        let is_new = self.target.as_ref().is_none_or(|(known, _)| *known != spec);
+        let lead = self
+            .transition
+            .as_ref()
+            .map_or(Lead::Own, RingTransition::lead);
+        let is_new = self.target.as_ref().is_none_or(|(known, target)| {
+            *known != spec || self.aimed_as != lead && target.len() != slot_count
+        });
+        let is_new_lead = self.aimed_as != lead;
+        self.aimed_as = lead;
         if is_new {
             let slots = currents(&spec, slot_count);
             self.target = Some((spec, slots));
@@ -342,7 +363,7 @@ impl Ring {
             self.transition = Some(RingTransition::settled(target));
             return;
         };
-        if !is_new && urgent.is_empty() {
+        if !is_new && !is_new_lead && urgent.is_empty() {
             return;
         }
         if let Err(error) = transition.want(target, urgent) {

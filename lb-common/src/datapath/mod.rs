@@ -10,7 +10,7 @@
 pub mod consult;
 pub mod flow;
 mod forward;
-pub mod life;
+mod life;
 mod nat;
 mod reply;
 mod reset;

@@ -2,6 +2,7 @@
 
 mod args;
 mod hints;
+mod nodes;
 mod reload;
 mod run;
 

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::args::{Args, LogFormat};
 use super::hints::Caller;
+use super::nodes::{self, Nodes};
 use super::reload::Origin;
 use super::say;
 use crate::control::{Monitor, Socket, server};
@@ -21,7 +22,8 @@ use crate::health::runner::Runner;
 use crate::hooks::Hooks;
 use crate::loader;
 use crate::metrics::Listener;
-use crate::model::Metrics;
+use crate::model::{Metrics, OnStop};
+use crate::peers::task::Ends;
 use crate::pins::Pins;
 
 /// How long requests under way may take when lbd stops.
@@ -57,19 +59,25 @@ fn raise_open_files() {
 async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Result<()> {
     // Before anything is attached: a signal during the start is kept, not fatal.
     let mut signals = Signals::catch().context("cannot catch signals")?;
+    let membership = nodes::membership(&origin.model)?;
+    let vrrp_key = membership.as_ref().map(|one| one.secret.vrrp_key());
+    let pins = Pins::of(socket.path());
+    let pinned = nodes::in_words(pins.directory());
     let options = Options {
         model: origin.model.clone(),
         config_file: origin.file.clone(),
         state_file: StateFile::beside(socket.path()),
         services_file: StateFile::of_services(socket.path()),
-        pins: Pins::of(socket.path()),
+        pins,
         on_stop: args.on_stop,
+        membership,
     };
     let Started {
         handle: engine,
         models,
         ways,
-        fitness: _,
+        fitness,
+        joined,
         doubts,
         task: mut engine_task,
     } = engine::start(options).await?;
@@ -77,6 +85,15 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     if origin.file.is_some() {
         monitor.tally.note_loaded(unix_ms());
     }
+    let ends = Ends {
+        engine: engine.clone(),
+        models: models.clone(),
+        fitness,
+        joined,
+        vrrp_key,
+        pins: pinned,
+    };
+    let nodes = Nodes::start(args, ends);
     let hooks = Hooks::start(
         models.clone(),
         monitor.events.clone(),
@@ -104,10 +121,16 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     };
     api.stop().await;
     drop((metrics, runner, hooks));
+    let on_stop = args.on_stop.unwrap_or(origin.model.on_stop);
+    let nodes = match on_stop {
+        OnStop::Detach if ended.is_none() => nodes.hand_over().await,
+        OnStop::Detach | OnStop::Keep => nodes,
+    };
     let ended = match ended {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,
     };
+    nodes.leave().await;
     ended.context("the engine's task was cut off")?
 }
 

@@ -293,6 +293,15 @@ impl Ids {
         self.services.get(identity)
     }
 
+    /// The backend of a service that has this id: its address and port.
+    pub fn backend_at(&self, service: &ServiceIdentity, id: u16) -> Option<(IpAddr, u16)> {
+        let from = (service.clone(), IpAddr::from([0; 4]), 0);
+        let its = self.backends.live.range(from..);
+        let mut its = its.take_while(|((one, ..), _)| one == service);
+        let found = its.find(|(_, live)| live.id == id);
+        found.map(|((_, address, port), _)| (*address, *port))
+    }
+
     /// The id of a backend; `None` before [`Ids::assign`] has seen it.
     pub fn backend(&self, service: &ServiceIdentity, address: IpAddr, port: u16) -> Option<Id> {
         self.backends.get(&(service.clone(), address, port))

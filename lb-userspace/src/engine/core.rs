@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -19,6 +20,7 @@ use super::fitness::Fitness;
 use super::handle::{EngineError, Models, Outcome, Progress};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
+use super::peers::{Agreement, Audience, Peers};
 use super::saved_services::SavedServices;
 use super::snapshot::DatapathOrigin;
 use super::steer::{Counted, LeavingBackends};
@@ -50,6 +52,11 @@ pub(super) struct Engine {
     pub(super) saved: SavedServices,
     models: watch::Sender<Arc<Model>>,
     pub(super) fitness: watch::Sender<Fitness>,
+    pub(super) agreement: watch::Sender<Agreement>,
+    /// The other nodes, if there are any.
+    pub(super) peers: Option<Peers>,
+    /// The age of the oldest change of the flow table that a peer has not acknowledged. Unit: milliseconds.
+    pub(super) flow_lag_ms: Arc<AtomicU64>,
     pub(super) announcer: Announcer,
     pub(super) store: AyaStore,
     pub(super) events: AsyncFd<RingBuf<MapData>>,
@@ -100,6 +107,7 @@ pub(super) struct Parts {
     pub(super) pins: Pins,
     pub(super) adopted: Option<Adopted>,
     pub(super) on_stop: Option<OnStop>,
+    pub(super) peers: Option<Peers>,
 }
 
 impl Engine {
@@ -135,6 +143,9 @@ impl Engine {
             rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),
             fitness: watch::Sender::new(Fitness::default()),
+            agreement: watch::Sender::new(Agreement::default()),
+            peers: parts.peers,
+            flow_lag_ms: Arc::default(),
             model: empty,
             limits: parts.limits,
             ids,
@@ -261,7 +272,7 @@ impl Engine {
         let read = self.surroundings.read_for(&self.whole).await;
         self.or_reopen(read)?;
         self.refuse_taking_the_node(old)?;
-        self.look();
+        self.look(Audience::Nobody);
         let plan = self.plan(&self.desired());
         plan.map(drop).map_err(EngineError::from)
     }
@@ -350,6 +361,7 @@ impl Engine {
     async fn pass(&mut self) -> Result<(), EngineError> {
         let passed = self.pass_through().await;
         self.tell_fitness();
+        self.tell_agreement();
         passed
     }
 
@@ -357,7 +369,7 @@ impl Engine {
         let mut outcome = Ok(());
         for _ in 0..PASSES_MAX {
             self.assign_ids()?;
-            self.look();
+            self.look(Audience::Peers);
             outcome = self.pass_once().await;
             // What depends on the ring in force, such as an end to a backend's flows, comes after it.
             if outcome.is_err() || !self.note_in_force() {
@@ -439,6 +451,7 @@ impl Engine {
         let maps = self.clear_maps();
         self.interfaces.release_all_but(&[]);
         let pins = self.pins.remove().map_err(anyhow::Error::from);
+        self.say_detached();
         info!("stopped, and the datapath taken off");
         let saved = self.saved.remove_file();
         vips.and(maps)

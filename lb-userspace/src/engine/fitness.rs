@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use super::core::Engine;
+use super::snapshot::InterfaceState;
 use crate::model::Service;
 
 /// What there is to serve with.
@@ -12,8 +13,8 @@ use crate::model::Service;
 pub struct Fitness {
     /// By service, the backends that get new flows.
     pub live_backends: BTreeMap<String, u32>,
-    /// Interfaces that the datapath is not attached to, with the reasons.
-    pub unattached: BTreeMap<String, String>,
+    /// Interfaces that cannot serve, with the reasons: the datapath is not attached, or there is no link.
+    pub unwell: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -26,26 +27,37 @@ impl Engine {
     pub(super) fn tell_fitness(&self) {
         let services = self.model.services.values();
         let states = self.interfaces.states(&self.model.interfaces);
-        let unattached = states
-            .into_iter()
-            .filter(|state| state.ifindex.is_none())
-            .map(|state| {
-                let reason = state
-                    .reason
-                    .unwrap_or_else(|| "not attached yet".to_owned());
-                (state.interface.name, reason)
-            });
+        let unwell = states.into_iter().filter_map(|state| {
+            let reason = self.unwell(&state)?;
+            Some((state.interface.name, reason))
+        });
         let fitness = Fitness {
             live_backends: services
                 .map(|service| (service.name.clone(), live_count(service)))
                 .collect(),
-            unattached: unattached.collect(),
+            unwell: unwell.collect(),
         };
         self.fitness.send_if_modified(|known| {
             let is_changed = *known != fitness;
             *known = fitness;
             is_changed
         });
+    }
+}
+
+impl Engine {
+    /// Why an interface cannot serve, if so.
+    fn unwell(&self, state: &InterfaceState) -> Option<String> {
+        let Some(ifindex) = state.ifindex else {
+            let reason = state.reason.as_deref().unwrap_or("not yet");
+            return Some(format!("the datapath is not attached: {reason}"));
+        };
+        let link = self.surroundings.view().links.get(&ifindex)?;
+        match link {
+            link if !link.is_up => Some("it is down".to_owned()),
+            link if !link.has_carrier => Some("it has no carrier".to_owned()),
+            _ => None,
+        }
     }
 }
 

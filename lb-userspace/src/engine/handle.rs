@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::peers::PeerNews;
 use super::snapshot::Snapshot;
 use super::views::{DrainView, FlowQuery, FlowsView, PlanQuery, PlanView, RingView};
 use crate::model::{Change, Model, ModelError, Observation};
@@ -88,6 +89,8 @@ pub enum Request {
         Box<PlanQuery>,
         oneshot::Sender<Result<PlanView, EngineError>>,
     ),
+    /// Take what has happened among the peers.
+    Peers(Vec<PeerNews>),
     /// End; what becomes of the datapath is the model's `on_stop`, unless the daemon was told otherwise.
     Shutdown,
     /// Take everything off in order (VIPs, program, maps) and end.
@@ -153,6 +156,15 @@ impl EngineHandle {
     ) -> Result<Progress, EngineError> {
         self.ask(|reply| Request::Observe(observations, services_max, reply))
             .await?
+    }
+
+    /// Tells what has happened among the peers.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`].
+    pub async fn tell(&self, news: Vec<PeerNews>) -> Result<(), EngineError> {
+        let sent = self.requests.send(Request::Peers(news)).await;
+        sent.map_err(|_| EngineError::Stopped)
     }
 
     /// Takes everything off (VIPs first, then program and maps); the engine ends then.

@@ -11,8 +11,10 @@ mod doubts;
 mod fitness;
 mod handle;
 mod interfaces;
+mod join;
 mod leaving;
 mod own_vips;
+mod peers;
 mod report;
 mod resolver;
 mod saved_services;
@@ -29,6 +31,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +39,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use self::core::{Engine, Parts};
+use self::join::Linked;
 use self::own_vips::OwnVips;
 use self::saved_services::SavedServices;
 use self::surroundings::Surroundings;
@@ -48,10 +52,12 @@ pub use detach::{Detached, detach};
 pub use doubts::InDoubt;
 pub use fitness::Fitness;
 pub use handle::{EngineError, EngineHandle, Models, Outcome, Progress, Request};
+pub use join::{Joined, Membership};
+pub use peers::{Agreement, PeerNews};
 pub use state_file::{StateFile, StateFileError};
 
 /// What an engine is started with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// The model to put in force first.
     pub model: Model,
@@ -65,10 +71,11 @@ pub struct Options {
     pub pins: Pins,
     /// What a stop does to the datapath, if not what the model says.
     pub on_stop: Option<OnStop>,
+    /// What makes it one node of several, if it is.
+    pub membership: Option<Membership>,
 }
 
 /// An engine at work.
-#[derive(Debug)]
 pub struct Started {
     /// The way to it.
     pub handle: EngineHandle,
@@ -80,6 +87,8 @@ pub struct Started {
     pub fitness: watch::Receiver<Fitness>,
     /// Backends that what passes by puts in doubt.
     pub doubts: mpsc::Receiver<InDoubt>,
+    /// What it has in common with its peers.
+    pub joined: Option<Joined>,
     /// Ends with the engine.
     pub task: JoinHandle<anyhow::Result<()>>,
 }
@@ -100,13 +109,26 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         services_file,
         pins,
         on_stop,
+        membership,
     } = options;
     let (saved, model) = SavedServices::resume(services_file, model);
     let limits = model.limits;
     let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;
-    let loaded = loader::load(&limits, &pins, loader::Sharing::Off)?;
+    let loaded = loader::load(&limits, &pins)?;
     let is_adopted = loaded.adopted.is_some();
+    let linked = match &membership {
+        Some(membership) => Some(join::link(membership, &model.node, &loaded)?),
+        None => None,
+    };
+    let (peers, ends) = match linked {
+        Some(Linked {
+            peers,
+            links,
+            link_events,
+        }) => (Some(peers), Some((links, link_events))),
+        None => (None, None),
+    };
     let parts = Parts {
         datapath: loaded.datapath,
         store: loaded.store,
@@ -119,6 +141,7 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         pins,
         adopted: loaded.adopted,
         on_stop,
+        peers,
     };
     let mut engine = Engine::new(parts, without_services(&model))?;
     match engine.begin(model).await {
@@ -139,12 +162,19 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         }
     }
     let (handle, requests) = EngineHandle::new();
+    let joined = ends.map(|(links, link_events)| Joined {
+        links,
+        link_events,
+        agreement: engine.agreement.subscribe(),
+        flow_lag_ms: Arc::clone(&engine.flow_lag_ms),
+    });
     Ok(Started {
         handle,
         models: engine.models(),
         ways: engine.surroundings.ways(),
         fitness: engine.fitness(),
         doubts: engine.doubts.listener(),
+        joined,
         task: tokio::spawn(engine.run(requests)),
     })
 }

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::core::{Engine, blocking};
 use super::handle::EngineError;
 use super::leaving::address_name;
+use super::peers::Audience;
 use crate::desired::endpoint_key;
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::ring::{RingContent, shares};
@@ -33,6 +34,17 @@ pub(super) struct Leaving {
     pub(super) backend: Backend,
     /// When it left. Unit: milliseconds of the packet path's clock.
     pub(super) since_ms: u64,
+    /// Why it is not in the model.
+    pub(super) why: Why,
+}
+
+/// Why a backend that has an entry is not in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was removed.
+    Removed,
+    /// It is in a peer's only, whose ring this node follows.
+    Elsewhere,
 }
 
 /// The backends that are leaving.
@@ -131,6 +143,7 @@ impl Engine {
         self.leaving.entry(key).or_insert_with(|| Leaving {
             backend: backend.clone(),
             since_ms: now_ms,
+            why: Why::Removed,
         });
     }
 
@@ -150,7 +163,8 @@ impl Engine {
         self.whole = self.with_leaving();
     }
 
-    /// The model with those that are leaving: for the datapath they are backends in maintenance.
+    /// The model with those that are leaving: for the datapath they are backends in maintenance. Those that are
+    /// only in a peer's model are backends like any other, but for this node's own rings.
     pub(super) fn with_leaving(&self) -> Model {
         let mut whole = self.model.clone();
         for service in whole.services.values_mut() {
@@ -161,7 +175,10 @@ impl Engine {
                 .filter(|((one, ..), _)| *one == identity)
             {
                 let backend = Backend {
-                    admin: AdminState::Maint,
+                    admin: match leaving.why {
+                        Why::Removed => AdminState::Maint,
+                        Why::Elsewhere => AdminState::Ready,
+                    },
                     ..leaving.backend.clone()
                 };
                 // No name that the model allows holds a slash.
@@ -186,14 +203,24 @@ impl Engine {
     }
 
     /// Asks the keeper which rings should be in force.
-    pub(super) fn look(&mut self) {
+    pub(super) fn look(&mut self, audience: Audience) {
         let now_ms = monotonic_ms();
+        if audience == Audience::Peers {
+            self.hear_owners(now_ms);
+        }
+        self.look_at_rings(now_ms);
+        if audience == Audience::Peers {
+            self.tell_followers();
+        }
+    }
+
+    fn look_at_rings(&mut self, now_ms: u64) {
         let in_force = self.current_in_force();
-        let flows = self.store.flows();
+        let mut keeper = std::mem::take(&mut self.keeper);
+        let elsewhere = self.suppressed_elsewhere();
         let suppressed_ms = |service_id| {
-            flows
-                .suppressed_s(service_id)
-                .map(|stamp_s| stamp_s * 1_000 + 999)
+            let elsewhere_ms = elsewhere.get(&service_id).copied();
+            self.own_suppressed_ms(service_id).max(elsewhere_ms)
         };
         let observed = Observed {
             ids: &self.ids,
@@ -201,17 +228,39 @@ impl Engine {
             suppressed_ms: &suppressed_ms,
             in_force: &in_force,
         };
-        let (model, whole, keeper) = (&self.model, &self.whole, &mut self.keeper);
+        let (model, whole) = (&self.model, &self.whole);
         let (steering, outlook) = blocking(|| keeper.look(model, whole, &observed));
+        self.keeper = keeper;
         self.steering = steering;
         self.is_sweep_due = outlook.sweep;
-        let due = outlook.due_ms.map(|due_ms| {
+        let due_ms = [outlook.due_ms, self.peers_due_ms()];
+        let due = due_ms.into_iter().flatten().min().map(|due_ms| {
             let wait = Duration::from_millis(due_ms.saturating_sub(now_ms));
             Instant::now() + wait.max(PAUSE_MIN)
         });
         let leaving = (!self.leaving.is_empty()).then(|| Instant::now() + LEAVING_PERIOD);
         let sweep = outlook.sweep.then(|| Instant::now() + PAUSE_MIN);
         self.look_at = [due, leaving, sweep].into_iter().flatten().min();
+    }
+
+    /// When a flow of a service was last not recorded here that should have been. Unit: milliseconds.
+    pub(super) fn own_suppressed_ms(&self, service_id: u16) -> Option<u64> {
+        let stamp_s = self.store.flows().suppressed_s(service_id)?;
+        // The stamp is the beginning of a second.
+        Some(stamp_s * 1_000 + 999)
+    }
+
+    /// The same of the peers, by service id.
+    fn suppressed_elsewhere(&self) -> BTreeMap<u16, u64> {
+        let services = self.model.services.values();
+        let elsewhere = services.filter_map(|service| {
+            let suppressed_ms = self.suppressed_elsewhere_ms(service)?;
+            Some((
+                self.ids.service(&ServiceIdentity::of(service))?.id,
+                suppressed_ms,
+            ))
+        });
+        elsewhere.collect()
     }
 
     /// Has the rings looked at again right away.
@@ -233,6 +282,9 @@ impl Engine {
     /// Tells the transitions that their rings are in force; returns whether any is new.
     pub(super) fn note_in_force(&mut self) -> bool {
         let now_ms = monotonic_ms();
+        if let Some(is_any_new) = self.note_written_among_peers(now_ms) {
+            return is_any_new;
+        }
         let mut is_any_new = false;
         for service in self.model.services.values() {
             if let Some(transition) = self.keeper.transition_mut(service)
@@ -260,13 +312,15 @@ impl Engine {
     pub(super) fn sweep(&mut self) {
         let began_ms = monotonic_ms();
         let counted = blocking(|| self.swept(began_ms));
-        for service in self.model.services.values() {
+        let services: Vec<Service> = self.model.services.values().cloned().collect();
+        for service in &services {
             let service_id = self.actual.maps.services.get(&endpoint_key(service));
             let service_id = service_id.map_or(0, |entry| entry.id);
             if let Some(exceptions) = counted.census.services.get(&service_id)
                 && let Some(transition) = self.keeper.transition_mut(service)
             {
                 transition.swept(exceptions, began_ms);
+                self.tell_swept(service, exceptions, began_ms);
             }
         }
         self.counted = Some(counted);
@@ -370,15 +424,20 @@ impl Engine {
         assigned.map_err(|shortage| super::core::out_of_ids(shortage, &self.limits, leaving))
     }
 
-    /// A change was refused: who was leaving before it is leaving, and nobody else.
+    /// A change was refused: who was leaving before it is leaving, and nobody else. Those that a peer's ring
+    /// has brought meanwhile have nothing to do with it.
     pub(super) fn restore_leaving(&mut self, leaving: LeavingBackends) {
-        self.leaving = leaving;
+        let now = std::mem::replace(&mut self.leaving, leaving);
+        let is_elsewhere = |(_, one): &(_, Leaving)| one.why == Why::Elsewhere;
+        for (key, one) in now.into_iter().filter(is_elsewhere) {
+            self.leaving.entry(key).or_insert(one);
+        }
         self.whole = self.with_leaving();
     }
 }
 
 /// A backend that was found in the maps, without its name.
-fn nameless(service: &Service, address: IpAddr, port: u16) -> Backend {
+pub(super) fn nameless(service: &Service, address: IpAddr, port: u16) -> Backend {
     Backend {
         admin: AdminState::Maint,
         ..Backend::new(address_name(service, address, port), address, port)

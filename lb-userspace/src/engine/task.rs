@@ -144,6 +144,7 @@ impl Engine {
             Request::Plan(query, reply) => {
                 drop(reply.send(blocking(|| answers::plan(self, *query))));
             }
+            Request::Peers(news) => self.hear(news).await,
             Request::Shutdown | Request::Detach(_) => {}
         }
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lb_common::abi::{Instance, map_name};
 use tracing::{info, warn};
 
-use super::object::{self, Globals, Maps, Opened};
-use super::{LoadError, Loaded, Sharing, self_test};
+use super::object::{self, Maps, Opened};
+use super::{LoadError, Loaded, self_test};
 use crate::maps::{fault, wait_for_readers};
 use crate::model::Limits;
-use crate::pins::migrate::flows::{self, Carried, Extent, Precedence};
+use crate::pins::migrate::flows::{self, Carried, Extent};
 use crate::pins::migrate::{Renewal, Steadied};
 use crate::pins::{CARRIED, Found, FoundLink, MapSet, PinError, Pins, fresh_instance, switch};
 
@@ -31,7 +31,7 @@ pub(crate) struct Adopted {
 
 /// Loads the program and puts it in force wherever another one was. Until the new one has passed its
 /// test, and its maps are complete, nothing that packets use is touched.
-pub(super) fn load(limits: &Limits, pins: &Pins, sharing: Sharing) -> Result<Loaded, LoadError> {
+pub(super) fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
     pins.prepare()?;
     let found = pins.survey()?;
     let renewal = match &found {
@@ -40,19 +40,14 @@ pub(super) fn load(limits: &Limits, pins: &Pins, sharing: Sharing) -> Result<Loa
     };
     let instance = match &found {
         Some(found) => found.instance,
-        None => begun_instance(sharing).map_err(LoadError::Refused)?,
+        None => fresh_instance().map_err(LoadError::Refused)?,
     };
-    let globals = Globals {
-        limits,
-        hash_key: &instance.hash_key,
-        sharing,
-    };
-    self_test::run(&globals)?;
+    self_test::run(&instance.hash_key)?;
     fault::arm();
     let loaded = match (found, renewal) {
-        (Some(found), Some(renewal)) if renewal.is_empty() => adopt(&globals, pins, found)?,
-        (Some(found), Some(renewal)) => undoing(pins, || migrate(&globals, pins, found, &renewal))?,
-        _ => undoing(pins, || begin(&globals, pins, &instance))?,
+        (Some(found), Some(renewal)) if renewal.is_empty() => adopt(limits, pins, found)?,
+        (Some(found), Some(renewal)) => undoing(pins, || migrate(limits, pins, found, &renewal))?,
+        _ => undoing(pins, || begin(limits, pins, &instance))?,
     };
     pins.claim_namespace()?;
     pins.pin_program(loaded.datapath.program.as_fd())?;
@@ -86,21 +81,9 @@ fn undoing(
     })
 }
 
-/// The instance of a datapath that begins: with the cluster's key, or one of its own.
-fn begun_instance(sharing: Sharing) -> anyhow::Result<Instance> {
-    let instance = fresh_instance()?;
-    Ok(match sharing {
-        Sharing::Off => instance,
-        Sharing::On { hash_key } => Instance {
-            hash_key,
-            ..instance
-        },
-    })
-}
-
-fn begin(globals: &Globals<'_>, pins: &Pins, instance: &Instance) -> Result<Loaded, LoadError> {
+fn begin(limits: &Limits, pins: &Pins, instance: &Instance) -> Result<Loaded, LoadError> {
     let next = pins.prepare_next()?;
-    let opened = object::open(globals, Maps::Pinned(&next))?;
+    let opened = object::open(limits, &instance.hash_key, Maps::Pinned(&next))?;
     let maps = MapSet::open(&next)?;
     let written = maps.require(map_name::INSTANCE)?.write_instance(instance);
     written.map_err(|error| pin_error("write", &next.join(map_name::INSTANCE), error))?;
@@ -109,10 +92,10 @@ fn begin(globals: &Globals<'_>, pins: &Pins, instance: &Instance) -> Result<Load
     Ok(loaded(opened, None))
 }
 
-fn adopt(globals: &Globals<'_>, pins: &Pins, found: Found) -> Result<Loaded, LoadError> {
+fn adopt(limits: &Limits, pins: &Pins, found: Found) -> Result<Loaded, LoadError> {
     let unattended = found.age();
     let directory = pins.maps();
-    let mut opened = object::open(globals, Maps::Pinned(&directory))?;
+    let mut opened = object::open(limits, &found.instance.hash_key, Maps::Pinned(&directory))?;
     repair(&mut opened)?;
     let links = switch(found.links, opened.datapath.program.as_fd())?;
     let adopted = Adopted {
@@ -126,7 +109,7 @@ fn adopt(globals: &Globals<'_>, pins: &Pins, found: Found) -> Result<Loaded, Loa
 }
 
 fn migrate(
-    globals: &Globals<'_>,
+    limits: &Limits,
     pins: &Pins,
     found: Found,
     renewal: &Renewal,
@@ -142,7 +125,7 @@ fn migrate(
             map.pin(&next.join(name))?;
         }
     }
-    let mut opened = object::open(globals, Maps::Pinned(&next))?;
+    let mut opened = object::open(limits, &found.instance.hash_key, Maps::Pinned(&next))?;
     let new = MapSet::open(&next)?;
     let steadied = steady(renewal, &found.maps)?;
     let exchanged = exchange(found.links, &found.maps, &new, renewal, &mut opened);
@@ -190,18 +173,14 @@ fn exchange(
 ) -> Result<(Vec<FoundLink>, Carried), LoadError> {
     let mut carried = renewal.carry(old, new)?;
     repair(opened)?;
-    // What has changed in the meantime, so that as little as possible is to be added afterwards: flows that
-    // have ended since are made to keep their backend as well.
-    if renewal.has(map_name::FLOWS) {
-        flows::keep_closing(old)?;
-    }
-    carried.count += flows::carry(old, new, Extent::Live, Precedence::Old)?.count;
+    // What has changed in the meantime, so that as little as possible is to be added afterwards.
+    carried.count += flows::carry(old, new, Extent::Live)?.count;
     let links = switch(links, opened.datapath.program.as_fd())?;
     // From here on there is no way back, and none is needed: the new maps are complete but for the flows
     // that began a moment ago. They are added at once, and again when no packet uses the old ones.
-    carried.count += flows::carry(old, new, Extent::Live, Precedence::Later)?.count;
+    carried.count += flows::carry(old, new, Extent::Live)?.count;
     wait_for_readers();
-    let last = flows::carry(old, new, Extent::All, Precedence::Later)?;
+    let last = flows::carry(old, new, Extent::All)?;
     Ok((
         links,
         Carried {

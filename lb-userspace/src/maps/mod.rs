@@ -8,7 +8,6 @@ mod barrier;
 pub(crate) mod fake;
 pub(crate) mod fault;
 mod flow_memory;
-pub mod flow_rule;
 mod mapping;
 mod ring_memory;
 mod service_lines;

@@ -1,7 +1,5 @@
 //! What `lbd` knows and tells `lbd-vrrp`: pure.
 
-use std::collections::BTreeMap;
-
 use crate::engine::Fitness;
 use crate::model::Model;
 use crate::model::cluster::{self, VrrpGroup};
@@ -68,24 +66,25 @@ pub fn facts(
     }
 }
 
-/// A group's interface without the datapath cannot serve; another one may, and is not judged here.
+/// Why this node cannot serve, if so: no interface can. A group's own interface is the business of
+/// `lbd-vrrp`, which sees sooner what happens to it.
 fn datapath_trouble(model: &Model, fitness: &Fitness) -> Option<String> {
-    let attached_nowhere = || {
-        let is_anywhere = model.interfaces.len() > fitness.unattached.len();
-        let first = fitness.unattached.iter().next();
-        first.filter(|_| !is_anywhere)
-    };
-    let unattached: &BTreeMap<String, String> = &fitness.unattached;
-    let mut groups = model.vrrp.values();
-    let on_group = groups.find_map(|group| unattached.get_key_value(&group.interface));
-    let (interface, reason) = on_group.or_else(attached_nowhere)?;
-    Some(format!(
-        "the datapath is not attached to {interface}: {reason}"
-    ))
+    let (interface, reason) = fitness.unwell.iter().next()?;
+    let is_any_well = model.interfaces.len() > fitness.unwell.len();
+    (!is_any_well).then(|| format!("interface {interface} cannot serve: {reason}"))
+}
+
+/// Whether a group's interface cannot serve.
+pub fn is_unfit(model: &Model, fitness: &Fitness, group: &str) -> bool {
+    let group = model.vrrp.get(group);
+    group.is_some_and(|group| fitness.unwell.contains_key(&group.interface))
+        || datapath_trouble(model, fitness).is_some()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::{Overrides, parse};
 
@@ -99,18 +98,15 @@ mod tests {
 
     fn without(interface: &str) -> Fitness {
         Fitness {
-            unattached: BTreeMap::from([(interface.to_owned(), "it is gone".to_owned())]),
+            unwell: BTreeMap::from([(interface.to_owned(), "it is down".to_owned())]),
             ..Fitness::default()
         }
     }
 
     #[test]
-    fn a_node_whose_datapath_is_attached_nowhere_cannot_serve() {
+    fn a_node_none_of_whose_interfaces_is_well_cannot_serve() {
         let trouble = datapath_trouble(&model(&["eth0"]), &without("eth0"));
-        assert_eq!(
-            trouble.unwrap(),
-            "the datapath is not attached to eth0: it is gone"
-        );
+        assert_eq!(trouble.unwrap(), "interface eth0 cannot serve: it is down");
         let trouble = datapath_trouble(&model(&["eth0", "eth1"]), &without("eth1"));
         assert_eq!(trouble, None, "eth0 serves");
         assert_eq!(

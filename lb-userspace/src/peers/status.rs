@@ -17,8 +17,6 @@ pub struct NodeStatus {
     pub version: String,
     /// The version of its `lbd-vrrp`; empty = it has none.
     pub vrrp_version: String,
-    /// Since its `lbd` began. Unit: milliseconds.
-    pub uptime_ms: u64,
     /// Why it has not caught up; `None` = it has.
     pub behind: Option<String>,
     /// Its virtual routers.
@@ -68,7 +66,6 @@ mod tests {
         NodeStatus {
             version: "0.1.0".to_owned(),
             vrrp_version: String::new(),
-            uptime_ms: 7,
             behind: Some("it has just begun".to_owned()),
             routers: vec![PeerRouter {
                 group: "web".to_owned(),

@@ -1,0 +1,310 @@
+//! The engine among its peers: what the agreement on the rings needs of it, and what it gets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+
+use tracing::{debug, warn};
+
+use super::core::Engine;
+use super::steer::{Leaving, Why, nameless};
+use crate::cluster::message::{Message, ServiceEndpoint};
+use crate::cluster::{Coordinator, GroupId, Rings, ServiceStatus, SharedService};
+use crate::desired::ids::ServiceIdentity;
+use crate::desired::protocol_number;
+use crate::maps::monotonic_ms;
+use crate::model::{Model, Protocol, Service};
+use crate::peers::kinds;
+use crate::sync::link::{LinksHandle, SendError};
+use crate::transition::RingTransition;
+use crate::vrrp::protocol::Family;
+
+/// Something that concerns the agreement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerNews {
+    /// The link to a peer has come up.
+    Up(String),
+    /// It is lost.
+    Down(String),
+    /// A peer has taken its datapath off and said goodbye.
+    Detached(String),
+    /// The groups in which a peer is Active.
+    Active(String, BTreeSet<GroupId>),
+    /// Those in which this node is.
+    OwnActive(BTreeSet<GroupId>),
+    /// A peer's message about rings.
+    Message(String, Vec<u8>),
+}
+
+/// What the engine tells of the agreement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Why the rings are not those of the peers, if so.
+    pub behind: Option<String>,
+    /// How each ring is shared.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The engine's part in the agreement.
+pub(super) struct Peers {
+    coordinator: Coordinator,
+    links: LinksHandle,
+}
+
+/// Whether peers are told of what the engine looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// They are.
+    Peers,
+    /// It is only a try.
+    Nobody,
+}
+
+impl Peers {
+    pub(super) const fn new(coordinator: Coordinator, links: LinksHandle) -> Self {
+        Self { coordinator, links }
+    }
+
+    /// Sends what the coordinator wants said.
+    fn send(&mut self) {
+        for output in self.coordinator.take_outputs() {
+            let sent = self
+                .links
+                .send(&output.peer, kinds::RINGS, output.message.encode());
+            match sent {
+                // The coordinator hears of a link that is down, and begins anew when it is up.
+                Ok(()) | Err(SendError::Down(_) | SendError::Full(_)) => {}
+                Err(error) => warn!("a message about rings was not sent: {error}"),
+            }
+        }
+    }
+
+    fn take(&mut self, news: PeerNews, now_ms: u64) {
+        let coordinator = &mut self.coordinator;
+        match news {
+            PeerNews::Up(peer) => coordinator.link_up(&peer),
+            PeerNews::Down(peer) => coordinator.link_down(&peer, now_ms),
+            PeerNews::Detached(peer) => coordinator.note_detached(&peer),
+            PeerNews::Active(peer, active) => coordinator.note_peer_active(&peer, active),
+            PeerNews::OwnActive(active) => coordinator.note_own_active(active),
+            PeerNews::Message(peer, bytes) => match Message::decode(&bytes) {
+                Ok(message) => coordinator.receive(&peer, message, now_ms),
+                Err(error) => debug!(peer, "{error}"),
+            },
+        }
+    }
+}
+
+impl Engine {
+    /// Takes what has happened among the peers, and looks at the rings.
+    pub(super) async fn hear(&mut self, news: Vec<PeerNews>) {
+        let now_ms = monotonic_ms();
+        if let Some(peers) = &mut self.peers {
+            for one in news {
+                peers.take(one, now_ms);
+            }
+            self.follow(crate::netlink::monitor::Changes::default())
+                .await;
+        }
+    }
+
+    /// Before the rings are looked at.
+    pub(super) fn hear_owners(&mut self, now_ms: u64) {
+        if let Some(mut peers) = self.peers.take() {
+            peers.coordinator.before_look(self, now_ms);
+            peers.send();
+            self.peers = Some(peers);
+        }
+    }
+
+    /// After that, before they are written.
+    pub(super) fn tell_followers(&mut self) {
+        if let Some(mut peers) = self.peers.take() {
+            peers.coordinator.after_look(self);
+            peers.send();
+            self.peers = Some(peers);
+        }
+    }
+
+    /// The rings are written. Says whether more is in force than before; `None`: there are no peers.
+    pub(super) fn note_written_among_peers(&mut self, now_ms: u64) -> Option<bool> {
+        let mut peers = self.peers.take()?;
+        let is_any_new = peers.coordinator.after_write(self, now_ms);
+        peers.send();
+        self.peers = Some(peers);
+        Some(is_any_new)
+    }
+
+    /// A sweep has ended.
+    pub(super) fn tell_swept(
+        &mut self,
+        service: &Service,
+        exceptions: &crate::transition::sweep::Exceptions,
+        began_ms: u64,
+    ) {
+        if let Some(peers) = &mut self.peers {
+            let now_ms = monotonic_ms();
+            let coordinator = &mut peers.coordinator;
+            coordinator.swept(&endpoint(service), exceptions, began_ms, now_ms);
+            peers.send();
+        }
+    }
+
+    /// Tells the peers that nothing is forwarded here any more.
+    pub(super) fn say_detached(&self) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        for peer in peers.links.status().peers.iter().filter(|peer| peer.is_up) {
+            // Who does not hear it waits for this node until its patience is over.
+            let _unheard = peers.links.send(&peer.peer, kinds::DETACHED, Vec::new());
+        }
+    }
+
+    /// When the rings are to be looked at for the peers' sake. Unit: milliseconds.
+    pub(super) fn peers_due_ms(&self) -> Option<u64> {
+        self.peers.as_ref()?.coordinator.deadline_ms()
+    }
+
+    /// When a flow of the service was last not recorded on a peer. Unit: milliseconds.
+    pub(super) fn suppressed_elsewhere_ms(&self, service: &Service) -> Option<u64> {
+        let peers = self.peers.as_ref()?;
+        peers.coordinator.suppressed_ms(&endpoint(service))
+    }
+
+    /// Tells those who follow it how the agreement is.
+    pub(super) fn tell_agreement(&self) {
+        let Some(peers) = &self.peers else {
+            return;
+        };
+        let agreement = Agreement {
+            behind: peers.coordinator.behind(),
+            services: peers.coordinator.status(),
+        };
+        self.agreement.send_if_modified(|known| {
+            let is_changed = *known != agreement;
+            *known = agreement;
+            is_changed
+        });
+    }
+
+    fn service_at(&self, endpoint: &ServiceEndpoint) -> Option<&Service> {
+        service_at(&self.model, endpoint)
+    }
+}
+
+impl Rings for Engine {
+    fn services(&self) -> Vec<SharedService> {
+        let services = self.model.services.values();
+        services
+            .filter(|service| service.has_transitions())
+            .map(|service| SharedService {
+                endpoint: endpoint(service),
+                group: group_of(&self.model, service.vip),
+            })
+            .collect()
+    }
+
+    fn transition(&mut self, service: &ServiceEndpoint) -> Option<&mut RingTransition> {
+        let service = service_at(&self.model, service)?;
+        self.keeper.transition_mut(service)
+    }
+
+    fn transition_to_follow(&mut self, service: &ServiceEndpoint) -> Option<&mut RingTransition> {
+        let service = service_at(&self.model, service)?;
+        self.keeper.transition_to_follow(service)
+    }
+
+    fn address_of(&self, service: &ServiceEndpoint, backend_id: u16) -> Option<SocketAddr> {
+        let identity = ServiceIdentity::of(self.service_at(service)?);
+        let (address, port) = self.ids.backend_at(&identity, backend_id)?;
+        Some(SocketAddr::new(address, port))
+    }
+
+    fn ids_of(
+        &mut self,
+        service: &ServiceEndpoint,
+        backends: &[SocketAddr],
+    ) -> Result<Vec<u16>, String> {
+        let service = self.service_at(service).ok_or("it has no such service")?;
+        let (service, identity) = (service.clone(), ServiceIdentity::of(service));
+        let unknown: Vec<SocketAddr> = backends
+            .iter()
+            .copied()
+            .filter(|one| self.ids.backend(&identity, one.ip(), one.port()).is_none())
+            .collect();
+        if !unknown.is_empty() {
+            self.take_in(&service, &unknown)?;
+        }
+        let ids = backends.iter().map(|one| {
+            let id = self.ids.backend(&identity, one.ip(), one.port())?;
+            Some(id.id)
+        });
+        let ids: Option<Vec<u16>> = ids.collect();
+        ids.ok_or_else(|| "it has no room for the backends".to_owned())
+    }
+
+    fn suppressed_ms(&self, service: &ServiceEndpoint) -> Option<u64> {
+        let service = self.service_at(service)?;
+        let id = self.ids.service(&ServiceIdentity::of(service))?;
+        self.own_suppressed_ms(id.id)
+    }
+
+    fn flow_lag_ms(&self) -> u64 {
+        self.flow_lag_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Engine {
+    /// Makes entries for backends that a peer's ring names and this node's configuration does not.
+    fn take_in(&mut self, service: &Service, backends: &[SocketAddr]) -> Result<(), String> {
+        let now_ms = monotonic_ms();
+        let before = self.leaving.clone();
+        let identity = ServiceIdentity::of(service);
+        for backend in backends {
+            let (address, port) = (backend.ip(), backend.port());
+            if address.is_ipv4() != service.vip.is_ipv4() {
+                return Err(format!("{address} is not of the VIP's family"));
+            }
+            let stranger = Leaving {
+                backend: nameless(service, address, port),
+                since_ms: now_ms,
+                why: Why::Elsewhere,
+            };
+            self.leaving
+                .entry((identity.clone(), address, port))
+                .or_insert(stranger);
+        }
+        self.whole = self.with_leaving();
+        self.assign_ids().map_err(|error| {
+            self.restore_leaving(before);
+            error.to_string()
+        })
+    }
+}
+
+/// What a service is known by on every node.
+pub(super) fn endpoint(service: &Service) -> ServiceEndpoint {
+    ServiceEndpoint {
+        vip: service.vip,
+        port: service.port,
+        protocol: protocol_number(service.protocol),
+    }
+}
+
+fn service_at<'m>(model: &'m Model, endpoint: &ServiceEndpoint) -> Option<&'m Service> {
+    let protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
+    let protocol = protocols
+        .into_iter()
+        .find(|one| protocol_number(*one) == endpoint.protocol)?;
+    let mut services = model.services.values();
+    services
+        .find(|one| (one.vip, one.port, one.protocol) == (endpoint.vip, endpoint.port, protocol))
+}
+
+/// The group that has a VIP.
+fn group_of(model: &Model, vip: IpAddr) -> Option<GroupId> {
+    let mut groups = model.vrrp.values();
+    let group = groups.find(|group| group.vips.contains(&vip))?;
+    Some((group.name.clone(), Family::of(vip)))
+}

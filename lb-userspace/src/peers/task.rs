@@ -1,0 +1,308 @@
+//! The task that brings together what happens on the links, what `lbd-vrrp` says, and what the engine must know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::facts::{configuration, facts, is_unfit};
+use super::kinds;
+use super::status::{NodeStatus, routers};
+use crate::cluster::GroupId;
+use crate::engine::{Agreement, EngineHandle, Fitness, Joined, Models, PeerNews};
+use crate::model::Model;
+use crate::sync::link::{LinkEvent, LinksHandle};
+use crate::vrrp::protocol::{Configuration, Facts, PeerFacts, PeerRouter, State, Status};
+
+/// Events that are handled together: the engine looks at the rings once for all of them.
+const EVENTS_MAX: usize = 256;
+
+/// Between two looks at what has changed, where no peer asks for more.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the task is given.
+pub struct Ends {
+    /// The engine.
+    pub engine: EngineHandle,
+    /// The model in force.
+    pub models: Models,
+    /// What this node could serve with.
+    pub fitness: watch::Receiver<Fitness>,
+    /// What it has in common with peers; `None`: it has none, but VIPs that move.
+    pub joined: Option<Joined>,
+    /// The key of authenticated advertisements.
+    pub vrrp_key: Option<[u8; 32]>,
+    /// Where the datapath is pinned.
+    pub pins: String,
+}
+
+/// What comes out of it for `lbd-vrrp`.
+#[derive(Debug)]
+pub struct Wires {
+    /// What it is to do.
+    pub configuration: watch::Sender<Option<Configuration>>,
+    /// What it cannot know by itself.
+    pub facts: watch::Sender<Facts>,
+    /// How it is.
+    pub status: watch::Receiver<Option<Status>>,
+}
+
+/// A peer, as it was last heard.
+#[derive(Clone, Debug)]
+pub struct PeerSeen {
+    /// Whether there is a link.
+    pub is_up: bool,
+    /// What it said last.
+    pub status: NodeStatus,
+    /// When; `None` = nothing in this session.
+    pub heard: Option<Instant>,
+}
+
+/// What is known of all nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Why this node has not caught up, if so.
+    pub behind: Option<String>,
+    /// The peers by name.
+    pub peers: BTreeMap<String, PeerSeen>,
+    /// How the rings are shared.
+    pub agreement: Agreement,
+}
+
+/// The task's state.
+pub struct Task {
+    engine: EngineHandle,
+    models: Models,
+    fitness: watch::Receiver<Fitness>,
+    links: Option<LinksHandle>,
+    link_events: mpsc::Receiver<LinkEvent>,
+    agreement: watch::Receiver<Agreement>,
+    wires: Wires,
+    key: Option<[u8; 32]>,
+    pins: String,
+    heartbeat_ms: u32,
+    seen: watch::Sender<Seen>,
+    peers: BTreeMap<String, PeerSeen>,
+    /// What the engine was told last.
+    told_own: BTreeSet<GroupId>,
+    told_peers: BTreeMap<String, BTreeSet<GroupId>>,
+    /// What was said last with heartbeats.
+    said: Vec<u8>,
+}
+
+impl Task {
+    /// A task that is to be [`Self::run`].
+    pub fn new(ends: Ends, wires: Wires, seen: watch::Sender<Seen>) -> Self {
+        let cluster = ends.models.borrow().cluster.clone();
+        let (links, link_events, agreement) = match ends.joined {
+            Some(joined) => (Some(joined.links), joined.link_events, joined.agreement),
+            // Nothing will ever come.
+            None => (
+                None,
+                mpsc::channel(1).1,
+                watch::channel(Agreement::default()).1,
+            ),
+        };
+        Self {
+            engine: ends.engine,
+            models: ends.models,
+            fitness: ends.fitness,
+            links,
+            link_events,
+            agreement,
+            wires,
+            key: ends.vrrp_key,
+            pins: ends.pins,
+            heartbeat_ms: cluster.map_or(0, |cluster| cluster.heartbeat_ms),
+            seen,
+            peers: BTreeMap::new(),
+            told_own: BTreeSet::new(),
+            told_peers: BTreeMap::new(),
+            said: Vec::new(),
+        }
+    }
+
+    /// Goes on until the engine has stopped.
+    pub async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        self.configure();
+        loop {
+            let has_links = self.links.is_some();
+            tokio::select! {
+                count = self.link_events.recv_many(&mut events, EVENTS_MAX), if has_links => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                changed = self.models.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.configure();
+                }
+                changed = self.fitness.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                changed = self.agreement.changed(), if has_links => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                changed = self.wires.status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                _ = ticks.tick() => {}
+            }
+            let mut news = Vec::new();
+            for event in events.drain(..) {
+                self.take(event, &mut news);
+            }
+            self.note_own(&mut news);
+            if !news.is_empty() && self.engine.tell(news).await.is_err() {
+                return;
+            }
+            self.speak();
+        }
+    }
+
+    /// Tells `lbd-vrrp` what the model says.
+    fn configure(&mut self) {
+        let model = Arc::clone(&self.models.borrow_and_update());
+        let wanted = configuration(&model, self.key.as_ref(), &self.pins);
+        self.wires.configuration.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(&wanted);
+            *known = Some(wanted);
+            is_new
+        });
+    }
+
+    fn take(&mut self, event: LinkEvent, news: &mut Vec<PeerNews>) {
+        match event {
+            LinkEvent::Up { peer, .. } => {
+                self.peers.insert(
+                    peer.clone(),
+                    PeerSeen {
+                        is_up: true,
+                        status: NodeStatus::default(),
+                        heard: None,
+                    },
+                );
+                self.told_peers.remove(&peer);
+                info!(peer, "the link to the peer is up");
+                news.push(PeerNews::Up(peer));
+            }
+            LinkEvent::Down { peer, reason } => {
+                warn!(peer, "the link to the peer is down: {reason}");
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.is_up = false;
+                }
+                news.push(PeerNews::Down(peer));
+            }
+            LinkEvent::Frame { peer, kind, bytes } => match kind {
+                kinds::RINGS => news.push(PeerNews::Message(peer, bytes)),
+                kinds::DETACHED => {
+                    info!(peer, "the peer has taken its datapath off");
+                    news.push(PeerNews::Detached(peer));
+                }
+                // Of a later version.
+                _ => {}
+            },
+            LinkEvent::Heartbeat {
+                peer, payload, at, ..
+            } => self.hear(peer, &payload, at, news),
+            LinkEvent::Datagram { .. } => {}
+        }
+    }
+
+    fn hear(&mut self, peer: String, payload: &[u8], at: Instant, news: &mut Vec<PeerNews>) {
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        known.heard = Some(at);
+        // A heartbeat that is not understood still says that its sender lives.
+        if let Some(status) = NodeStatus::decode(payload) {
+            known.status = status;
+        }
+        let active = active(&known.status.routers);
+        if self.told_peers.get(&peer) != Some(&active) {
+            self.told_peers.insert(peer.clone(), active.clone());
+            news.push(PeerNews::Active(peer, active));
+        }
+    }
+
+    fn note_own(&mut self, news: &mut Vec<PeerNews>) {
+        // An lbd-vrrp that says nothing has not changed anything.
+        let Some(status) = self.wires.status.borrow_and_update().clone() else {
+            return;
+        };
+        let active = active(&routers(Some(&status), |_| false));
+        if active != self.told_own {
+            self.told_own.clone_from(&active);
+            news.push(PeerNews::OwnActive(active));
+        }
+    }
+
+    /// Tells the peers and `lbd-vrrp` how things are.
+    fn speak(&mut self) {
+        let model = Arc::clone(&self.models.borrow());
+        let fitness = self.fitness.borrow_and_update().clone();
+        let agreement = self.agreement.borrow_and_update().clone();
+        let behind = agreement.behind.clone();
+        self.beat(&model, &fitness, behind.as_deref());
+        let peers = self.peers.iter().filter_map(|(name, peer)| {
+            let heard = peer.heard.filter(|_| peer.is_up)?;
+            Some(PeerFacts {
+                node: name.clone(),
+                heard_ms: heard.elapsed().as_millis() as u64,
+                heartbeat_ms: self.heartbeat_ms,
+                routers: peer.status.routers.clone(),
+            })
+        });
+        let facts = facts(&model, &fitness, behind.clone(), peers.collect());
+        self.wires.facts.send_replace(facts);
+        let peers = self.peers.clone();
+        self.seen.send_replace(Seen {
+            behind,
+            peers,
+            agreement,
+        });
+    }
+
+    fn beat(&mut self, model: &Model, fitness: &Fitness, behind: Option<&str>) {
+        let Some(links) = &self.links else {
+            return;
+        };
+        let status = self.wires.status.borrow().clone();
+        let said = NodeStatus {
+            version: env!("LB_VERSION").to_owned(),
+            vrrp_version: status
+                .as_ref()
+                .map_or_else(String::new, |one| one.version.clone()),
+            behind: behind.map(str::to_owned),
+            routers: routers(status.as_ref(), |group| is_unfit(model, fitness, group)),
+        }
+        .encode();
+        if said == self.said {
+            return;
+        }
+        match links.set_heartbeat(said.clone()) {
+            Ok(()) => self.said = said,
+            Err(error) => warn!("the peers are not told how this node is: {error}"),
+        }
+    }
+}
+
+/// The groups in which a node is Active.
+fn active(routers: &[PeerRouter]) -> BTreeSet<GroupId> {
+    let active = routers.iter().filter(|one| one.state == State::Active);
+    active.map(|one| (one.group.clone(), one.family)).collect()
+}
