@@ -145,6 +145,7 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
                 reply.send(Ok(())).unwrap();
                 return;
             }
+            Request::Peers(_) => {}
             Request::Shutdown => return,
         }
     }
