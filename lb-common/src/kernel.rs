@@ -113,6 +113,9 @@ pub trait Kernel {
     fn put_flow_origin(&self, place: FlowPlace, origin: &FlowOrigin);
     /// Writes which backend's flow the one at a place has displaced.
     fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16);
+    /// Notes that a flow of this set was put on record, or is another than before: after what was written.
+    /// For peers, where there are any.
+    fn note_change(&self, set: u32);
     /// Notes that a flow of this service should have been recorded now, and was not: slots in
     /// transition settle later for it.
     fn suppress(&self, service_id: u16, now_s: u32);

@@ -11,6 +11,7 @@ mod takeover;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfError};
+use lb_common::limits::HASH_KEY_WORDS;
 use tokio::task::AbortHandle;
 
 use crate::maps::AyaStore;
@@ -73,6 +74,30 @@ pub enum LoadError {
     SelfTest(#[from] SelfTestError),
 }
 
+/// Whether a datapath's flows are shared with peers.
+#[derive(Clone, Copy, Default)]
+pub enum Sharing {
+    /// There are none: no packet does anything for it.
+    #[default]
+    Off,
+    /// Changes of the flow table are noted (`FLOW_CHANGES`).
+    On {
+        /// The cluster's key of the flow hash. A datapath that is made anew begins with it; one that is
+        /// adopted keeps its own, or every flow would change its slot.
+        hash_key: [u64; HASH_KEY_WORDS],
+    },
+}
+
+impl std::fmt::Debug for Sharing {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "Off",
+            Self::On { .. } => "On",
+        })
+    }
+}
+
 /// What loading gives.
 pub struct Loaded {
     /// The program.
@@ -127,7 +152,7 @@ pub fn check_privilege() -> Result<(), LoadError> {
 ///
 /// # Errors
 /// [`LoadError`]; what was in force still is.
-pub fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
+pub fn load(limits: &Limits, pins: &Pins, sharing: Sharing) -> Result<Loaded, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NotBuilt);
     }
@@ -135,7 +160,7 @@ pub fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
     support::check_kernel()?;
     support::check_features()?;
     support::raise_locked_memory();
-    takeover::load(limits, pins)
+    takeover::load(limits, pins, sharing)
 }
 
 fn refused(error: EbpfError) -> LoadError {

@@ -260,6 +260,8 @@ impl Kernel for SimKernel {
         });
     }
 
+    fn note_change(&self, _set: u32) {}
+
     fn suppress(&self, _service_id: u16, now_s: u32) {
         if self.rules.has(Rule::Suppressed) {
             self.suppressed_s.set(now_s);

@@ -159,6 +159,19 @@ pub struct FlowSet {
     pub entries: [FlowEntry; FLOW_SET_ENTRIES],
 }
 
+/// Sets whose changes are noted in one element of `FLOW_CHANGES`. Unit: sets.
+pub const FLOW_CHANGES_SETS: usize = 64;
+
+/// An element of `FLOW_CHANGES`: a byte for each of [`FLOW_CHANGES_SETS`] sets, 1 where a flow was put on
+/// record, has changed its state or its backend, or has lost its place since the byte was last cleared. Written
+/// after what it tells of; whoever clears it reads the set afterwards.
+pub type FlowChanges = [u8; FLOW_CHANGES_SETS];
+
+/// Elements of `FLOW_CHANGES` for a flow table of so many sets.
+pub const fn flow_changes_len(set_count: u32) -> u32 {
+    set_count.div_ceil(FLOW_CHANGES_SETS as u32)
+}
+
 /// What is known of a flow beyond its entry, written when it is recorded and read while it is half
 /// open; and what an operator's list of flows shows. At the entry's place in `FLOW_ORIGINS`.
 #[repr(C)]

@@ -16,8 +16,8 @@ mod value;
 pub use address::Address;
 pub use event::NeighbourWanted;
 pub use flow::{
-    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
-    FlowRecord, FlowSet, FlowState,
+    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_CHANGES_SETS, FLOW_SET_ENTRIES, FlowChanges, FlowEntry,
+    FlowOrigin, FlowOriginSet, FlowRecord, FlowSet, FlowState, flow_changes_len,
 };
 pub use instance::Instance;
 pub use key::{EndpointKey, NeighbourKey, RouteKey};
@@ -62,6 +62,9 @@ pub mod map_name {
     /// Array of [`super::FlowOriginSet`], as many as `FLOWS` has sets, memory-mapped by the control
     /// plane.
     pub const FLOW_ORIGINS: &str = "FLOW_ORIGINS";
+    /// Array of [`super::FlowChanges`], [`super::flow_changes_len`] of them, memory-mapped by the control
+    /// plane: which sets have changed. New with each program.
+    pub const FLOW_CHANGES: &str = "FLOW_CHANGES";
     /// Array: service id → u64, the last second ([`crate::kernel::Kernel::now_s`]) in which a flow that
     /// should have been recorded was not; memory-mapped by the control plane.
     pub const SUPPRESSED: &str = "SUPPRESSED";
@@ -80,5 +83,7 @@ pub mod map_name {
 pub const PROGRAM_NAME: &str = "lb_xdp";
 /// Name of the global that holds the flow hash key, `[u64; HASH_KEY_WORDS]`.
 pub const HASH_KEY_GLOBAL: &str = "HASH_KEY";
+/// Name of the global that says whether changes of the flow table are noted in `FLOW_CHANGES`, `u32`: 1 or 0.
+pub const NOTES_CHANGES_GLOBAL: &str = "NOTES_CHANGES";
 /// Name of the global that holds the capacity of `FLOWS` in sets, `u32`.
 pub const FLOW_SETS_GLOBAL: &str = "FLOW_SETS";

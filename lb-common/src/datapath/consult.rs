@@ -164,6 +164,10 @@ fn follow<K: Kernel>(
     if updated != found.record {
         flow::update(kernel, found.place, found.record, updated);
     }
+    // Not where it only lives longer: that would be every flow, once a second.
+    if state != found.record.state() {
+        kernel.note_change(found.place.set());
+    }
     Answer::Follow(found.record.backend_id())
 }
 
@@ -195,6 +199,7 @@ fn follow_displaced<K: Kernel>(
         let state = FlowState::OPEN;
         let restored = FlowRecord::new(id, generation, packet.expiry(state, now_s), state);
         flow::update(kernel, found.place, found.record, restored);
+        kernel.note_change(found.place.set());
     }
     Answer::Follow(id)
 }
@@ -243,6 +248,7 @@ fn open<K: Kernel>(
     let (displaced_id, displaced_generation) = displaced(kernel, old);
     kernel.put_flow_origin(place, &packet.origin);
     kernel.put_displaced(place, displaced_id, displaced_generation);
+    kernel.note_change(place.set());
     Ok(Chosen::new_flow(current))
 }
 
@@ -297,7 +303,10 @@ fn learn<K: Kernel>(kernel: &K, packet: &Consultation, backend_id: u16) {
     let state = life::after_segment(FlowState::OPEN, packet.flags).with(FlowState::LEARNED);
     let record = FlowRecord::new(backend_id, generation, packet.expiry(state, now_s), state);
     match kernel.record_flow(fingerprint, record, now_s) {
-        Some(place) => kernel.put_flow_origin(place, &packet.origin),
+        Some(place) => {
+            kernel.put_flow_origin(place, &packet.origin);
+            kernel.note_change(place.set());
+        }
         None => kernel.suppress(packet.service.id, now_s),
     }
 }

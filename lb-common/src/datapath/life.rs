@@ -35,7 +35,7 @@ pub(super) fn after_segment(state: FlowState, flags: TcpFlags) -> FlowState {
 /// How long a flow in this state is kept from its last packet on: no longer than the idle time-out,
 /// but for a TCP handshake, which takes its own time. Unit: seconds.
 #[inline(always)]
-pub(super) fn linger_s(state: FlowState, protocol: u8, idle_timeout_s: u32) -> u32 {
+pub fn linger_s(state: FlowState, protocol: u8, idle_timeout_s: u32) -> u32 {
     let linger_s = if state.has(FlowState::RST) {
         RST_LINGER_S
     } else if state.has(FlowState::DISPLACING) && idle_timeout_s > HALF_OPEN_TIMEOUT_S {

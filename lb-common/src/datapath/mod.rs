@@ -10,7 +10,7 @@
 pub mod consult;
 pub mod flow;
 mod forward;
-mod life;
+pub mod life;
 mod nat;
 mod reply;
 mod reset;

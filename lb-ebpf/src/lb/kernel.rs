@@ -11,9 +11,9 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use lb_common::abi::{
-    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin,
-    FlowRecord, FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service,
-    ServiceLine, Slot,
+    Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_CHANGES_SETS, FLOW_SET_ENTRIES,
+    FlowEntry, FlowOrigin, FlowRecord, FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted,
+    Route, Service, ServiceLine, Slot,
 };
 use lb_common::datapath::consult::{self, Consultation};
 use lb_common::datapath::flow::{self, FlowPlace};
@@ -21,11 +21,11 @@ use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
 use lb_common::limits::{self, HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
 
-use super::globals::{FLOW_SETS, HASH_KEY};
+use super::globals::{FLOW_SETS, HASH_KEY, NOTES_CHANGES};
 use super::maps::{
-    BACKEND_SIGNALS, BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_ORIGINS, FLOWS,
-    NAT_REPLIES, NEIGHBOURS, RECENT_SYNS, RINGS, ROUNDS, ROUTES, SERVICE_LINES, SERVICES,
-    SUPPRESSED, VIPS,
+    BACKEND_SIGNALS, BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_CHANGES,
+    FLOW_ORIGINS, FLOWS, NAT_REPLIES, NEIGHBOURS, RECENT_SYNS, RINGS, ROUNDS, ROUTES,
+    SERVICE_LINES, SERVICES, SUPPRESSED, VIPS,
 };
 use super::opaque::opaque;
 
@@ -214,6 +214,23 @@ extern "C" fn remember_syn(place: u32, mark: u32) -> u32 {
     }
 }
 
+/// As [`count_signal`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn note_change(set: u32) -> u32 {
+    let Some(changes) = FLOW_CHANGES.get_ptr_mut(set / FLOW_CHANGES_SETS as u32) else {
+        return 0;
+    };
+    // SAFETY: the mask keeps the byte inside a live map value. Volatile, and a store of its own: it may not
+    // be left out where the byte is 1 already, since its reader may be clearing it at this moment; then it
+    // has yet to see what was written before.
+    unsafe {
+        let number = set as usize & (FLOW_CHANGES_SETS - 1);
+        changes.cast::<u8>().add(number).write_volatile(1);
+    }
+    1
+}
+
 /// The origin of the flow at a place.
 #[inline(always)]
 fn origin(place: FlowPlace) -> Option<*mut FlowOrigin> {
@@ -344,6 +361,13 @@ impl Kernel for BpfKernel {
         unsafe {
             (&raw mut (*origin).displaced_id).write_volatile(backend_id);
             (&raw mut (*origin).displaced_generation).write_volatile(generation);
+        }
+    }
+
+    #[inline(always)]
+    fn note_change(&self, set: u32) {
+        if NOTES_CHANGES.load() != 0 {
+            note_change(set);
         }
     }
 

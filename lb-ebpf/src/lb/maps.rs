@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     self, Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SET_ENTRIES,
-    FlowOriginSet, FlowSet, Instance, NatReply, Neighbour, NeighbourKey, RingBlock, Route, Service,
-    ServiceLine,
+    FlowChanges, FlowOriginSet, FlowSet, Instance, NatReply, Neighbour, NeighbourKey, RingBlock,
+    Route, Service, ServiceLine,
 };
 use lb_common::datapath::consult::Consultation;
 use lb_common::limits::{
@@ -52,6 +52,12 @@ pub(super) static FLOWS: Array<FlowSet, FLOW_SETS, { BPF_F_MMAPABLE as usize }> 
 #[btf_map]
 pub(super) static FLOW_ORIGINS: Array<FlowOriginSet, FLOW_SETS, { BPF_F_MMAPABLE as usize }> =
     Array::new();
+#[btf_map]
+pub(super) static FLOW_CHANGES: Array<
+    FlowChanges,
+    { abi::flow_changes_len(FLOW_SETS as u32) as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
 #[btf_map]
 pub(super) static SUPPRESSED: Array<u64, SERVICES_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Not read here: it is for daemons to come.

@@ -115,7 +115,7 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
     let limits = model.limits;
     let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;
-    let loaded = loader::load(&limits, &pins)?;
+    let loaded = loader::load(&limits, &pins, loader::Sharing::Off)?;
     let is_adopted = loaded.adopted.is_some();
     let linked = match &membership {
         Some(membership) => Some(join::link(membership, &model.node, &loaded)?),

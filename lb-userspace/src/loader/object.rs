@@ -9,12 +9,15 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use aya_obj::Object;
-use lb_common::abi::{FLOW_SET_ENTRIES, FLOW_SETS_GLOBAL, HASH_KEY_GLOBAL, PROGRAM_NAME, map_name};
+use lb_common::abi::{
+    FLOW_SET_ENTRIES, FLOW_SETS_GLOBAL, HASH_KEY_GLOBAL, NOTES_CHANGES_GLOBAL, PROGRAM_NAME,
+    flow_changes_len, map_name,
+};
 use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS, ROUTES_MAX};
 use tokio::task::AbortHandle;
 use tracing::{Level, debug};
 
-use super::{Datapath, LoadError, OBJECT, readiness, refused};
+use super::{Datapath, LoadError, OBJECT, Sharing, readiness, refused};
 use crate::maps::AyaStore;
 use crate::model::Limits;
 use crate::pins::{CARRIED, MapShape};
@@ -24,6 +27,15 @@ pub(super) struct Opened {
     pub(super) datapath: Datapath,
     pub(super) store: AyaStore,
     pub(super) events: RingBuf<MapData>,
+}
+
+/// What a program is made for.
+#[derive(Clone, Copy)]
+pub(super) struct Globals<'g> {
+    pub(super) limits: &'g Limits,
+    /// The key that is in force, or begins to be.
+    pub(super) hash_key: &'g [u64; HASH_KEY_WORDS],
+    pub(super) sharing: Sharing,
 }
 
 /// Which maps a program gets.
@@ -42,7 +54,7 @@ fn flow_sets(limits: &Limits) -> u32 {
 }
 
 /// The capacities that are not those of the object file.
-fn capacities(limits: &Limits) -> [(&'static str, u32); 13] {
+fn capacities(limits: &Limits) -> [(&'static str, u32); 14] {
     // Ids start at 1: what is indexed by an id has an entry more than there are things.
     [
         (map_name::SERVICES, limits.services),
@@ -60,6 +72,7 @@ fn capacities(limits: &Limits) -> [(&'static str, u32); 13] {
         (map_name::ROUTES, ROUTES_MAX),
         (map_name::FLOWS, flow_sets(limits)),
         (map_name::FLOW_ORIGINS, flow_sets(limits)),
+        (map_name::FLOW_CHANGES, flow_changes_len(flow_sets(limits))),
         (map_name::SUPPRESSED, limits.services + 1),
     ]
 }
@@ -85,12 +98,8 @@ pub(super) fn wanted(limits: &Limits) -> anyhow::Result<BTreeMap<&'static str, M
 }
 
 /// Loads the program and opens its maps.
-pub(super) fn open(
-    limits: &Limits,
-    hash_key: &[u64; HASH_KEY_WORDS],
-    maps: Maps<'_>,
-) -> Result<Opened, LoadError> {
-    let mut ebpf = load(limits, hash_key, maps)?;
+pub(super) fn open(globals: &Globals<'_>, maps: Maps<'_>) -> Result<Opened, LoadError> {
+    let mut ebpf = load(globals, maps)?;
     let log = follow_log(&mut ebpf)
         .inspect_err(|error| debug!("no log from the datapath: {error:#}"))
         .ok();
@@ -104,17 +113,15 @@ pub(super) fn open(
     })
 }
 
-fn load(
-    limits: &Limits,
-    hash_key: &[u64; HASH_KEY_WORDS],
-    maps: Maps<'_>,
-) -> Result<Ebpf, LoadError> {
-    let (log_level, flow_sets) = (log_level() as u8, flow_sets(limits));
+fn load(globals: &Globals<'_>, maps: Maps<'_>) -> Result<Ebpf, LoadError> {
+    let (log_level, flow_sets) = (log_level() as u8, flow_sets(globals.limits));
+    let notes_changes = u32::from(matches!(globals.sharing, Sharing::On { .. }));
     let mut loader = EbpfLoader::new();
-    loader.override_global(HASH_KEY_GLOBAL, hash_key, true);
+    loader.override_global(HASH_KEY_GLOBAL, globals.hash_key, true);
     loader.override_global(FLOW_SETS_GLOBAL, &flow_sets, true);
+    loader.override_global(NOTES_CHANGES_GLOBAL, &notes_changes, true);
     loader.override_global(aya_log::LEVEL, &log_level, false);
-    for (map, entries) in capacities(limits) {
+    for (map, entries) in capacities(globals.limits) {
         loader.map_max_entries(map, entries);
     }
     if let Maps::Pinned(directory) = maps {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lb_common::abi::{Instance, map_name};
 use tracing::{info, warn};
 
-use super::object::{self, Maps, Opened};
-use super::{LoadError, Loaded, self_test};
+use super::object::{self, Globals, Maps, Opened};
+use super::{LoadError, Loaded, Sharing, self_test};
 use crate::maps::{fault, wait_for_readers};
 use crate::model::Limits;
-use crate::pins::migrate::flows::{self, Carried, Extent};
+use crate::pins::migrate::flows::{self, Carried, Extent, Precedence};
 use crate::pins::migrate::{Renewal, Steadied};
 use crate::pins::{CARRIED, Found, FoundLink, MapSet, PinError, Pins, fresh_instance, switch};
 
@@ -31,7 +31,7 @@ pub(crate) struct Adopted {
 
 /// Loads the program and puts it in force wherever another one was. Until the new one has passed its
 /// test, and its maps are complete, nothing that packets use is touched.
-pub(super) fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
+pub(super) fn load(limits: &Limits, pins: &Pins, sharing: Sharing) -> Result<Loaded, LoadError> {
     pins.prepare()?;
     let found = pins.survey()?;
     let renewal = match &found {
@@ -40,14 +40,19 @@ pub(super) fn load(limits: &Limits, pins: &Pins) -> Result<Loaded, LoadError> {
     };
     let instance = match &found {
         Some(found) => found.instance,
-        None => fresh_instance().map_err(LoadError::Refused)?,
+        None => begun_instance(sharing).map_err(LoadError::Refused)?,
     };
-    self_test::run(&instance.hash_key)?;
+    let globals = Globals {
+        limits,
+        hash_key: &instance.hash_key,
+        sharing,
+    };
+    self_test::run(&globals)?;
     fault::arm();
     let loaded = match (found, renewal) {
-        (Some(found), Some(renewal)) if renewal.is_empty() => adopt(limits, pins, found)?,
-        (Some(found), Some(renewal)) => undoing(pins, || migrate(limits, pins, found, &renewal))?,
-        _ => undoing(pins, || begin(limits, pins, &instance))?,
+        (Some(found), Some(renewal)) if renewal.is_empty() => adopt(&globals, pins, found)?,
+        (Some(found), Some(renewal)) => undoing(pins, || migrate(&globals, pins, found, &renewal))?,
+        _ => undoing(pins, || begin(&globals, pins, &instance))?,
     };
     pins.claim_namespace()?;
     pins.pin_program(loaded.datapath.program.as_fd())?;
@@ -81,9 +86,21 @@ fn undoing(
     })
 }
 
-fn begin(limits: &Limits, pins: &Pins, instance: &Instance) -> Result<Loaded, LoadError> {
+/// The instance of a datapath that begins: with the cluster's key, or one of its own.
+fn begun_instance(sharing: Sharing) -> anyhow::Result<Instance> {
+    let instance = fresh_instance()?;
+    Ok(match sharing {
+        Sharing::Off => instance,
+        Sharing::On { hash_key } => Instance {
+            hash_key,
+            ..instance
+        },
+    })
+}
+
+fn begin(globals: &Globals<'_>, pins: &Pins, instance: &Instance) -> Result<Loaded, LoadError> {
     let next = pins.prepare_next()?;
-    let opened = object::open(limits, &instance.hash_key, Maps::Pinned(&next))?;
+    let opened = object::open(globals, Maps::Pinned(&next))?;
     let maps = MapSet::open(&next)?;
     let written = maps.require(map_name::INSTANCE)?.write_instance(instance);
     written.map_err(|error| pin_error("write", &next.join(map_name::INSTANCE), error))?;
@@ -92,10 +109,10 @@ fn begin(limits: &Limits, pins: &Pins, instance: &Instance) -> Result<Loaded, Lo
     Ok(loaded(opened, None))
 }
 
-fn adopt(limits: &Limits, pins: &Pins, found: Found) -> Result<Loaded, LoadError> {
+fn adopt(globals: &Globals<'_>, pins: &Pins, found: Found) -> Result<Loaded, LoadError> {
     let unattended = found.age();
     let directory = pins.maps();
-    let mut opened = object::open(limits, &found.instance.hash_key, Maps::Pinned(&directory))?;
+    let mut opened = object::open(globals, Maps::Pinned(&directory))?;
     repair(&mut opened)?;
     let links = switch(found.links, opened.datapath.program.as_fd())?;
     let adopted = Adopted {
@@ -109,7 +126,7 @@ fn adopt(limits: &Limits, pins: &Pins, found: Found) -> Result<Loaded, LoadError
 }
 
 fn migrate(
-    limits: &Limits,
+    globals: &Globals<'_>,
     pins: &Pins,
     found: Found,
     renewal: &Renewal,
@@ -125,7 +142,7 @@ fn migrate(
             map.pin(&next.join(name))?;
         }
     }
-    let mut opened = object::open(limits, &found.instance.hash_key, Maps::Pinned(&next))?;
+    let mut opened = object::open(globals, Maps::Pinned(&next))?;
     let new = MapSet::open(&next)?;
     let steadied = steady(renewal, &found.maps)?;
     let exchanged = exchange(found.links, &found.maps, &new, renewal, &mut opened);
@@ -173,14 +190,18 @@ fn exchange(
 ) -> Result<(Vec<FoundLink>, Carried), LoadError> {
     let mut carried = renewal.carry(old, new)?;
     repair(opened)?;
-    // What has changed in the meantime, so that as little as possible is to be added afterwards.
-    carried.count += flows::carry(old, new, Extent::Live)?.count;
+    // What has changed in the meantime, so that as little as possible is to be added afterwards: flows that
+    // have ended since are made to keep their backend as well.
+    if renewal.has(map_name::FLOWS) {
+        flows::keep_closing(old)?;
+    }
+    carried.count += flows::carry(old, new, Extent::Live, Precedence::Old)?.count;
     let links = switch(links, opened.datapath.program.as_fd())?;
     // From here on there is no way back, and none is needed: the new maps are complete but for the flows
     // that began a moment ago. They are added at once, and again when no packet uses the old ones.
-    carried.count += flows::carry(old, new, Extent::Live)?.count;
+    carried.count += flows::carry(old, new, Extent::Live, Precedence::Later)?.count;
     wait_for_readers();
-    let last = flows::carry(old, new, Extent::All)?;
+    let last = flows::carry(old, new, Extent::All, Precedence::Later)?;
     Ok((
         links,
         Carried {

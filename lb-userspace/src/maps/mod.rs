@@ -8,6 +8,7 @@ mod barrier;
 pub(crate) mod fake;
 pub(crate) mod fault;
 mod flow_memory;
+pub mod flow_rule;
 mod mapping;
 mod ring_memory;
 mod service_lines;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_common::abi::{self, Instance, map_name};
 use tracing::{info, warn};
 
-use super::migrate::flows::{self, Extent};
+use super::migrate::flows::{self, Extent, Precedence};
 use super::{FoundLink, MapSet, PinError, Pins, RawMap, boottime_ns, failed, remove_all, sys};
 
 /// The datapath of an earlier daemon.
@@ -112,7 +112,7 @@ impl Pins {
             && (maps.is_empty() && !former.is_empty() || is_in_use(&next, predecessor, links)?);
         if is_taking_over {
             warn!("lbd was ended while it exchanged the maps: finishing that");
-            let carried = flows::carry(predecessor, &next, Extent::All)?;
+            let carried = flows::carry(predecessor, &next, Extent::All, Precedence::Later)?;
             info!(flows = carried.count, "flows carried over");
             return self.take_next();
         }

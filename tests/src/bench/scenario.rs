@@ -7,7 +7,7 @@ use aya::programs::ProgramFd;
 use lb_common::abi::{FLOW_SET_ENTRIES, FlowEntry, ForwardMode, Scheduler};
 use lb_common::limits::HALF_OPEN_PROTECTED_S;
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
-use lb_lab::datapath::kernel::{Capacity, Lines, LoadedDatapath};
+use lb_lab::datapath::kernel::{Changes, FlowTable, Lines, LoadedDatapath};
 use lb_lab::datapath::tables::Tables;
 use lb_lab::datapath::world::{BackendSpec, INGRESS_IFINDEX, ServiceSpec, World};
 
@@ -143,6 +143,8 @@ pub(crate) struct Plan {
     pub(crate) ifindex: u32,
     /// Capacity of the flow table, a multiple of a set.
     pub(crate) entry_count: u32,
+    /// Whether there is a peer.
+    pub(crate) changes: Changes,
 }
 
 impl Plan {
@@ -156,6 +158,7 @@ impl Plan {
             flow_count,
             ifindex: INGRESS_IFINDEX,
             entry_count: (2 * flow_count).max(1024),
+            changes: Changes::Ignored,
         }
     }
 
@@ -227,8 +230,11 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn load(plan: Plan) -> Result<Self> {
         let flow_sets = plan.entry_count / FLOW_SET_ENTRIES as u32;
-        let capacity = Capacity { flow_sets };
-        let mut datapath = LoadedDatapath::load_sized(&plan.tables(), capacity, Lines::Filled)?;
+        let table = FlowTable {
+            set_count: flow_sets,
+            changes: plan.changes,
+        };
+        let mut datapath = LoadedDatapath::load_sized(&plan.tables(), table, Lines::Filled)?;
         let program = datapath.program_fd()?;
         let crowd = match plan.situation {
             Situation::FloodRefused | Situation::FloodEvicting => Crowd::Late,

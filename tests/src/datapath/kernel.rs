@@ -10,9 +10,10 @@ use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::Zeroable;
 use lb_common::abi::{
-    Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SETS_GLOBAL, FlowSet,
-    HASH_KEY_GLOBAL, NatReply, Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock,
-    Route, Service, ServiceLine, map_name,
+    Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_CHANGES_SETS,
+    FLOW_SETS_GLOBAL, FlowChanges, FlowSet, HASH_KEY_GLOBAL, NOTES_CHANGES_GLOBAL, NatReply,
+    Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service, ServiceLine,
+    flow_changes_len, map_name,
 };
 use lb_common::datapath::Verdict;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
@@ -59,11 +60,22 @@ impl Lines {
     ];
 }
 
-/// Capacities that differ between uses.
+/// What differs between uses of the flow table.
 #[derive(Clone, Copy, Debug)]
-pub struct Capacity {
-    /// Of the flow table. Unit: sets.
-    pub flow_sets: u32,
+pub struct FlowTable {
+    /// Its capacity. Unit: sets.
+    pub set_count: u32,
+    /// What becomes of its changes.
+    pub changes: Changes,
+}
+
+/// What becomes of changes of the flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// They are noted, for a peer.
+    Noted,
+    /// Nothing: there is no peer.
+    Ignored,
 }
 
 /// Where `cargo xtask build` puts an object file.
@@ -89,26 +101,30 @@ impl LoadedDatapath {
     pub fn load_with_lines(tables: &Tables, lines: Lines) -> Result<Self> {
         Self::load_sized(
             tables,
-            Capacity {
-                flow_sets: FLOW_SETS,
+            FlowTable {
+                set_count: FLOW_SETS,
+                changes: Changes::Noted,
             },
             lines,
         )
     }
 
-    /// As [`LoadedDatapath::load`] with other capacities.
+    /// As [`LoadedDatapath::load`] with another flow table.
     ///
     /// # Errors
     /// What the kernel refused, with the verifier's log.
-    pub fn load_sized(tables: &Tables, capacity: Capacity, lines: Lines) -> Result<Self> {
+    pub fn load_sized(tables: &Tables, flows: FlowTable, lines: Lines) -> Result<Self> {
         let path = object_path("lb-ebpf");
         let object = std::fs::read(&path)
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
+        let notes_changes = u32::from(flows.changes == Changes::Noted);
         let mut ebpf = EbpfLoader::new()
             .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
-            .map_max_entries(map_name::FLOWS, capacity.flow_sets)
-            .map_max_entries(map_name::FLOW_ORIGINS, capacity.flow_sets)
-            .override_global(FLOW_SETS_GLOBAL, &capacity.flow_sets, true)
+            .map_max_entries(map_name::FLOWS, flows.set_count)
+            .map_max_entries(map_name::FLOW_ORIGINS, flows.set_count)
+            .map_max_entries(map_name::FLOW_CHANGES, flow_changes_len(flows.set_count))
+            .override_global(FLOW_SETS_GLOBAL, &flows.set_count, true)
+            .override_global(NOTES_CHANGES_GLOBAL, &notes_changes, true)
             .load(&object)?;
         let program: &mut Xdp = ebpf
             .program_mut(PROGRAM_NAME)
@@ -276,6 +292,13 @@ impl LoadedDatapath {
         let flows: Array<&mut MapData, Plain<FlowSet>> = self.map(map_name::FLOWS)?.try_into()?;
         for set in flows.iter() {
             traces.push_flows(&set?.0);
+        }
+        let changes: Array<&mut MapData, Plain<FlowChanges>> =
+            self.map(map_name::FLOW_CHANGES)?.try_into()?;
+        for (first_set, changes) in (0..).step_by(FLOW_CHANGES_SETS).zip(changes.iter()) {
+            let sets = (first_set..).zip(changes?.0);
+            let noted = sets.filter_map(|(set, is_noted)| (is_noted != 0).then_some(set));
+            traces.changed_sets.extend(noted);
         }
         let stamps: Array<&mut MapData, u64> = self.map(map_name::SUPPRESSED)?.try_into()?;
         for (service_id, stamp) in (0..).zip(stamps.iter()) {

@@ -247,6 +247,10 @@ impl Kernel for MemoryKernel {
         }
     }
 
+    fn note_change(&self, set: u32) {
+        self.traces.borrow_mut().changed_sets.insert(set);
+    }
+
     fn suppress(&self, service_id: u16, _now_s: u32) {
         self.traces.borrow_mut().suppressed.insert(service_id);
     }

@@ -80,6 +80,8 @@ pub struct Traces {
     pub passed: u64,
     /// The flow table: backend and state of each flow, by fingerprint.
     pub flows: BTreeMap<u64, (u16, FlowState)>,
+    /// `FLOW_CHANGES`: the sets that were noted.
+    pub changed_sets: BTreeSet<u32>,
     /// Services for which something that should have been recorded was not.
     pub suppressed: BTreeSet<u16>,
     /// What the control plane was asked to resolve.

@@ -190,6 +190,8 @@ impl Kernel for &'static SharedKernel {
         displaced.store(word, Ordering::Release);
     }
 
+    fn note_change(&self, _set: u32) {}
+
     fn suppress(&self, _service_id: u16, _now_s: u32) {}
 
     fn is_suppressed(&self, _service_id: u16, _since_s: u32) -> bool {

@@ -12,12 +12,11 @@ use std::fmt;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use lb_common::abi::LinkRewrite;
 use lb_common::drop_reason::DropReason;
-use lb_common::limits::HASH_KEY_WORDS;
 use tracing::debug;
 
 use self::frame::Segment;
 use super::LoadError;
-use super::object::{self, Maps, Opened};
+use super::object::{self, Globals, Maps, Opened};
 use crate::maps::MapStore;
 use crate::model::Limits;
 
@@ -96,8 +95,12 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// [`LoadError::SelfTest`] tells what the test saw.
-pub(super) fn run(hash_key: &[u64; HASH_KEY_WORDS]) -> Result<(), LoadError> {
-    let opened = object::open(&LIMITS, hash_key, Maps::Private)?;
+pub(super) fn run(globals: &Globals<'_>) -> Result<(), LoadError> {
+    let limited = Globals {
+        limits: &LIMITS,
+        ..*globals
+    };
+    let opened = object::open(&limited, Maps::Private)?;
     let Opened {
         mut datapath,
         mut store,

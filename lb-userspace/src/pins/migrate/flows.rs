@@ -1,17 +1,21 @@
 //! The flow table into one of another size, while packets use both.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use lb_common::abi::{
-    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
-    FlowRecord, FlowSet, FlowState, map_name,
+    Backend, FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin,
+    FlowOriginSet, FlowRecord, FlowSet, FlowState, map_name,
 };
 use lb_common::datapath::flow;
-use lb_common::limits::FIN_LINGER_S;
+use lb_common::limits::{FIN_LINGER_S, IDLE_TIMEOUT_TCP_S};
+use lb_common::wire::tcp::PROTOCOL_TCP;
 
+use super::{read_backends, read_services};
+use crate::maps::flow_rule::{Clocks, Lifetime, Sighting, compare};
 use crate::maps::{Mapping, fault};
 use crate::pins::clock::flow_now_s;
 use crate::pins::{MapSet, PinError, failed};
@@ -28,19 +32,37 @@ pub(crate) struct Carried {
     pub(crate) left_out: usize,
 }
 
-/// Enters the flows of one set of maps into the table of another. What is there already stays, unless the
-/// old table has heard of the flow later.
+/// Whose record of a flow stays, where both tables have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precedence {
+    /// The old table's: packets use that one alone.
+    Old,
+    /// That of the later packet: they use the new one, and have used the old one a moment ago.
+    Later,
+}
+
+/// Enters the flows of one set of maps into the table of another.
 ///
 /// While packets use the old table, expired flows stay behind: their entries may be given to others there.
 /// Closing ones that the new table has no room for are forgotten in the old one as well: a connection that
 /// begins on their ports would follow a record that is missing after the switch.
-pub(crate) fn carry(from: &MapSet, to: &MapSet, extent: Extent) -> Result<Carried, PinError> {
+pub(crate) fn carry(
+    from: &MapSet,
+    to: &MapSet,
+    extent: Extent,
+    precedence: Precedence,
+) -> Result<Carried, PinError> {
     let (old, new) = (from.require(map_name::FLOWS)?, to.require(map_name::FLOWS)?);
     if old.id == new.id {
         return Ok(Carried::default());
     }
     let (old, new) = (FlowTable::map(from)?, FlowTable::map(to)?);
-    let now_s = flow_now_s();
+    let judge = Judge {
+        precedence,
+        lifetimes: Lifetimes::read(from)?,
+        now_s: flow_now_s(),
+    };
+    let now_s = judge.now_s;
     let mut carried = Carried::default();
     let worths = match extent {
         Extent::Live => &Worth::ALL[..3],
@@ -51,7 +73,7 @@ pub(crate) fn carry(from: &MapSet, to: &MapSet, extent: Extent) -> Result<Carrie
             if Worth::of(record, now_s) != worth {
                 continue;
             }
-            match new.enter(fingerprint, record, &origin, now_s) {
+            match new.enter(fingerprint, record, &origin, &judge) {
                 Entered::Yes => carried.count += 1,
                 Entered::WasThere => {}
                 Entered::NoRoom if worth == Worth::Closing => old.forget(fingerprint, record),
@@ -128,6 +150,72 @@ impl Worth {
         } else {
             Self::Open
         }
+    }
+}
+
+/// Decides between two records of a flow.
+struct Judge {
+    precedence: Precedence,
+    lifetimes: Lifetimes,
+    now_s: u32,
+}
+
+impl Judge {
+    /// Whether the old table's record takes the place of the present one.
+    fn prefers(
+        &self,
+        (old, old_origin): (FlowRecord, &FlowOrigin),
+        (present, present_origin): (FlowRecord, &FlowOrigin),
+    ) -> bool {
+        let old = self.sighting(old, old_origin);
+        let present = self.sighting(present, present_origin);
+        match self.precedence {
+            Precedence::Old => true,
+            Precedence::Later => compare(&old, &present, Clocks::Same).is_gt(),
+        }
+    }
+
+    fn sighting(&self, record: FlowRecord, origin: &FlowOrigin) -> Sighting {
+        let backend = |id: u16, generation: u16| u64::from(id) << 16 | u64::from(generation);
+        Sighting {
+            age_s: self.lifetimes.of(record).age_s(record, self.now_s),
+            state: record.state(),
+            sequence: origin.sequence,
+            backend: backend(record.backend_id(), record.backend_generation()),
+            displaced: backend(origin.displaced_id, origin.displaced_generation),
+        }
+    }
+}
+
+/// How long flows are kept, by their backend's id.
+struct Lifetimes(BTreeMap<u16, Lifetime>);
+
+impl Lifetimes {
+    /// Of a flow whose backend or service has gone.
+    const UNKNOWN: Lifetime = Lifetime {
+        protocol: PROTOCOL_TCP,
+        idle_timeout_s: IDLE_TIMEOUT_TCP_S,
+    };
+
+    fn read(maps: &MapSet) -> Result<Self, PinError> {
+        let services: BTreeMap<u16, Lifetime> = read_services(maps)?
+            .into_iter()
+            .map(|(key, service)| {
+                let lifetime = Lifetime {
+                    protocol: key.protocol,
+                    idle_timeout_s: service.idle_timeout_s,
+                };
+                (service.id, lifetime)
+            })
+            .collect();
+        let backends = read_backends(maps)?.into_iter();
+        let of = |(id, backend): (u16, Backend)| Some((id, *services.get(&backend.service_id)?));
+        Ok(Self(backends.filter_map(of).collect()))
+    }
+
+    fn of(&self, record: FlowRecord) -> Lifetime {
+        let known = self.0.get(&record.backend_id());
+        known.copied().unwrap_or(Self::UNKNOWN)
     }
 }
 
@@ -216,7 +304,7 @@ impl FlowTable {
         fingerprint: u64,
         record: FlowRecord,
         origin: &FlowOrigin,
-        now_s: u32,
+        judge: &Judge,
     ) -> Entered {
         let (first, second) = flow::sets(fingerprint, self.set_count);
         let places = || {
@@ -226,7 +314,7 @@ impl FlowTable {
         };
         for entry in places() {
             if entry.fingerprint.load(Ordering::Acquire) == fingerprint {
-                entry.follow(fingerprint, record, origin, now_s);
+                entry.follow(fingerprint, record, origin, judge);
                 return Entered::WasThere;
             }
         }
@@ -234,8 +322,8 @@ impl FlowTable {
         if free.is_break() {
             return Entered::Yes;
         }
-        let worth = Worth::of(record, now_s);
-        let spared = places().try_for_each(|entry| match entry.worth(now_s) {
+        let worth = Worth::of(record, judge.now_s);
+        let spared = places().try_for_each(|entry| match entry.worth(judge.now_s) {
             Some((old, least)) if least > worth && least > Worth::HalfOpen => {
                 entry.take(old, fingerprint, record, origin)
             }
@@ -271,12 +359,19 @@ impl Entry<'_> {
         Some((fingerprint, Worth::of(record, now_s)))
     }
 
-    /// Takes the record of the same flow if it lives longer: it was written later. Its origin comes with it:
-    /// a port that was used again has another handshake, and its segments would not fit the former one.
-    fn follow(&self, fingerprint: u64, newer: FlowRecord, origin: &FlowOrigin, now_s: u32) {
-        let old = FlowRecord(self.record.load(Ordering::Relaxed));
-        if newer.remaining_s(now_s) > old.remaining_s(now_s) {
-            let _other_writer = self.take(fingerprint, fingerprint, newer, origin);
+    /// Takes the old table's record of the same flow if that counts. Its origin comes with it: a port that
+    /// was used again has another handshake, and its segments would not fit the former one.
+    fn follow(&self, fingerprint: u64, old: FlowRecord, origin: &FlowOrigin, judge: &Judge) {
+        // Somebody who writes the entry just now has a packet of the flow.
+        let Some((found, present, present_origin)) = self.read() else {
+            return;
+        };
+        let is_known = present == old && present_origin == *origin;
+        if found == fingerprint
+            && !is_known
+            && judge.prefers((old, origin), (present, &present_origin))
+        {
+            let _other_writer = self.take(fingerprint, fingerprint, old, origin);
         }
     }
 
@@ -333,8 +428,8 @@ impl Entry<'_> {
 }
 
 /// The highest generation on record of each backend id.
-pub(crate) fn generations(maps: &MapSet) -> Result<std::collections::BTreeMap<u16, u16>, PinError> {
-    let mut highest = std::collections::BTreeMap::new();
+pub(crate) fn generations(maps: &MapSet) -> Result<BTreeMap<u16, u16>, PinError> {
+    let mut highest = BTreeMap::new();
     for (_, record, _) in FlowTable::map(maps)?.flows() {
         let generation = highest.entry(record.backend_id()).or_default();
         *generation = record.backend_generation().max(*generation);
@@ -359,6 +454,56 @@ mod tests {
             assert_eq!((kept.backend_id(), kept.backend_generation()), (7, 9));
             assert_eq!(kept.remaining_s(now_s), 42);
         }
+    }
+
+    fn judge(precedence: Precedence) -> Judge {
+        let lifetime = Lifetime {
+            protocol: PROTOCOL_TCP,
+            idle_timeout_s: 300,
+        };
+        Judge {
+            precedence,
+            lifetimes: Lifetimes(BTreeMap::from([(1, lifetime), (2, lifetime)])),
+            now_s: 1_000,
+        }
+    }
+
+    fn origin(sequence: u32) -> FlowOrigin {
+        FlowOrigin {
+            sequence,
+            ..bytemuck::Zeroable::zeroed()
+        }
+    }
+
+    #[test]
+    fn a_port_used_again_during_the_exchange_takes_its_new_backend_along() {
+        // The former flow's last packet came 5 s ago, the SYN of its successor 1 s ago.
+        let former = (FlowRecord::new(1, 1, 1_295, FlowState::OPEN), &origin(7));
+        let successor = (
+            FlowRecord::new(2, 1, 1_062, FlowState::HALF_OPEN),
+            &origin(9),
+        );
+        assert!(judge(Precedence::Old).prefers(successor, former));
+        assert!(judge(Precedence::Later).prefers(successor, former));
+        assert!(!judge(Precedence::Later).prefers(former, successor));
+    }
+
+    #[test]
+    fn until_the_switch_no_record_but_the_old_tables_counts() {
+        let (now, before) = (
+            (FlowRecord::new(1, 1, 1_060, FlowState::FIN), &origin(7)),
+            (FlowRecord::new(1, 1, 1_300, FlowState::OPEN), &origin(7)),
+        );
+        assert!(judge(Precedence::Old).prefers(before, now));
+        assert!(!judge(Precedence::Later).prefers(before, now));
+    }
+
+    #[test]
+    fn a_flow_of_a_backend_that_has_gone_is_compared_by_the_default_time_out() {
+        let gone = (FlowRecord::new(9, 1, 1_890, FlowState::OPEN), &origin(7));
+        let known = (FlowRecord::new(1, 1, 1_299, FlowState::OPEN), &origin(9));
+        assert!(judge(Precedence::Later).prefers(known, gone));
+        assert!(!judge(Precedence::Later).prefers(gone, known));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use lb_common::abi::{Backend, EndpointKey, Service, map_name};
 
 use super::{MapSet, PinError, RawMap, failed};
 use crate::model::Limits;
-use flows::{Carried, Extent};
+use flows::{Carried, Extent, Precedence};
 
 pub(crate) use steady::Steadied;
 
@@ -80,7 +80,7 @@ impl Renewal {
             };
             let target = new.require(name)?;
             match name {
-                map_name::FLOWS => carried = flows::carry(old, new, Extent::Live)?,
+                map_name::FLOWS => carried = flows::carry(old, new, Extent::Live, Precedence::Old)?,
                 map_name::FLOW_ORIGINS | map_name::SERVICE_LINES => {}
                 map_name::RINGS => {
                     let moved = self.relocation.carry(source, target);

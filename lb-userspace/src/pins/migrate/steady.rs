@@ -4,8 +4,10 @@
 //! the old one only. So for that time every flow begins where a packet without a record goes: a
 //! round-robin service goes by its flows' hashes, and the new flows of a moving slot go to `previous`. And
 //! a flow that begins on the ports of one that is on record follows that record, although it was closing:
-//! it may have been carried over already. Flows on record are followed as ever. A daemon that is killed meanwhile leaves services that work, and
-//! its successor writes them anew.
+//! it may have been carried over already. Flows that come to their end meanwhile are made to do so once more, right before
+//! the last copy. Where both tables have a record of a flow, the old table's counts as long as packets use that
+//! one alone, and then the later packet's ([`crate::maps::flow_rule`]). Flows on record are followed as ever.
+//! A daemon that is killed meanwhile leaves services that work, and its successor writes them anew.
 
 use std::io;
 use std::os::fd::AsFd;
