@@ -316,7 +316,7 @@ impl Coordinator {
         }
     }
 
-    fn claim(&mut self, share: &mut Share) {
+    pub(super) fn claim(&mut self, share: &mut Share) {
         let last = &share.term.owner;
         let is_own = *last == self.view.name;
         let is_first = last.is_empty() && !share.has_history;

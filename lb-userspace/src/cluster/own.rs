@@ -16,6 +16,13 @@ use super::share::{Follower, Owned, Role, ServiceStatus, Share, Side};
 impl Coordinator {
     /// Tells a ring that this node leads, and what the followers have said.
     pub(super) fn lead(&mut self, share: &mut Share, rings: &mut impl Rings, now_ms: u64) {
+        let revision = rings.transition(&share.service).map(|one| one.revision());
+        if let (Side::Owns(owned), Some(revision)) = (&share.side, revision)
+            && revision < owned.written
+        {
+            // It is another ring than before, and what peers have acknowledged says nothing of it.
+            self.claim(share);
+        }
         let Side::Owns(owned) = &mut share.side else {
             return;
         };

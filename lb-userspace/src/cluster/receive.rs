@@ -3,10 +3,10 @@
 
 use super::coordinator::Coordinator;
 use super::message::{
-    Claim, Had, Message, Refusal, RefusalKind, RingPart, Standing, Swept, Version,
+    Claim, Had, Message, Refusal, RefusalKind, RingPart, Standing, Swept, Term, Version,
 };
 use super::own::cut;
-use super::share::{Follower, Owned, Share, Side};
+use super::share::{Follower, Owned, Role, Share, Side};
 
 impl Coordinator {
     /// Takes what a peer has said. What does not concern this node, or is out of date, is ignored.
@@ -58,6 +58,10 @@ impl Coordinator {
         } else if share.term.is_later_than(&claim.term) {
             let answer = vec![share.claim()];
             self.say(peer, Message::Stale(answer));
+        } else if share.role() == Role::Owner
+            && self.view.is_owner_by_activity(share.group.as_ref())
+        {
+            self.overrule(&claim);
         } else {
             share.follow(claim.term);
         }
@@ -78,11 +82,28 @@ impl Coordinator {
     }
 
     fn hear_stale(&mut self, claim: Claim) {
-        if let Some(share) = self.shares.get_mut(&claim.service)
-            && self.view.is_known(&claim.term.owner)
-            && claim.term.is_later_than(&share.term)
-        {
+        let Some(share) = self.shares.get_mut(&claim.service) else {
+            return;
+        };
+        if !self.view.is_known(&claim.term.owner) || !claim.term.is_later_than(&share.term) {
+            return;
+        }
+        if share.role() == Role::Owner && self.view.is_owner_by_activity(share.group.as_ref()) {
+            self.overrule(&claim);
+        } else {
             Self::step_back(share, claim.term);
+        }
+    }
+
+    /// Goes on leading, in a later term than another one's: the other side of a cut has led meanwhile, and its ring
+    /// is not the one that the traffic knows.
+    fn overrule(&mut self, other: &Claim) {
+        let Some(share) = self.shares.get_mut(&other.service) else {
+            return;
+        };
+        let claim = share.overrule(&other.term);
+        for peer in self.names_up() {
+            self.say_claims(&peer, vec![claim.clone()]);
         }
     }
 
@@ -153,7 +174,16 @@ impl Coordinator {
 }
 
 impl Share {
-    fn owned_in(&mut self, term: &super::message::Term) -> Option<&mut Owned> {
+    /// Goes on leading, in a term that is later than `other`: every follower begins anew.
+    fn overrule(&mut self, other: &Term) -> Claim {
+        self.term.number = other.number.saturating_add(1);
+        if let Side::Owns(owned) = &mut self.side {
+            owned.peers.clear();
+        }
+        self.claim()
+    }
+
+    fn owned_in(&mut self, term: &Term) -> Option<&mut Owned> {
         match &mut self.side {
             Side::Owns(owned) if self.term == *term => Some(owned),
             Side::Owns(_) | Side::Follows(_) => None,

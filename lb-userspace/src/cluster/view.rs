@@ -144,18 +144,17 @@ impl View {
         let peers = self.peers.iter().filter(|(_, peer)| peer.is_up());
         let others = peers.map(|(name, peer)| (name.as_str(), &peer.active));
         let nodes: BTreeMap<&str, _> = others.chain([(self.name.as_str(), &self.active)]).collect();
-        let active: Vec<&str> = match group {
-            Some(group) => {
-                let active = nodes.iter().filter(|(_, active)| active.contains(group));
-                active.map(|(name, _)| *name).collect()
-            }
-            None => Vec::new(),
-        };
-        match active.as_slice() {
-            [only] => only,
-            [first, ..] if !active.contains(&last) => first,
-            _ if nodes.contains_key(last) => last,
-            _ => nodes.keys().next().copied().unwrap_or(&self.name),
+        let is_active = |active: &BTreeSet<GroupId>| group.is_some_and(|one| active.contains(one));
+        let first_active = nodes.iter().find(|(_, active)| is_active(active));
+        match first_active {
+            Some((first, _)) => first,
+            None if nodes.contains_key(last) => last,
+            None => nodes.keys().next().copied().unwrap_or(&self.name),
         }
+    }
+
+    /// Whether this node decides a ring because it is Active, whatever another one claims.
+    pub(super) fn is_owner_by_activity(&self, group: Option<&GroupId>) -> bool {
+        group.is_some_and(|group| self.is_active(group)) && self.owner(group, "") == self.name
     }
 }

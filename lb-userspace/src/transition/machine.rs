@@ -186,6 +186,7 @@ impl RingTransition {
             .all(|(slot, backend_id)| slot.current() == *backend_id);
         let is_known = self.urgent == *urgent && self.target.as_deref() == Some(target);
         if is_reached && self.target.is_none() || is_known {
+            self.urgent.clone_from(urgent);
             return Ok(());
         }
         // What a cut makes slots fall back from is to be found again.
