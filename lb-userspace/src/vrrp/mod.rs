@@ -9,3 +9,8 @@ pub mod process;
 pub mod protocol;
 pub mod router;
 pub mod supervisor;
+
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
+mod packet_tests;

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{PRIORITY_RESIGNS, Router, ms};
+use super::{Router, ms};
 use crate::vrrp::auth::{Kind, Opened};
 use crate::vrrp::protocol::State;
 use crate::vrrp::router::{HandOverError, Handed, Output};
@@ -92,7 +92,7 @@ impl Router {
         match self.candidate(now_us) {
             Ok(peer) => self.request(now_us, peer, Then::Stop, out),
             Err(_) if self.is_alone(now_us) => {
-                self.advertise(now_us, PRIORITY_RESIGNS, out);
+                self.advertise_resignation(now_us, 0, out);
                 self.become_initialize(now_us, "it was stopped".to_owned(), out);
                 out.push(Output::Stopped);
             }
@@ -156,17 +156,16 @@ impl Router {
         self.tell(now_us, Kind::HandOverRequest, session, out);
     }
 
-    /// For one in fault: it asks, and does not wait for an answer.
-    pub(super) fn request_of_anybody(&mut self, now_us: u64, out: &mut Vec<Output>) {
-        if let Ok((session, _)) = self.candidate(now_us) {
-            self.tell(now_us, Kind::HandOverRequest, session, out);
-        }
+    /// Resigns without waiting for anybody. The best peer is named: it does not wait for its Skew_Time.
+    pub(super) fn resign_at_once(&mut self, now_us: u64, out: &mut Vec<Output>) {
+        let session = self.candidate(now_us).map_or(0, |(session, _)| session);
+        self.advertise_resignation(now_us, session, out);
     }
 
     /// Resigns, and keeps the VIPs for as long as a successor may take: its Skew_Time is less than an interval, and its
     /// first advertisement may get lost.
     fn resign(&mut self, now_us: u64, then: Then, out: &mut Vec<Output>) {
-        self.advertise(now_us, PRIORITY_RESIGNS, out);
+        self.advertise_resignation(now_us, 0, out);
         self.linger = Some(Linger {
             since_us: now_us,
             until_us: now_us + self.config.interval_us() * 5 / 2,
@@ -286,7 +285,7 @@ impl Router {
         }
     }
 
-    /// A peer asks this router to become Active.
+    /// A peer asks this router to become Active, or names it when it resigns.
     pub(super) fn on_request(
         &mut self,
         now_us: u64,

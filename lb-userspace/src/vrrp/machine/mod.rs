@@ -29,6 +29,19 @@ mod status;
 mod takeover;
 mod timers;
 
+#[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
+mod net;
+#[cfg(test)]
+mod net_tests;
+#[cfg(test)]
+mod table_tests;
+#[cfg(test)]
+mod takeover_tests;
+#[cfg(test)]
+mod test_kit;
+
 use std::net::IpAddr;
 
 use self::dual::Dual;
@@ -147,9 +160,8 @@ impl Router {
                 out,
             );
         } else {
-            if saved.state == State::Active {
-                out.push(Output::RemoveVips(self.config.listed_vips()));
-            }
+            // Whatever the predecessor was, it may have left them.
+            out.push(Output::RemoveVips(self.config.listed_vips()));
             self.begin(now_us, out);
             self.yields = saved.yields;
         }
@@ -273,7 +285,9 @@ impl Router {
             }
             (false, false) => {}
         }
-        if is_other_priority || former.is_fault() != condition.is_fault() {
+        // One that fails has said so by resigning, and only the order of packets makes them count.
+        let has_ended_fault = former.is_fault() && !condition.is_fault();
+        if is_other_priority || has_ended_fault {
             self.greet(now_us, out);
         }
     }
@@ -281,8 +295,7 @@ impl Router {
     /// The node cannot have the VIPs: whoever can shall have them at once.
     fn fail(&mut self, now_us: u64, out: &mut Vec<Output>) {
         if self.state == State::Active {
-            self.request_of_anybody(now_us, out);
-            self.advertise(now_us, PRIORITY_RESIGNS, out);
+            self.resign_at_once(now_us, out);
         }
         let reason = fault_reason(&self.condition);
         self.abandon_hand_over(&reason, out);

@@ -102,6 +102,10 @@ impl Router {
         let own = self.guard.as_ref().map(|guard| guard.session());
         let is_for_us = own == Some(opened.target);
         match opened.kind {
+            Kind::Advertisement if is_for_us && packet.priority == 0 => {
+                self.counters.received += 1;
+                self.on_request(now_us, source, opened, out);
+            }
             Kind::Advertisement => {
                 self.on_advertisement(now_us, source, packet, Some(opened), out);
             }

@@ -47,15 +47,22 @@ impl Saying {
 }
 
 impl Router {
-    /// An advertisement out of turn.
-    pub(super) fn advertise(&mut self, now_us: u64, priority: u8, out: &mut Vec<Output>) {
-        self.say(now_us, Saying::new(Kind::Advertisement, priority), out);
+    /// The last advertisement of an Active, for `successor` in particular; 0 = for whoever comes.
+    pub(super) fn advertise_resignation(
+        &mut self,
+        now_us: u64,
+        successor: u64,
+        out: &mut Vec<Output>,
+    ) {
+        let saying = Saying::new(Kind::Advertisement, PRIORITY_RESIGNS).to(successor);
+        self.say(now_us, saying, out);
     }
 
     /// An advertisement, and Adver_Timer from here. Not during a hand-over, in which silence is part of the request.
     pub(super) fn advertise_periodically(&mut self, now_us: u64, out: &mut Vec<Output>) {
         if self.hand_over.is_none() {
-            self.advertise(now_us, self.condition.priority, out);
+            let saying = Saying::new(Kind::Advertisement, self.condition.priority);
+            self.say(now_us, saying, out);
         }
         self.adver_at_us = Some(now_us + self.config.interval_us());
     }
