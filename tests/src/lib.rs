@@ -4,6 +4,7 @@
 //! - [`topology`] builds a whole network: a client, a load balancer, backends, and the switch
 //!   between them.
 //! - [`lbd`] starts the real daemon in it; [`nginx`] and [`http_backend`] are what it balances to.
+//! - [`cluster`] joins two of them.
 //! - [`site`] is such a network with web servers and lbd in it; [`service`] writes lbd's
 //!   configuration.
 //! - [`client`] and [`http`] send requests and tell which backend answered.
@@ -27,6 +28,7 @@ pub mod capture;
 #[cfg(feature = "e2e")]
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod cpu;
 #[cfg(feature = "e2e")]
 pub mod databases;

@@ -161,6 +161,20 @@ impl Netns {
         command
     }
 
+    /// The processes in it.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        pids(&self.name)
+    }
+
+    /// Kills everything in it, and waits until it is gone.
+    pub fn kill_all(&self) -> Result<()> {
+        let what = format!("the end of what runs in {}", self.name);
+        wait_until(&what, END_TIMEOUT, || {
+            // What one of them has started meanwhile is met by the next look.
+            Ok((signal_processes(&self.name, Signal::SIGKILL)? == 0).then_some(()))
+        })
+    }
+
     /// The index of the interface `name` inside the namespace.
     pub fn interface_index(&self, name: &str) -> Result<u32> {
         self.run(|| {

@@ -120,18 +120,22 @@ impl Program {
         })
     }
 
-    /// The process that was started first, and all that has come from it.
     fn family(&self) -> Result<Vec<Pid>> {
-        let parents = parents()?;
-        let mut family = vec![self.process.pid().cast_signed()];
-        let mut next = 0;
-        while let Some(parent) = family.get(next).copied() {
-            let children = parents.iter().filter(|(_, of)| **of == parent);
-            family.extend(children.map(|(pid, _)| *pid));
-            next += 1;
-        }
-        Ok(family.into_iter().map(Pid::from_raw).collect())
+        family(Pid::from_raw(self.process.pid().cast_signed()))
     }
+}
+
+/// A process, and all that has come from it.
+pub fn family(first: Pid) -> Result<Vec<Pid>> {
+    let parents = parents()?;
+    let mut family = vec![first.as_raw()];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        let children = parents.iter().filter(|(_, of)| **of == parent);
+        family.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(family.into_iter().map(Pid::from_raw).collect())
 }
 
 fn spawn(name: &str, netns: &Netns, scratch: &ScratchDir, recipe: &Recipe) -> Result<Process> {

@@ -37,6 +37,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
+#[cfg(feature = "e2e")]
+pub(crate) use self::pair::spread_routes;
 pub use self::pair::{Balancers, GATEWAY_HOST, NodeId, ROUTER_HOST, SYNC_INTERFACE};
 pub use self::subnet::Subnet;
 use crate::client::Client;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lb_lab::disruption::raise_descriptor_limit;
 use lb_lab::failover::event::Event;
 use lb_lab::failover::run::{Make, RunPlan, run};
+use lb_lab::topology::Balancers;
 use lb_lab::{Forward, require};
 
 /// Connections in each scheduler and family.
@@ -19,6 +20,10 @@ fn plan(make: Make, forward: Forward, events: &[Event]) -> RunPlan {
         forward,
         interval: INTERVAL,
         events: events.to_vec(),
+        balancers: Balancers::Pair,
+        cut: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(5),
+        other_build: None,
         repetitions: 1,
         proofs: 1,
         flows: CONNECTIONS,

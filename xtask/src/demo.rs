@@ -1,6 +1,8 @@
-//! `cargo xtask demo [--keep] [--install]`: a whole site in network namespaces, with real requests through a real
-//! lbd.
+//! `cargo xtask demo [--pair] [--keep] [--install]`: a whole site in network namespaces, with real requests
+//! through a real lbd, or through two.
 
+mod held;
+mod pair;
 mod stage;
 mod table;
 mod traffic;
@@ -23,6 +25,9 @@ use crate::{build, packages, progress, run};
 /// What may follow `cargo xtask demo`.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
+    /// Two nodes, of which one loses its power under traffic
+    #[arg(long)]
+    pair: bool,
     /// Leave everything standing, and print what one can do with it
     #[arg(long)]
     keep: bool,
@@ -30,7 +35,7 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     install: bool,
     /// Take down what --keep has left standing
-    #[arg(long, conflicts_with_all = ["keep", "install"])]
+    #[arg(long, conflicts_with_all = ["keep", "install", "pair"])]
     down: bool,
     /// Everything is built (used when the demo starts itself again as root)
     #[arg(long, hide = true)]
@@ -60,7 +65,11 @@ pub(crate) fn task(workspace: &Workspace, args: &DemoArgs) -> Result<ExitCode> {
             eprintln!("error: {error:#}; run `cargo xtask demo --down`");
         }
     })?;
-    play(workspace, args)?;
+    if args.pair {
+        pair::play(workspace, args)?;
+    } else {
+        play(workspace, args)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

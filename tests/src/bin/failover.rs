@@ -15,6 +15,7 @@ use lb_lab::failover::outcome::Row;
 use lb_lab::failover::report;
 use lb_lab::failover::run::{Make, RunPlan, run};
 use lb_lab::signals::on_end_signal;
+use lb_lab::topology::Balancers;
 use lb_lab::{Forward, netns};
 
 #[derive(Parser)]
@@ -63,6 +64,15 @@ struct Args {
     /// New connections a second in each scheduler and family
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     newcomers: u32,
+    /// How long the link between the nodes is cut, in seconds
+    #[arg(long, default_value_t = 60)]
+    cut: u64,
+    /// The services' idle time-out, in seconds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
+    idle_timeout: u64,
+    /// The directory of another build of ours, for upgrades
+    #[arg(long, value_name = "DIRECTORY")]
+    other_build: Option<PathBuf>,
     /// Where everything that was counted is written
     #[arg(long, default_value = "target/failover.json")]
     json: PathBuf,
@@ -110,34 +120,69 @@ fn prove(args: &Args) -> Result<ExitCode> {
     }
     println!("{}", report::table(&rows));
     println!("everything that was counted: {}", args.json.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(judge(&rows))
 }
 
+/// Only ours has promised anything.
+fn judge(rows: &[Row]) -> ExitCode {
+    let ours = rows.iter().filter(|row| row.make == Make::Ours);
+    let faults: Vec<String> = ours.flat_map(Row::faults).collect();
+    for fault in &faults {
+        println!("FAULT: {fault}");
+    }
+    if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A run for each pair, way through it, network and interval.
 fn plans(args: &Args) -> Result<Vec<RunPlan>> {
     let server = std::env::current_exe().context("this program has no path")?;
     let mut plans = Vec::new();
     for make in or_all(&args.pairs) {
-        let forwards = match make {
+        let forwards: Vec<Forward> = match make {
+            Make::Ours => or_all(&args.forward)
+                .into_iter()
+                .map(Forward::from)
+                .collect(),
             // A proxy has one way only.
             Make::Rival => vec![Forward::Dsr],
         };
-        for forward in forwards {
-            for interval in &args.intervals {
-                plans.push(RunPlan {
-                    make,
-                    forward,
-                    interval: Duration::from_millis(*interval),
-                    events: or_all(&args.events),
-                    repetitions: args.repetitions,
-                    proofs: args.proofs,
-                    flows: args.connections as usize,
-                    newcomer_pause: Duration::from_secs(1) / args.newcomers,
-                    server: server.clone(),
-                });
-            }
+        let kinds = forwards.into_iter().flat_map(|forward| {
+            [Balancers::Pair, Balancers::PairBehindRouter].map(|balancers| (forward, balancers))
+        });
+        for (forward, balancers) in kinds {
+            let events = events(args, make, balancers);
+            let intervals = args.intervals.iter().filter(|_| !events.is_empty());
+            plans.extend(intervals.map(|interval| RunPlan {
+                make,
+                forward,
+                interval: Duration::from_millis(*interval),
+                events: events.clone(),
+                balancers,
+                cut: Duration::from_secs(args.cut),
+                idle_timeout: Duration::from_secs(args.idle_timeout),
+                other_build: args.other_build.clone(),
+                repetitions: args.repetitions,
+                proofs: args.proofs,
+                flows: args.connections as usize,
+                newcomer_pause: Duration::from_secs(1) / args.newcomers,
+                server: server.clone(),
+            }));
         }
     }
     Ok(plans)
+}
+
+/// Those that were chosen, that this network is for, and that the pair can be asked for.
+fn events(args: &Args, make: Make, balancers: Balancers) -> Vec<Event> {
+    let chosen = or_all(&args.events).into_iter();
+    chosen
+        .filter(|event| event.balancers() == balancers)
+        .filter(|event| make == Make::Ours || event.is_common())
+        .collect()
 }
 
 fn or_all<T: ValueEnum>(chosen: &[T]) -> Vec<T> {

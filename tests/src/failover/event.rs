@@ -1,12 +1,16 @@
 //! What happens to a pair, in phases; a phase is a row of the table.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::acts;
 use super::ground::{Ground, Link};
-use super::pair::Pair;
-use crate::topology::NodeId;
+use super::pair::{Pair, Part};
+use crate::disruption::traffic::Traffic;
+use crate::topology::{Balancers, NodeId};
 
 /// Something that happens to a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -22,6 +26,35 @@ pub enum Event {
     VrrpKilled,
     /// Everything on lb1 is stopped in good order, and started again
     Stop,
+    /// The VIPs are handed over on an order, and back
+    HandOver,
+    /// Both nodes get another build, one after the other
+    Upgrade,
+    /// A backend is drained, and lb1 loses its power at once
+    ChangeBefore,
+    /// 10 of 100 packets between the nodes are lost, while a backend is drained and lb1 loses its link
+    #[value(name = "sync-loss-10")]
+    SyncLoss10,
+    /// As before, 50 of 100
+    #[value(name = "sync-loss-50")]
+    SyncLoss50,
+    /// As before, 90 of 100
+    #[value(name = "sync-loss-90")]
+    SyncLoss90,
+    /// The link between the nodes is cut, a backend is drained, the link is healed, and lb1 loses its own
+    SyncCut,
+    /// lb2 is replaced by a machine that knows nothing, and then lb1 loses its power
+    PeerCold,
+    /// The advertisements of lb1 do not arrive, and everything else does
+    AdvertsLost,
+    /// Each process of lb1 is stopped (SIGSTOP) for one to ten intervals
+    Stalled,
+    /// Everybody wants the processors
+    Starved,
+    /// The wall clock of lb1 is stepped by an hour, forth and back
+    ClockStep,
+    /// A router spreads flows over both nodes, and re-spreads them all, also right after a change
+    Ecmp,
 }
 
 /// What a phase acts on.
@@ -30,6 +63,12 @@ pub struct Scene<'a> {
     pub ground: &'a mut Ground,
     /// The balancers.
     pub pair: &'a mut dyn Pair,
+    /// The connections.
+    pub traffic: &'a Traffic,
+    /// Between two advertisements.
+    pub interval: Duration,
+    /// How long the link between the nodes is cut.
+    pub cut: Duration,
 }
 
 /// A part of an event.
@@ -43,6 +82,8 @@ pub struct Phase {
     pub holder: fn(&dyn Pair) -> NodeId,
     /// What the other one has of them then.
     pub other: Other,
+    /// Whether the pair has a warning.
+    pub warning: Warning,
 }
 
 /// What the node has of the VIPs that does not hold them.
@@ -54,96 +95,301 @@ pub enum Other {
     MayHaveThem,
 }
 
-const fn moved(name: &'static str, act: fn(&mut Scene<'_>) -> Result<()>) -> Phase {
+/// Whether a pair is told beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// It is: the VIPs move in good order.
+    Given,
+    /// It is not.
+    None,
+}
+
+type Act = fn(&mut Scene<'_>) -> Result<()>;
+
+/// The VIPs move to lb2.
+const fn moved(name: &'static str, act: Act) -> Phase {
     Phase {
         name,
         act,
         holder: |_| NodeId::Lb2,
         other: Other::HasNone,
+        warning: Warning::None,
     }
 }
 
-const fn back(name: &'static str, act: fn(&mut Scene<'_>) -> Result<()>) -> Phase {
+/// The VIPs are at lb1 afterwards. If they were not before, they come back in good order: both nodes live.
+const fn back(name: &'static str, act: Act) -> Phase {
     Phase {
-        name,
-        act,
         holder: |_| NodeId::Lb1,
-        other: Other::HasNone,
+        warning: Warning::Given,
+        ..moved(name, act)
+    }
+}
+
+/// The same, in good order.
+const fn orderly(phase: Phase) -> Phase {
+    Phase {
+        warning: Warning::Given,
+        ..phase
     }
 }
 
 /// The node that things happen to.
-const STRUCK: NodeId = NodeId::Lb1;
+pub(super) const STRUCK: NodeId = NodeId::Lb1;
 
 impl Event {
+    /// Where it happens.
+    pub fn balancers(self) -> Balancers {
+        match self {
+            Self::Ecmp => Balancers::PairBehindRouter,
+            _ => Balancers::Pair,
+        }
+    }
+
+    /// Whether any pair can be asked for it, or ours alone.
+    pub fn is_common(self) -> bool {
+        matches!(
+            self,
+            Self::PowerLoss
+                | Self::LinkDown
+                | Self::DaemonKilled
+                | Self::VrrpKilled
+                | Self::Stop
+                | Self::AdvertsLost
+                | Self::Stalled
+                | Self::Starved
+        )
+    }
+
+    /// How often it is repeated at most: a minute's cut is not waited for twenty times.
+    pub fn repetitions_max(self) -> usize {
+        match self {
+            Self::SyncCut => 2,
+            _ => usize::MAX,
+        }
+    }
+
     /// Its parts, in their order. After the last one lb1 has the VIPs, as before the first.
     pub fn phases(self) -> &'static [Phase] {
         match self {
-            Self::PowerLoss => {
-                const { &[moved("power loss", power_off), back("power back", power_on)] }
-            }
-            Self::LinkDown => {
-                const {
-                    &[
-                        moved("link down", |scene| {
-                            scene.ground.set_lan(STRUCK, Link::Down)
-                        }),
-                        back("link up", |scene| scene.ground.set_lan(STRUCK, Link::Up)),
-                    ]
-                }
-            }
-            Self::DaemonKilled => {
-                const {
-                    &[
-                        Phase {
-                            name: "daemon killed",
-                            act: |scene| scene.pair.kill_daemon(scene.ground, STRUCK),
-                            holder: |pair| pair.without_daemon(),
-                            other: Other::HasNone,
-                        },
-                        back("daemon started", |scene| {
-                            scene.pair.start_daemon(scene.ground, STRUCK)
-                        }),
-                    ]
-                }
-            }
-            Self::VrrpKilled => {
-                const {
-                    &[
-                        Phase {
-                            name: "VRRP process killed",
-                            act: |scene| scene.pair.kill_vrrp(scene.ground, STRUCK),
-                            holder: |pair| pair.without_vrrp(),
-                            other: Other::MayHaveThem,
-                        },
-                        back("VRRP process started", |scene| {
-                            scene.pair.start_vrrp(scene.ground, STRUCK)
-                        }),
-                    ]
-                }
-            }
-            Self::Stop => {
-                const {
-                    &[
-                        moved("graceful stop", |scene| {
-                            scene.pair.stop(scene.ground, STRUCK)
-                        }),
-                        back("started again", |scene| {
-                            scene.pair.start(scene.ground, STRUCK)
-                        }),
-                    ]
-                }
-            }
+            Self::PowerLoss => const { &[POWER_LOSS, POWER_BACK] },
+            Self::LinkDown => const { &[LINK_DOWN, LINK_UP] },
+            Self::DaemonKilled => &DAEMON_KILLED,
+            Self::VrrpKilled => &VRRP_KILLED,
+            Self::Stop => &STOP,
+            Self::HandOver => &HAND_OVER,
+            Self::Upgrade => &UPGRADE,
+            Self::ChangeBefore => &CHANGE_BEFORE,
+            Self::SyncLoss10 => &SYNC_LOSS_10,
+            Self::SyncLoss50 => &SYNC_LOSS_50,
+            Self::SyncLoss90 => &SYNC_LOSS_90,
+            Self::SyncCut => &SYNC_CUT,
+            Self::PeerCold => &PEER_COLD,
+            Self::AdvertsLost => &ADVERTS_LOST,
+            Self::Stalled => &STALLED,
+            Self::Starved => &STARVED,
+            Self::ClockStep => &CLOCK_STEP,
+            Self::Ecmp => &ECMP,
         }
     }
 }
 
-fn power_off(scene: &mut Scene<'_>) -> Result<()> {
-    scene.ground.cut_off(STRUCK)?;
-    scene.pair.kill_all(scene.ground, STRUCK)
+const POWER_LOSS: Phase = moved("power loss", |scene| acts::power_off(scene, STRUCK));
+const POWER_BACK: Phase = back("power back", |scene| acts::power_on(scene, STRUCK));
+const LINK_DOWN: Phase = moved("link down", |scene| {
+    scene.ground.set_lan(STRUCK, Link::Down)
+});
+const LINK_UP: Phase = back("link up", |scene| scene.ground.set_lan(STRUCK, Link::Up));
+
+static DAEMON_KILLED: [Phase; 2] = [
+    Phase {
+        holder: |pair| pair.without_daemon(),
+        ..back("daemon killed", |scene| {
+            scene.pair.kill_daemon(scene.ground, STRUCK)
+        })
+    },
+    back("daemon started", |scene| {
+        scene.pair.start_daemon(scene.ground, STRUCK)
+    }),
+];
+
+static VRRP_KILLED: [Phase; 2] = [
+    Phase {
+        holder: |pair| pair.without_vrrp(),
+        other: Other::MayHaveThem,
+        ..back("VRRP process killed", |scene| {
+            scene.pair.kill_vrrp(scene.ground, STRUCK)
+        })
+    },
+    back("VRRP process started", |scene| {
+        scene.pair.start_vrrp(scene.ground, STRUCK)
+    }),
+];
+
+static STOP: [Phase; 2] = [
+    orderly(moved("graceful stop", |scene| {
+        scene.pair.stop(scene.ground, STRUCK)
+    })),
+    back("started again", |scene| {
+        scene.pair.start(scene.ground, STRUCK)
+    }),
+];
+
+static HAND_OVER: [Phase; 2] = [
+    orderly(moved("lbctl vip failover", |scene| {
+        scene.pair.hand_over(scene.ground, STRUCK)
+    })),
+    back("lbctl vip failover, back", |scene| {
+        scene.pair.hand_over(scene.ground, STRUCK.other())
+    }),
+];
+
+static UPGRADE: [Phase; 2] = [
+    back("lb2 upgraded", |scene| {
+        scene.pair.upgrade(scene.ground, STRUCK.other())
+    }),
+    back("lb1 upgraded", |scene| {
+        scene.pair.upgrade(scene.ground, STRUCK)
+    }),
+];
+
+static CHANGE_BEFORE: [Phase; 3] = [
+    moved("backend drained, power loss at once", |scene| {
+        acts::drain(scene, STRUCK)?;
+        acts::power_off(scene, STRUCK)
+    }),
+    back("power back, backend drained", |scene| {
+        acts::power_on(scene, STRUCK)
+    }),
+    back("backend readied", |scene| acts::ready(scene, STRUCK)),
+];
+
+/// What happens on a link that loses packets: a change, its consequences, and a failover.
+const fn under_loss(names: [&'static str; 4], lose: Act) -> [Phase; 4] {
+    [
+        back(names[0], lose),
+        moved(names[1], LINK_DOWN.act),
+        back(names[2], LINK_UP.act),
+        back(names[3], |scene| {
+            scene.ground.lose_on_sync(0)?;
+            acts::ready(scene, STRUCK)
+        }),
+    ]
 }
 
-fn power_on(scene: &mut Scene<'_>) -> Result<()> {
-    scene.ground.replace(STRUCK)?;
-    scene.pair.start(scene.ground, STRUCK)
-}
+static SYNC_LOSS_10: [Phase; 4] = under_loss(
+    [
+        "10 % loss on the sync link, backend drained",
+        "10 % loss, link down",
+        "10 % loss, link up",
+        "10 % loss over, backend readied",
+    ],
+    |scene| acts::lose_and_drain(scene, 10),
+);
+static SYNC_LOSS_50: [Phase; 4] = under_loss(
+    [
+        "50 % loss on the sync link, backend drained",
+        "50 % loss, link down",
+        "50 % loss, link up",
+        "50 % loss over, backend readied",
+    ],
+    |scene| acts::lose_and_drain(scene, 50),
+);
+static SYNC_LOSS_90: [Phase; 4] = under_loss(
+    [
+        "90 % loss on the sync link, backend drained",
+        "90 % loss, link down",
+        "90 % loss, link up",
+        "90 % loss over, backend readied",
+    ],
+    |scene| acts::lose_and_drain(scene, 90),
+);
+
+static SYNC_CUT: [Phase; 5] = [
+    back("sync link cut, backend drained", acts::cut_and_drain),
+    back("sync link healed", |scene| {
+        scene.ground.set_sync(Link::Up)?;
+        scene.pair.wait_ready(scene.ground)
+    }),
+    moved("link down after the cut", LINK_DOWN.act),
+    back("link up after the cut", LINK_UP.act),
+    back("backend readied after the cut", |scene| {
+        acts::ready(scene, STRUCK)
+    }),
+];
+
+static PEER_COLD: [Phase; 3] = [
+    back("lb2 replaced by a cold one", |scene| {
+        acts::power_off(scene, STRUCK.other())?;
+        acts::power_on(scene, STRUCK.other())?;
+        scene.pair.wait_ready(scene.ground)
+    }),
+    moved("power loss, the peer was cold", POWER_LOSS.act),
+    POWER_BACK,
+];
+
+static ADVERTS_LOST: [Phase; 2] = [
+    Phase {
+        other: Other::MayHaveThem,
+        ..back("adverts lost for 20 intervals", |scene| {
+            scene.ground.set_adverts(STRUCK, Link::Down)?;
+            acts::pass(scene, 20)
+        })
+    },
+    back("adverts heard again", |scene| {
+        scene.ground.set_adverts(STRUCK, Link::Up)
+    }),
+];
+
+static STALLED: [Phase; 6] = [
+    back("VRRP process stopped for 1 interval", |scene| {
+        acts::stall(scene, Part::Vrrp, 1)
+    }),
+    back("VRRP process stopped for 3 intervals", |scene| {
+        acts::stall(scene, Part::Vrrp, 3)
+    }),
+    back("VRRP process stopped for 5 intervals", |scene| {
+        acts::stall(scene, Part::Vrrp, 5)
+    }),
+    back("VRRP process stopped for 10 intervals", |scene| {
+        acts::stall(scene, Part::Vrrp, 10)
+    }),
+    back("daemon stopped for 3 intervals", |scene| {
+        acts::stall(scene, Part::Daemon, 3)
+    }),
+    back("daemon stopped for 10 intervals", |scene| {
+        acts::stall(scene, Part::Daemon, 10)
+    }),
+];
+
+static STARVED: [Phase; 1] = [back("processors wanted for 20 intervals", |scene| {
+    acts::starve(scene, 20)
+})];
+
+static CLOCK_STEP: [Phase; 2] = [
+    back("clock an hour ahead", |scene| {
+        scene.pair.step_clock(STRUCK, acts::HOUR_S)?;
+        acts::pass(scene, 5)
+    }),
+    back("clock an hour back", |scene| {
+        scene.pair.step_clock(STRUCK, 0)?;
+        acts::pass(scene, 5)
+    }),
+];
+
+static ECMP: [Phase; 6] = [
+    back("spread over both", |scene| scene.ground.spread([1, 1])),
+    back("all to lb2", |scene| acts::respread(scene, [0, 1])),
+    back("all to lb1", |scene| acts::respread(scene, [1, 0])),
+    back("backend drained, spread over both at once", |scene| {
+        acts::drain(scene, STRUCK)?;
+        acts::respread(scene, [1, 1])
+    }),
+    back("all to lb2 in the midst of it", |scene| {
+        acts::respread(scene, [0, 1])
+    }),
+    back("backend readied, all to lb1 at once", |scene| {
+        acts::ready(scene, STRUCK)?;
+        acts::respread(scene, [1, 0])
+    }),
+];

@@ -18,7 +18,7 @@ use crate::netns::Netns;
 use crate::process::run;
 use crate::topology::{
     Balancers, Forward, GATEWAY_HOST, NodeId, Plan, SYNC_INTERFACE, Subnet, Topology, VIP_V4,
-    VIP_V6,
+    VIP_V6, spread_routes,
 };
 use crate::wait::wait_until;
 
@@ -135,9 +135,7 @@ impl Ground {
 
     /// Takes both links of a node down at once.
     pub fn cut_off(&mut self, node: NodeId) -> Result<()> {
-        let (lan, sync) = (node.lan_port(), node.sync_port());
-        let links = format!("link set dev {lan} down\nlink set dev {sync} down");
-        self.net.switch().ip(&links)?;
+        self.net.cut_links(node)?;
         // What it has is nobody's concern from now on.
         self.watches.retain(|(of, _)| *of != node);
         Ok(())
@@ -163,6 +161,28 @@ impl Ground {
     fn set_port(&self, port: &str, state: Link) -> Result<()> {
         let switch = self.net.switch();
         switch.ip(&format!("link set dev {port} {}", state.word()))
+    }
+
+    /// Has the advertisements of `node` get lost on their way to the other one, or arrive again. Everything
+    /// else arrives.
+    pub fn set_adverts(&self, node: NodeId, state: Link) -> Result<()> {
+        let hearer = self.net.node(node.other());
+        let fresh = "add table inet deaf; delete table inet deaf";
+        let rules = match state {
+            Link::Up => fresh.to_owned(),
+            Link::Down => format!(
+                "{fresh}; add table inet deaf; \
+                 add chain inet deaf input {{ type filter hook input priority 0; }}; \
+                 add rule inet deaf input meta l4proto 112 drop"
+            ),
+        };
+        run(hearer.command("nft").arg(rules)).map(drop)
+    }
+
+    /// Spreads what is for the VIPs over both balancers by these weights. Needs a router.
+    pub fn spread(&self, weights: [u8; 2]) -> Result<()> {
+        let router = self.net.router().context("the network has no router")?;
+        router.ip(&spread_routes(weights))
     }
 
     /// Has so many of a hundred packets on the link between the two get lost, each way; none: the link is

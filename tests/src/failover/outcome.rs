@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::event::Warning;
 use super::ground::Seen;
+use super::run::Make;
 use crate::disruption::lane::Lane;
 use crate::disruption::outcome::LaneOutcome;
 
@@ -21,14 +23,16 @@ pub struct Sample {
 /// All repetitions of a phase.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The pair.
-    pub pair: &'static str,
+    /// Whose pair.
+    pub make: Make,
     /// `dsr` or `nat`.
     pub mode: &'static str,
     /// The interval between two advertisements.
     pub interval: Duration,
     /// The phase.
     pub phase: &'static str,
+    /// Whether the pair was told beforehand.
+    pub warning: Warning,
     /// Whether the VIPs had to stay where they were.
     pub stays: bool,
     /// The repetitions.
@@ -124,6 +128,55 @@ impl Row {
     }
 }
 
+/// How long it may be dark in 99 of 100 cases where the pair was told. Unit: milliseconds.
+const ORDERLY_MAX_MS: f64 = 20.0;
+/// How long in other cases, in intervals: Active_Down (RFC 9568 section 6.1) is less than four of them. The
+/// rest is for the machine.
+const DARK_INTERVALS_MAX: f64 = 4.0;
+/// The rest at short intervals. Unit: milliseconds.
+const DARK_EXTRA_MS: f64 = 10.0;
+
+impl Row {
+    /// What a pair of ours has cost that it must not; empty: nothing.
+    pub fn faults(&self) -> Vec<String> {
+        let summary = self.summary();
+        let interval_ms = self.interval.as_secs_f64() * 1e3;
+        let dark_max_ms = match self.warning {
+            _ if self.stays => ORDERLY_MAX_MS,
+            Warning::Given => ORDERLY_MAX_MS,
+            Warning::None => DARK_INTERVALS_MAX * interval_ms + DARK_EXTRA_MS,
+        };
+        let mut faults = Vec::new();
+        let broken = summary.broken + summary.broken_unproved;
+        if broken > 0 {
+            faults.push(format!(
+                "{broken} connections broken: {:?}",
+                summary.broken_how
+            ));
+        }
+        if summary.false_failovers > 0 {
+            faults.push(format!("{} false failovers", summary.false_failovers));
+        }
+        if summary.darkness.p99_ms > dark_max_ms {
+            let dark_ms = summary.darkness.p99_ms;
+            faults.push(format!(
+                "dark for {dark_ms:.0} ms, {dark_max_ms:.0} are allowed"
+            ));
+        }
+        if summary.both_active.p99_ms > interval_ms {
+            let both_ms = summary.both_active.p99_ms;
+            faults.push(format!(
+                "both had VIPs for {both_ms:.0} ms, an interval is allowed"
+            ));
+        }
+        let place = format!("{}, {interval_ms} ms, {}", self.mode, self.phase);
+        faults
+            .iter()
+            .map(|fault| format!("{place}: {fault}"))
+            .collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,10 +210,11 @@ mod tests {
             lanes: None,
         };
         let mut row = Row {
-            pair: "ours",
+            make: Make::Ours,
             mode: "dsr",
             interval: Duration::from_secs(1),
             phase: "something",
+            warning: Warning::None,
             stays: true,
             broken_unproved: 0,
             samples: vec![sample([true, false]), sample([true, true])],

@@ -1,10 +1,29 @@
 //! What a pair of balancers can be asked to do, whoever made it.
 
 use anyhow::{Result, bail};
+use nix::unistd::Pid;
 
 use super::ground::Ground;
 use crate::disruption::traffic::HasDatagrams;
 use crate::topology::NodeId;
+
+/// One of the two processes of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What balances, or decides about it.
+    Daemon,
+    /// What speaks VRRP.
+    Vrrp,
+}
+
+/// Whether a backend gets new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// It does.
+    Ready,
+    /// It does not.
+    Drain,
+}
 
 /// Two balancers on a ground, of which lb1 has the VIPs while it can. Dropping it ends both.
 pub trait Pair {
@@ -44,9 +63,27 @@ pub trait Pair {
     /// Waits until both nodes know what they need to know to stand in for each other.
     fn wait_ready(&mut self, ground: &Ground) -> Result<()>;
 
+    /// The processes that are a part of a node.
+    fn pids(&mut self, ground: &Ground, node: NodeId, part: Part) -> Result<Vec<Pid>>;
+
     /// Hands the VIPs over to the other node, on somebody's order.
     fn hand_over(&mut self, _ground: &Ground, _from: NodeId) -> Result<()> {
         bail!("{} cannot hand VIPs over on an order", self.word())
+    }
+
+    /// Changes the last backend of every service, by an order to one node; returns before the change is done.
+    fn change_backends(&mut self, _ground: &Ground, _node: NodeId, _to: Admin) -> Result<()> {
+        bail!("{} cannot change backends on an order", self.word())
+    }
+
+    /// Replaces the programs of a node by another build.
+    fn upgrade(&mut self, _ground: &Ground, _node: NodeId) -> Result<()> {
+        bail!("{} cannot be upgraded", self.word())
+    }
+
+    /// Steps the wall clock that the processes of a node see.
+    fn step_clock(&mut self, _node: NodeId, _by_s: i64) -> Result<()> {
+        bail!("{} has no clock of its own", self.word())
     }
 
     /// What its processes have said last, for an error.

@@ -1,36 +1,72 @@
 //! The table, and the same with everything in it as JSON.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::outcome::Row;
+use super::run::Make;
 
-/// One line for each row.
+/// One line for each phase and interval, with both pairs side by side; the ways through a pair together.
 pub fn table(rows: &[Row]) -> String {
-    let mut text =
-        "| what happens | pair | mode | interval | darkness p50 / p99 / max (ms) | broken | both \
-                    Active, max (ms) |\n|---|---|---|---|---|---|---|\n"
-            .to_owned();
-    for row in rows {
-        let summary = row.summary();
-        let dark = summary.darkness;
-        let _infallible = writeln!(
+    let makes = [Make::Rival, Make::Ours].into_iter();
+    let makes: Vec<Make> = makes
+        .filter(|make| rows.iter().any(|row| row.make == *make))
+        .collect();
+    let mut text = String::from("| what happens | interval |");
+    for make in &makes {
+        let _infallible = write!(
             text,
-            "| {} | {} | {} | {} ms | {:.0} / {:.0} / {:.0} | {} of {} | {:.0} |",
-            row.phase,
-            row.pair,
-            row.mode,
-            row.interval.as_millis(),
-            dark.p50_ms,
-            dark.p99_ms,
-            dark.max_ms,
-            summary.broken,
-            summary.connections,
-            summary.both_active.max_ms,
+            " {}: dark for p50 / p99 / max | connections broken | both Active |",
+            make.word()
         );
     }
+    text += &format!("\n|---|---|{}\n", "---|".repeat(3 * makes.len()));
+    for (phase, interval) in places(rows) {
+        let _infallible = write!(text, "| {phase} | {} ms |", interval.as_millis());
+        for make in &makes {
+            let same = rows
+                .iter()
+                .filter(|row| (row.phase, row.interval, row.make) == (phase, interval, *make));
+            text += &cells(same);
+        }
+        text.push('\n');
+    }
     text
+}
+
+/// Phases and intervals in the order of the run, each once.
+fn places(rows: &[Row]) -> Vec<(&'static str, Duration)> {
+    let mut places: Vec<(&str, Duration)> = Vec::new();
+    for row in rows {
+        let place = (row.phase, row.interval);
+        if places.contains(&place) {
+            continue;
+        }
+        // Beside the same phase at another interval.
+        let sibling = places.iter().rposition(|(phase, _)| *phase == row.phase);
+        places.insert(sibling.map_or(places.len(), |at| at + 1), place);
+    }
+    places
+}
+
+/// Three cells.
+fn cells<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let merged = rows.cloned().reduce(|mut merged, row| {
+        merged.samples.extend(row.samples);
+        merged.broken_unproved += row.broken_unproved;
+        merged
+    });
+    let Some(row) = merged else {
+        return " – | – | – |".to_owned();
+    };
+    let summary = row.summary();
+    let (dark, both) = (summary.darkness, summary.both_active);
+    format!(
+        " {:.0} / {:.0} / {:.0} ms | {} of {} | {:.0} ms |",
+        dark.p50_ms, dark.p99_ms, dark.max_ms, summary.broken, summary.connections, both.max_ms
+    )
 }
 
 /// A row as soon as it is there, for somebody who waits.
@@ -44,7 +80,7 @@ pub fn line(row: &Row) -> String {
     format!(
         "{}, {}, {} ms: {}: {} times, dark for {:.0} / {:.0} / {:.0} ms, {} of {} connections broken{how}, {} \
          of {} new ones failed, both Active for {:.0} ms at most, {} false failovers\n",
-        row.pair,
+        row.make.word(),
         row.mode,
         row.interval.as_millis(),
         row.phase,
@@ -88,11 +124,53 @@ fn row_json(row: &Row) -> Value {
         })
         .collect();
     json!({
-        "pair": row.pair,
+        "pair": row.make.word(),
         "mode": row.mode,
         "interval_ms": row.interval.as_millis(),
         "phase": row.phase,
         "summary": row.summary(),
         "samples": samples,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::event::Warning;
+    use crate::failover::outcome::Sample;
+
+    fn row(make: Make, mode: &'static str, phase: &'static str, interval_ms: u64) -> Row {
+        Row {
+            make,
+            mode,
+            interval: Duration::from_millis(interval_ms),
+            phase,
+            warning: Warning::None,
+            stays: false,
+            samples: vec![Sample::default()],
+            broken_unproved: 0,
+        }
+    }
+
+    #[test]
+    fn a_phase_is_a_line_with_both_pairs_in_it() {
+        let rows = [
+            row(Make::Ours, "dsr", "power loss", 1000),
+            row(Make::Ours, "dsr", "hand-over", 1000),
+            row(Make::Ours, "dsr", "power loss", 30),
+            row(Make::Ours, "nat", "power loss", 30),
+            row(Make::Rival, "dsr", "power loss", 30),
+        ];
+        let text = table(&rows);
+        let lines: Vec<&str> = text.lines().skip(2).collect();
+        let begins = [
+            "| power loss | 1000 ms | – |",
+            "| power loss | 30 ms | 0 /",
+            "| hand-over | 1000 ms | – |",
+        ];
+        assert_eq!(lines.len(), begins.len(), "{text}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{text}");
+        }
+    }
 }

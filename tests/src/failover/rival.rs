@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 
 use super::ground::Ground;
-use super::pair::Pair;
+use super::pair::{Pair, Part};
+use super::run::Make;
 use crate::disruption::lane::{HTTP_PORTS, RECORD_PORTS};
 use crate::disruption::traffic::HasDatagrams;
 use crate::haproxy::{Haproxy, HaproxyService};
 use crate::keepalived::{Keepalived, KeepalivedPlan};
+use crate::program::family;
 use crate::scratch::ScratchDir;
 use crate::topology::NodeId;
 
@@ -78,7 +81,7 @@ fn services(ground: &Ground) -> Vec<HaproxyService> {
 
 impl Pair for Rival {
     fn word(&self) -> &'static str {
-        "keepalived + HAProxy"
+        Make::Rival.word()
     }
 
     fn has_datagrams(&self) -> HasDatagrams {
@@ -155,6 +158,19 @@ impl Pair for Rival {
 
     fn wait_ready(&mut self, _ground: &Ground) -> Result<()> {
         Ok(())
+    }
+
+    fn pids(&mut self, _ground: &Ground, node: NodeId, part: Part) -> Result<Vec<Pid>> {
+        let node = self.node(node);
+        let pid = match part {
+            Part::Daemon => node.haproxy.as_mut().map(|haproxy| haproxy.process().pid()),
+            Part::Vrrp => node
+                .keepalived
+                .as_mut()
+                .map(|keepalived| keepalived.process().pid()),
+        };
+        let pid = Pid::from_raw(pid.context("it does not run")?.cast_signed());
+        family(pid)
     }
 
     fn logs(&self) -> String {

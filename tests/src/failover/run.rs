@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::event::{Event, Other, Phase, Scene};
 use super::ground::Ground;
+use super::ours::{Clocks, Ours, OursPlan};
 use super::outcome::{Row, Sample};
 use super::pair::Pair;
 use super::rival::Rival;
@@ -23,11 +24,29 @@ const LIGHT_MIN: Duration = Duration::from_millis(300);
 /// The same, in intervals: what comes twice comes within these.
 const LIGHT_INTERVALS: u32 = 4;
 
+/// Idle flows are silent for this part of the services' idle time-out.
+const SILENT_PART: f64 = 0.6;
+
+/// Our heartbeats come as often as advertisements do, and by default no seldomer than this.
+const HEARTBEAT_MAX: Duration = Duration::from_millis(100);
+
 /// Whose pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Make {
+    /// Ours.
+    Ours,
     /// keepalived with HAProxy.
     Rival,
+}
+
+impl Make {
+    /// What it is called in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Rival => "keepalived + HAProxy",
+        }
+    }
 }
 
 /// What a run consists of.
@@ -39,8 +58,16 @@ pub struct RunPlan {
     pub forward: Forward,
     /// Between two advertisements.
     pub interval: Duration,
-    /// What happens.
+    /// What happens, all in networks of one kind.
     pub events: Vec<Event>,
+    /// The network.
+    pub balancers: Balancers,
+    /// How long the link between the nodes is cut.
+    pub cut: Duration,
+    /// The services' idle time-out, of ours.
+    pub idle_timeout: Duration,
+    /// The directory of another build of ours.
+    pub other_build: Option<PathBuf>,
     /// How often each.
     pub repetitions: usize,
     /// Of these, those after which every connection proves that it lives.
@@ -55,9 +82,10 @@ pub struct RunPlan {
 
 /// Runs all events; `tell` hears of each row as soon as it is there.
 pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
-    let mut ground = Ground::build(plan.forward, Balancers::Pair, &plan.server)
+    let mut ground = Ground::build(plan.forward, plan.balancers, &plan.server)
         .context("cannot build the network")?;
     let mut pair: Box<dyn Pair> = match plan.make {
+        Make::Ours => Box::new(Ours::start(&ground, ours_plan(plan))?),
         Make::Rival => Box::new(Rival::start(&ground, plan.interval)?),
     };
     settle(&mut ground, pair.as_mut(), plan.interval)?;
@@ -65,8 +93,7 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
         lanes: Lane::ALL.to_vec(),
         flows: plan.flows,
         has_datagrams: pair.has_datagrams(),
-        // Flows that say nothing while a VIP moves, and again after it.
-        silence: Duration::from_secs(2) + 4 * plan.interval,
+        silence: plan.idle_timeout.mul_f64(SILENT_PART),
         newcomer_pause: plan.newcomer_pause,
     };
     let mut traffic = Traffic::start(ground.net.client.netns(), traffic_plan)?;
@@ -79,6 +106,21 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
         rows.extend(fresh);
     }
     Ok(rows)
+}
+
+fn ours_plan(plan: &RunPlan) -> OursPlan {
+    let has_own_clocks = plan.events.contains(&Event::ClockStep);
+    OursPlan {
+        interval: plan.interval,
+        heartbeat: HEARTBEAT_MAX.min(plan.interval),
+        idle_timeout: plan.idle_timeout,
+        other_build: plan.other_build.clone(),
+        clocks: if has_own_clocks {
+            Clocks::Own
+        } else {
+            Clocks::Shared
+        },
+    }
 }
 
 /// Both balancers stand, lb1 has the VIPs, and the probes are answered.
@@ -107,10 +149,11 @@ fn repeat(
     let mut rows = Vec::new();
     for phase in event.phases() {
         rows.push(Row {
-            pair: pair.word(),
+            make: plan.make,
             mode: forward_word(plan.forward),
             interval: plan.interval,
             phase: phase.name,
+            warning: phase.warning,
             stays: (phase.holder)(pair) == holder && holder == NodeId::Lb1,
             samples: Vec::new(),
             broken_unproved: 0,
@@ -119,43 +162,63 @@ fn repeat(
     }
     // Those of the last event.
     stand(traffic)?;
-    for repetition in 0..plan.repetitions {
+    let repetitions = plan.repetitions.min(event.repetitions_max());
+    for repetition in 0..repetitions {
         for (phase, row) in event.phases().iter().zip(&mut rows) {
-            let proof = (repetition < plan.proofs).then_some(&mut *traffic);
-            let mut scene = Scene { ground, pair };
-            let sample = take(phase, &mut scene, plan.interval, proof)
+            let proof = if repetition < plan.proofs {
+                Proof::Asked
+            } else {
+                Proof::Spared
+            };
+            let sample = take(plan, phase, ground, pair, traffic, proof)
                 .with_context(|| format!("{}, repetition {}", phase.name, repetition + 1))?;
             row.samples.push(sample);
         }
     }
-    if let Some(row) = rows.last_mut().filter(|_| plan.repetitions > plan.proofs) {
+    if let Some(row) = rows.last_mut().filter(|_| repetitions > plan.proofs) {
         row.broken_unproved = stand(traffic)?;
     }
     Ok(rows)
 }
 
+/// Whether connections have to prove that they live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// They do.
+    Asked,
+    /// Not yet.
+    Spared,
+}
+
 /// Does what a phase is, and sees what it costs.
 fn take(
+    plan: &RunPlan,
     phase: &Phase,
-    scene: &mut Scene<'_>,
-    interval: Duration,
-    proof: Option<&mut Traffic>,
+    ground: &mut Ground,
+    pair: &mut dyn Pair,
+    traffic: &mut Traffic,
+    proof: Proof,
 ) -> Result<Sample> {
-    let standing = proof.as_ref().map(|traffic| traffic.standing());
-    scene.ground.begin();
-    (phase.act)(scene)?;
-    let holder = (phase.holder)(scene.pair);
-    scene
-        .ground
-        .wait_holder(holder, phase.other, MOVE_TIMEOUT)?;
-    scene.ground.wait_light(light(interval), MOVE_TIMEOUT)?;
-    let seen = scene.ground.seen();
-    scene.pair.wait_ready(scene.ground)?;
-    let lanes = proof.map(|traffic| outcome(traffic, standing.unwrap_or_default()));
-    Ok(Sample {
-        seen,
-        lanes: lanes.transpose()?,
-    })
+    let standing = traffic.standing();
+    ground.begin();
+    let mut scene = Scene {
+        ground,
+        pair,
+        traffic,
+        interval: plan.interval,
+        cut: plan.cut,
+    };
+    (phase.act)(&mut scene)?;
+    let holder = (phase.holder)(pair);
+    ground.wait_holder(holder, phase.other, MOVE_TIMEOUT)?;
+    ground.wait_light(light(plan.interval), MOVE_TIMEOUT)?;
+    let seen = ground.seen();
+    pair.wait_ready(ground)?;
+    let lanes = match proof {
+        Proof::Asked => Some(outcome(traffic, standing)?),
+        Proof::Spared => None,
+    };
+    Ok(Sample { seen, lanes })
 }
 
 /// Has every connection stand. Returns how many had to be replaced.

@@ -9,7 +9,7 @@ use super::build::{
     BACKEND_BRIDGE, CLIENT_BRIDGE, client_subnet, loosen_reverse_path, plug, plug_lb,
 };
 use super::{Forward, Plan, Subnet, Topology, VIPS_V4, VIPS_V6};
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
 
 /// The link between the two, on each of them.
 pub const SYNC_INTERFACE: &str = "sync0";
@@ -104,13 +104,27 @@ impl Topology {
         self.router.as_ref()
     }
 
+    /// Takes both links of a node down at once.
+    pub fn cut_links(&self, node: NodeId) -> Result<()> {
+        let (lan, sync) = (node.lan_port(), node.sync_port());
+        let links = format!("link set dev {lan} down\nlink set dev {sync} down");
+        self.switch.ip(&links)
+    }
+
     /// Puts a machine that has just been bought in the place of one of a pair: of what was there before,
     /// nothing is left but the addresses, the Ethernet address among them.
     pub fn replace_node(&mut self, node: NodeId) -> Result<()> {
-        // The old one goes first: the ports of the switch have its names.
+        let old = match (node, &mut self.lb2) {
+            (NodeId::Lb2, Some(lb2)) => lb2,
+            _ => &mut self.lb,
+        };
+        // The switch's ports have its names; with them go the links, long before the namespace does.
         for port in [node.lan_port(), node.sync_port()] {
             self.switch.ip(&format!("link delete dev {port}"))?;
         }
+        // The fresh one may have its name.
+        netns::remove(old.name())?;
+        old.keep();
         let fresh = self::node(&self.plan, &self.switch, node)?;
         match node {
             NodeId::Lb1 => self.lb = fresh,

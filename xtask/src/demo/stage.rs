@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use super::pair;
 use anyhow::{Context, Result, bail};
 use lb_lab::nginx::{self, Nginx};
 use lb_lab::process::Process;
@@ -123,9 +124,20 @@ impl ServerKind {
     }
 }
 
-enum Server {
+/// A web server of the demo.
+pub(super) enum Server {
     Nginx(Nginx),
     BuiltIn(Process),
+}
+
+impl Server {
+    /// Leaves it running.
+    pub(super) fn keep(&mut self) {
+        match self {
+            Self::Nginx(nginx) => nginx.keep(),
+            Self::BuiltIn(process) => process.keep(),
+        }
+    }
 }
 
 /// Everything that the demo has started. Dropping it ends it: the daemon first, the network last.
@@ -236,22 +248,16 @@ impl Stage {
     pub(super) fn keep(mut self) -> Result<()> {
         self.lbd.keep();
         self.net.keep();
-        for server in &mut self.servers {
-            match server {
-                Server::Nginx(nginx) => nginx.keep(),
-                Server::BuiltIn(process) => process.keep(),
-            }
-        }
-        self.claim.is_kept = true;
-        fs::remove_file(OWNER_FILE).with_context(|| format!("cannot remove {OWNER_FILE}"))
+        self.servers.iter_mut().for_each(Server::keep);
+        self.claim.keep()
     }
 }
 
 /// Removes what stands of a demo, whoever started it. Says whether there was anything.
 pub(super) fn take_down() -> Result<bool> {
     let mut names = netns::list(&format!("{PREFIX}-"));
-    // The balancer first: its daemon takes its VIPs and its program along while the network still stands.
-    names.sort_by_key(|name| !name.ends_with("-lb"));
+    // The balancers first: their daemons take their VIPs and programs along while the network still stands.
+    names.sort_by_key(|name| !name.ends_with("-lb") && !pair::is_node(name));
     for name in &names {
         netns::remove(name)?;
     }
@@ -261,13 +267,19 @@ pub(super) fn take_down() -> Result<bool> {
 }
 
 /// This process owns the demo's names and its directory. Dropping it removes the directory.
-struct Claim {
+pub(super) struct Claim {
     is_kept: bool,
 }
 
 impl Claim {
+    /// Leaves everything to whoever takes it down later.
+    pub(super) fn keep(mut self) -> Result<()> {
+        self.is_kept = true;
+        fs::remove_file(OWNER_FILE).with_context(|| format!("cannot remove {OWNER_FILE}"))
+    }
+
     /// Takes what no living process owns; what stands of an earlier demo is taken down.
-    fn make() -> Result<Self> {
+    pub(super) fn make() -> Result<Self> {
         if let Ok(owner) = fs::read_to_string(OWNER_FILE)
             && Path::new("/proc").join(owner.trim()).exists()
         {
@@ -301,11 +313,11 @@ fn remove_directory() -> Result<()> {
     Ok(())
 }
 
-fn scratch(name: &str) -> Result<ScratchDir> {
+pub(super) fn scratch(name: &str) -> Result<ScratchDir> {
     ScratchDir::at(PathBuf::from(DIRECTORY).join(name))
 }
 
-fn start_server(kind: ServerKind, backend: &Backend) -> Result<Server> {
+pub(super) fn start_server(kind: ServerKind, backend: &Backend) -> Result<Server> {
     let Backend { name, netns, .. } = backend;
     if kind == ServerKind::Nginx {
         return Ok(Server::Nginx(Nginx::start_in(
@@ -332,7 +344,12 @@ fn hosts_file() -> String {
 }
 
 fn config(net: &Topology) -> String {
-    let services = SITES.iter().flat_map(|site| {
+    net.node_config() + &services_config(net, &SITES)
+}
+
+/// The services of `sites` in both families.
+pub(super) fn services_config(net: &Topology, sites: &[Site]) -> String {
+    let services = sites.iter().flat_map(|site| {
         Family::ALL.map(|family| {
             net.service_config(
                 site.service(family),
@@ -342,5 +359,5 @@ fn config(net: &Topology) -> String {
             )
         })
     });
-    services.fold(net.node_config(), |config, service| config + &service)
+    services.collect()
 }
