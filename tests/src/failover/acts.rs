@@ -93,6 +93,13 @@ pub(super) fn starve(scene: &mut Scene<'_>, intervals: u32) -> Result<()> {
     Ok(())
 }
 
+/// Neither node hears anything of the other, or both do again.
+pub(super) fn part(scene: &mut Scene<'_>, state: Link) -> Result<()> {
+    scene.ground.set_sync(state)?;
+    let mut nodes = NodeId::ALL.into_iter();
+    nodes.try_for_each(|node| scene.ground.set_adverts(node, state))
+}
+
 /// The router spreads flows by other weights, and there are new connections since.
 pub(super) fn respread(scene: &mut Scene<'_>, weights: [u8; 2]) -> Result<()> {
     scene.ground.spread(weights)?;

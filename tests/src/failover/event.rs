@@ -47,6 +47,8 @@ pub enum Event {
     PeerCold,
     /// The advertisements of lb1 do not arrive, and everything else does
     AdvertsLost,
+    /// Neither hears the other in any way, and both are heard by everybody
+    SplitBrain,
     /// Each process of lb1 is stopped (SIGSTOP) for one to ten intervals
     Stalled,
     /// Everybody wants the processors
@@ -93,6 +95,8 @@ pub enum Other {
     HasNone,
     /// Perhaps all: who could take them off is dead.
     MayHaveThem,
+    /// All: neither hears the other.
+    HasThem,
 }
 
 /// Whether a pair is told beforehand.
@@ -156,6 +160,7 @@ impl Event {
                 | Self::VrrpKilled
                 | Self::Stop
                 | Self::AdvertsLost
+                | Self::SplitBrain
                 | Self::Stalled
                 | Self::Starved
         )
@@ -186,6 +191,7 @@ impl Event {
             Self::SyncCut => &SYNC_CUT,
             Self::PeerCold => &PEER_COLD,
             Self::AdvertsLost => &ADVERTS_LOST,
+            Self::SplitBrain => &SPLIT_BRAIN,
             Self::Stalled => &STALLED,
             Self::Starved => &STARVED,
             Self::ClockStep => &CLOCK_STEP,
@@ -339,6 +345,14 @@ static ADVERTS_LOST: [Phase; 2] = [
     back("adverts heard again", |scene| {
         scene.ground.set_adverts(STRUCK, Link::Up)
     }),
+];
+
+static SPLIT_BRAIN: [Phase; 2] = [
+    Phase {
+        other: Other::HasThem,
+        ..back("both paths cut", |scene| acts::part(scene, Link::Down))
+    },
+    back("both paths healed", |scene| acts::part(scene, Link::Up)),
 ];
 
 static STALLED: [Phase; 6] = [

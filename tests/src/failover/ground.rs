@@ -31,6 +31,8 @@ pub struct Ground {
     probes: Vec<Probe>,
     watches: Vec<(NodeId, Watch)>,
     vips: BTreeSet<IpAddr>,
+    /// Whether the link between the two is well.
+    sync: Link,
     _machines: Vec<Machine>,
     /// The network.
     pub net: Topology,
@@ -43,8 +45,8 @@ pub struct Seen {
     pub darkness: Darkness,
     /// How long both had a VIP.
     pub both: Duration,
-    /// Whether each had a VIP at some time: lb1, lb2.
-    pub had: [bool; 2],
+    /// Whether each got a VIP that it did not have: lb1, lb2.
+    pub took: [bool; 2],
 }
 
 impl Ground {
@@ -60,6 +62,7 @@ impl Ground {
             probes: Vec::new(),
             watches: Vec::new(),
             vips,
+            sync: Link::Up,
             _machines: machines,
             net,
         };
@@ -99,8 +102,13 @@ impl Ground {
     pub fn wait_holder(&self, node: NodeId, other: Other, timeout: Duration) -> Result<()> {
         let held = |node| self.watch_of(node).map_or(0, Watch::held);
         wait_until(&format!("{node} to have the VIPs"), timeout, || {
-            let is_so = held(node) == self.vips.len()
-                && (other == Other::MayHaveThem || held(node.other()) == 0);
+            let of_other = held(node.other());
+            let other_is_so = match other {
+                Other::HasNone => of_other == 0,
+                Other::MayHaveThem => true,
+                Other::HasThem => of_other == self.vips.len(),
+            };
+            let is_so = held(node) == self.vips.len() && other_is_so;
             Ok(is_so.then_some(()))
         })
         .with_context(|| {
@@ -125,11 +133,11 @@ impl Ground {
     pub fn seen(&self) -> Seen {
         let darkness = self.probes.iter().map(Probe::darkness);
         let logs = NodeId::ALL.map(|node| self.watch_of(node).map(Watch::log).unwrap_or_default());
-        let had = |log: &[Held]| log.iter().any(|held| held.count > 0);
+        let took = |log: &[Held]| log.windows(2).any(|pair| pair[1].count > pair[0].count);
         Seen {
             darkness: darkness.fold(Darkness::default(), Darkness::or_worse),
             both: watch::both(&logs[0], &logs[1], now_ns()),
-            had: [had(&logs[0]), had(&logs[1])],
+            took: [took(&logs[0]), took(&logs[1])],
         }
     }
 
@@ -154,8 +162,14 @@ impl Ground {
     }
 
     /// Takes the link between the two down, or up.
-    pub fn set_sync(&self, state: Link) -> Result<()> {
+    pub fn set_sync(&mut self, state: Link) -> Result<()> {
+        self.sync = state;
         self.set_port(&NodeId::Lb1.sync_port(), state)
+    }
+
+    /// Whether the link between the two is neither cut nor disturbed.
+    pub fn sync_works(&self) -> bool {
+        self.sync == Link::Up
     }
 
     fn set_port(&self, port: &str, state: Link) -> Result<()> {
@@ -187,7 +201,8 @@ impl Ground {
 
     /// Has so many of a hundred packets on the link between the two get lost, each way; none: the link is
     /// well again.
-    pub fn lose_on_sync(&self, percent: u8) -> Result<()> {
+    pub fn lose_on_sync(&mut self, percent: u8) -> Result<()> {
+        self.sync = if percent == 0 { Link::Up } else { Link::Down };
         for node in NodeId::ALL {
             let netns = self.net.node(node);
             lose(netns, SYNC_INTERFACE, percent)

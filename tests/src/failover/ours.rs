@@ -107,18 +107,35 @@ impl Ours {
         Ok(pids.filter(is_vrrp).collect())
     }
 
-    fn is_ready(&self, node: NodeId) -> Result<Option<()>> {
-        let peers = self.lbd(node)?.ctl_json(&["peer", "status"])?;
+    /// Whether a node knows what it can know.
+    fn is_ready(&self, node: NodeId, peer: PeerIs) -> Result<Option<()>> {
         let routers = self.lbd(node)?.ctl_json(&["vip", "list"])?;
+        if peer == PeerIs::Away {
+            return Ok(speaks_vrrp(&routers).then_some(()));
+        }
+        let peers = self.lbd(node)?.ctl_json(&["peer", "status"])?;
         Ok((is_caught_up(&peers) && speaks_vrrp(&routers)).then_some(()))
     }
+}
+
+/// Where a node's peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerIs {
+    /// At the other end of a link that works.
+    There,
+    /// It is off, or the link does not work.
+    Away,
 }
 
 /// Whether `lbctl peer status` says that this node knows what its peers know.
 fn is_caught_up(peers: &Value) -> bool {
     let list = peers["peers"].as_array();
-    let all_up =
-        list.is_some_and(|list| !list.is_empty() && list.iter().all(|peer| peer["link"] == "up"));
+    let all_up = list.is_some_and(|list| {
+        !list.is_empty()
+            && list
+                .iter()
+                .all(|peer| peer["is_up"] == true && peer["behind"].is_null())
+    });
     all_up && peers["behind"].is_null()
 }
 
@@ -220,13 +237,22 @@ impl Pair for Ours {
         })
     }
 
-    fn wait_ready(&mut self, _ground: &Ground) -> Result<()> {
-        for node in NodeId::ALL {
-            if self.nodes[node as usize].as_mut().is_none_or(Node::is_off) {
-                continue;
-            }
+    fn wait_ready(&mut self, ground: &Ground) -> Result<()> {
+        let nodes = self.nodes.iter_mut();
+        let is_off: Vec<bool> = nodes
+            .map(|node| node.as_mut().is_none_or(Node::is_off))
+            .collect();
+        let peer = if is_off.contains(&true) || !ground.sync_works() {
+            PeerIs::Away
+        } else {
+            PeerIs::There
+        };
+        for node in NodeId::ALL
+            .into_iter()
+            .filter(|node| !is_off[*node as usize])
+        {
             wait_until(&format!("{node} to have caught up"), READY_TIMEOUT, || {
-                self.is_ready(node)
+                self.is_ready(node, peer)
             })
             .with_context(|| self.logs())?;
         }

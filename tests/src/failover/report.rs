@@ -111,8 +111,8 @@ fn row_json(row: &Row) -> Value {
                 "darkness_ms": seen.darkness.longest.as_secs_f64() * 1e3,
                 "darkness_total_ms": seen.darkness.total.as_secs_f64() * 1e3,
                 "both_active_ms": seen.both.as_secs_f64() * 1e3,
-                "lb1_had_a_vip": seen.had[0],
-                "lb2_had_a_vip": seen.had[1],
+                "lb1_took_a_vip": seen.took[0],
+                "lb2_took_a_vip": seen.took[1],
                 "lanes": sample.lanes.as_ref().map(|lanes| {
                     let lanes = lanes.iter();
                     lanes.map(|(lane, outcome)| {
@@ -147,6 +147,7 @@ mod tests {
             phase,
             warning: Warning::None,
             stays: false,
+            is_split: false,
             samples: vec![Sample::default()],
             broken_unproved: 0,
         }

@@ -154,7 +154,9 @@ fn repeat(
             interval: plan.interval,
             phase: phase.name,
             warning: phase.warning,
-            stays: (phase.holder)(pair) == holder && holder == NodeId::Lb1,
+            stays: [holder, (phase.holder)(pair)] == [NodeId::Lb1; 2]
+                && phase.other != Other::HasThem,
+            is_split: phase.other == Other::HasThem,
             samples: Vec::new(),
             broken_unproved: 0,
         });
