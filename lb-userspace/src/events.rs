@@ -18,12 +18,21 @@ pub struct Event {
     pub sequence: u64,
     /// When. Unit: milliseconds since 1970, UTC.
     pub unix_ms: u64,
-    /// `health`, `alarm`, …
+    /// `health`, `alarm`, `vip`, `peer`, …
     pub kind: String,
     /// The service concerned, if any.
     pub service: Option<String>,
     /// The backend concerned, if any.
     pub backend: Option<String>,
+    /// The VRRP group concerned, if any.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// The group's family concerned, `ipv4` or `ipv6`, if any.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// The peer concerned, if any.
+    #[serde(default)]
+    pub peer: Option<String>,
     /// What was so before, if that says anything.
     pub from: Option<String>,
     /// What is so now.

@@ -5,6 +5,7 @@
 //! back to its place.
 
 mod checks;
+mod cluster;
 mod load;
 mod mask;
 mod reader;
@@ -16,6 +17,8 @@ mod validate;
 
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]

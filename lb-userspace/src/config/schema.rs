@@ -4,14 +4,23 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use super::checks;
 use super::reader::Reader;
+use super::{checks, cluster};
 use crate::model::draft::{
     BackendDraft, Draft, HooksDraft, InterfaceDraft, LimitsDraft, PoliciesDraft, ServiceDraft,
 };
 use crate::model::{Section, files};
 
-const ROOT: &[&str] = &["node", "interface", "limits", "metrics", "hooks", "service"];
+const ROOT: &[&str] = &[
+    "node",
+    "interface",
+    "limits",
+    "metrics",
+    "hooks",
+    "cluster",
+    "vrrp",
+    "service",
+];
 const NODE: &[&str] = &["name", "manage_vips", "on_stop"];
 const INTERFACE: &[&str] = &["name", "xdp"];
 const LIMITS: &[&str] = &["services", "backends", "ring_blocks", "flows"];
@@ -75,6 +84,8 @@ pub(super) fn read<'t>(root: &'t DeTable<'t>, reader: &mut Reader) -> Draft {
         let hooks = reader.open(Section::Hooks, table, HOOKS);
         draft.hooks = read_hooks(hooks, reader);
     }
+    draft.cluster = cluster::read_cluster(root, reader);
+    draft.vrrp = cluster::read_vrrp(root, reader);
     for (index, table) in numbered(reader.tables(root, "service", "[[service]]")) {
         let service = reader.open(Section::Service(index), table, SERVICE);
         draft.services.push(read_service(index, service, reader));

@@ -13,14 +13,17 @@ pub mod client;
 mod connections;
 mod datapath;
 mod error;
+pub mod herald;
 mod journal;
 mod openapi;
+pub mod peers;
 pub mod proto;
 mod read;
 mod routes;
 pub mod server;
 mod socket;
 mod view;
+pub mod vrrp;
 
 /// Where `lbd` listens unless told otherwise.
 pub const SOCKET_DEFAULT: &str = "/run/lbd/lbd.sock";
@@ -42,4 +45,8 @@ pub struct Monitor {
     pub events: EventLog,
     /// What the daemon counts of itself.
     pub tally: Tally,
+    /// `lbd-vrrp`, and the way to it.
+    pub vrrp: vrrp::VrrpHandle,
+    /// The other nodes.
+    pub peers: peers::PeersHandle,
 }

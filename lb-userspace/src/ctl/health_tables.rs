@@ -144,6 +144,11 @@ pub(super) fn event(event: &Event) -> String {
     if let Some(backend) = &event.backend {
         subject = format!("{subject}/{backend}");
     }
+    let others = [&event.group, &event.family, &event.peer];
+    for name in others.into_iter().flatten() {
+        let space = if subject.is_empty() { "" } else { " " };
+        subject = format!("{subject}{space}{name}");
+    }
     let change = match &event.from {
         Some(from) => format!("{from} -> {}", event.to),
         None => event.to.clone(),

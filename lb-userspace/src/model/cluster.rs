@@ -12,6 +12,19 @@ pub const PATIENCE_DEFAULT_S: u32 = 120;
 pub const VRRP_PRIORITY_DEFAULT: u8 = 100;
 /// The advertisement interval, if nothing else is said (RFC 9568 section 5.2.7). Unit: centiseconds.
 pub const VRRP_INTERVAL_DEFAULT_CS: u16 = 100;
+/// Other nodes of a cluster: every node talks to every other one. Unit: nodes.
+pub const PEERS_MAX: usize = 4;
+/// Groups of a node: each one is up to two virtual routers with sockets and timers of their own. Unit: groups.
+pub const VRRP_GROUPS_MAX: usize = 64;
+/// VIPs of a group in one family: with our trailer, an advertisement of so many fits in 1,280 bytes, which every
+/// IPv6 link carries. Unit: addresses.
+pub const VRRP_VIPS_MAX: usize = 48;
+/// Unicast peers of a group, of both families together. Unit: addresses.
+pub const VRRP_PEERS_MAX: usize = 16;
+/// What a group can watch. Unit: tracks.
+pub const VRRP_TRACKS_MAX: usize = 16;
+/// The priority of who owns the addresses (RFC 9568 section 5.2.4).
+pub const VRRP_PRIORITY_OWNER: u8 = 255;
 
 /// This node's end of the sync link, and who is at the other ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

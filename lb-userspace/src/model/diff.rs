@@ -64,6 +64,12 @@ pub fn takes_restart(before: &Model, after: &Model) -> Vec<&'static str> {
         ("[limits]", before.limits != after.limits),
         ("[metrics]", before.metrics != after.metrics),
         ("node.manage_vips", before.manage_vips != after.manage_vips),
+        // Peers know a node by its name.
+        (
+            "node.name",
+            after.cluster.is_some() && before.node != after.node,
+        ),
+        ("[cluster]", before.cluster != after.cluster),
     ];
     let different = keys.into_iter().filter(|(_, is_different)| *is_different);
     different.map(|(key, _)| key).collect()

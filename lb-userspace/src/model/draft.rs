@@ -16,10 +16,12 @@ use super::{
 
 mod check;
 mod check_build;
+mod cluster;
 mod convert;
 
 pub use check::{CheckDraft, WrittenCheck};
 pub use check_build::MIN_VALID_DAYS_DEFAULT;
+pub use cluster::{ClusterDraft, PeerDraft, TrackDraft, VrrpDraft};
 
 /// A value as it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +90,10 @@ pub struct Draft {
     pub metrics: MetricsDraft,
     /// `[hooks]`.
     pub hooks: HooksDraft,
+    /// `[cluster]`; `None` = there is none.
+    pub cluster: Option<ClusterDraft>,
+    /// `[[vrrp]]`.
+    pub vrrp: Vec<VrrpDraft>,
     /// `[[service]]`.
     pub services: Vec<ServiceDraft>,
 }

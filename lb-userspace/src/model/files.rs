@@ -1,6 +1,7 @@
 //! Files that the configuration names: whether they are what they have to be. Like [`super::text`], for
 //! whoever reads what was written.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -22,6 +23,15 @@ const AUTHORITIES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Largest password file that is read: a line. Unit: bytes.
 pub const PASSWORD_BYTES_MAX: u64 = 4 * 1024;
+
+/// Shortest secret of a cluster: as long as the keys that are derived from it. Unit: bytes.
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Largest file with a secret that is read. Unit: bytes.
+const SECRET_BYTES_MAX: u64 = 4 * 1024;
+
+/// Different bytes in a secret. Of 32 random bytes, or 44 characters of their base64, far more are.
+const SECRET_DIFFERENT_MIN: usize = 10;
 
 /// Reads a regular file of at most `bytes_max` bytes. A FIFO that nobody writes to is not waited for.
 ///
@@ -117,6 +127,51 @@ pub fn password_file(path: &str) -> Result<String, TextError> {
             message: format!("password_file {path} has nothing in its first line"),
             help: "write the password there; leave password_file out if there is none".to_owned(),
         });
+    }
+    Ok(path.to_owned())
+}
+
+/// A file with the secret that the nodes of a cluster share: at least [`SECRET_BYTES_MIN`] bytes, a newline at the
+/// end included, that nobody but the file's owner can read or write.
+///
+/// # Errors
+/// It cannot be read, is too short or too plain for a secret, or others can read it.
+pub fn secret_file(path: &str) -> Result<String, TextError> {
+    let key = "secret_file";
+    absolute(key, path)?;
+    let fault = |message: String| TextError {
+        message: format!("{key} {path} {message}"),
+        help: format!(
+            "this makes one, for you to copy to every node: (umask 077; head -c 32 /dev/urandom | base64 >{path})"
+        ),
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => fault("does not exist".to_owned()),
+        _ => unreadable(key, path, &error),
+    })?;
+    let mode = metadata.mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(TextError {
+            message: format!(
+                "{key} {path} has mode {mode:03o}: others than its owner can get at it"
+            ),
+            help: format!("chmod 600 {path}; if others may have read it, make a new one"),
+        });
+    }
+    let content = read_bounded(Path::new(path), SECRET_BYTES_MAX);
+    let content = content.map_err(|error| unreadable(key, path, &error))?;
+    if content.len() < SECRET_BYTES_MIN {
+        let count = content.len();
+        return Err(fault(format!(
+            "has {count} bytes, and a secret has at least {SECRET_BYTES_MIN}"
+        )));
+    }
+    let different: BTreeSet<u8> = content.into_iter().collect();
+    if different.len() < SECRET_DIFFERENT_MIN {
+        let count = different.len();
+        return Err(fault(format!(
+            "holds no more than {count} different bytes: that is easily guessed"
+        )));
     }
     Ok(path.to_owned())
 }

@@ -11,6 +11,14 @@ pub enum Section {
     Metrics,
     /// `[hooks]`.
     Hooks,
+    /// `[cluster]`.
+    Cluster,
+    /// The n-th `[[cluster.peer]]`, from 0.
+    Peer(usize),
+    /// The n-th `[[vrrp]]`, from 0.
+    Vrrp(usize),
+    /// The n-th track of the n-th `[[vrrp]]`, both from 0; group, track.
+    Track(usize, usize),
     /// The n-th `[[interface]]`, from 0.
     Interface(usize),
     /// The n-th `[[service]]`, from 0.
@@ -54,7 +62,15 @@ impl Section {
     /// Whether this is the n-th service, or one of its backends or checks.
     pub fn is_of(self, service: usize) -> bool {
         match self {
-            Self::Node | Self::Limits | Self::Metrics | Self::Hooks | Self::Interface(_) => false,
+            Self::Node
+            | Self::Limits
+            | Self::Metrics
+            | Self::Hooks
+            | Self::Cluster
+            | Self::Peer(_)
+            | Self::Vrrp(_)
+            | Self::Track(..)
+            | Self::Interface(_) => false,
             Self::Service(index)
             | Self::Backend(index, _)
             | Self::Check(index, _)

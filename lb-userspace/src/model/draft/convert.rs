@@ -2,8 +2,8 @@
 
 use super::check_build::Surroundings;
 use super::{
-    BackendDraft, CheckDraft, Draft, Field, HooksDraft, InterfaceDraft, LimitsDraft, MetricsDraft,
-    PoliciesDraft, ServiceDraft, VerdictDraft,
+    BackendDraft, CheckDraft, ClusterDraft, Draft, Field, HooksDraft, InterfaceDraft, LimitsDraft,
+    MetricsDraft, PoliciesDraft, ServiceDraft, VerdictDraft, VrrpDraft,
 };
 use crate::model::check::{Check, CheckMode, OwnChecks};
 use crate::model::doubt::Doubt;
@@ -29,8 +29,8 @@ impl Draft {
             limits: self.limits.build()?,
             metrics: self.metrics.build()?,
             hooks: self.hooks.build()?,
-            cluster: None,
-            vrrp: std::collections::BTreeMap::new(),
+            cluster: self.build_cluster()?,
+            vrrp: self.build_vrrp()?,
             services: services.collect::<Option<_>>()?,
         })
     }
@@ -207,6 +207,8 @@ impl From<&Model> for Draft {
             on_stop: Field::Given(model.on_stop),
             interfaces: model.interfaces.iter().map(InterfaceDraft::from).collect(),
             limits: LimitsDraft::from(&model.limits),
+            cluster: model.cluster.as_ref().map(ClusterDraft::from),
+            vrrp: model.vrrp.values().map(VrrpDraft::from).collect(),
             services: model.services.values().map(ServiceDraft::from).collect(),
         }
     }

@@ -17,6 +17,14 @@ pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Why an address cannot be one of VRRP's, where link-local ones have a meaning; `None` = it can.
+pub(super) fn unfit_on_link(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V6(ip) if is_link_local(ip) => None,
+        address => unfit(address),
+    }
+}
+
 /// `fe80::/10` (RFC 4291 section 2.5.6).
 fn is_link_local(ip: Ipv6Addr) -> bool {
     ip.segments()[0] & 0xffc0 == 0xfe80

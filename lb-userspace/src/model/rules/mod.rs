@@ -4,10 +4,12 @@ mod address;
 mod availability;
 mod backends;
 mod checks;
+mod cluster;
 mod endpoints;
 mod names;
 mod node;
 mod services;
+mod vrrp;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,8 @@ pub fn check(draft: &Draft) -> Checked {
     }
     endpoints::check(&draft.services, &mut findings);
     services::check_limits(draft, &mut findings);
+    cluster::check(draft, &mut findings);
+    vrrp::check(draft, &mut findings);
 
     let (warnings, mut errors): (Vec<_>, Vec<_>) = findings
         .problems
