@@ -33,6 +33,9 @@ use super::{datapath, routes};
         routes::lives::set_health,
         routes::lives::show_ring,
         routes::lives::list_flows,
+        routes::pair::vips,
+        routes::pair::failover,
+        routes::pair::peers,
         routes::plan::plan,
         routes::plan::config_diff,
         datapath::detach

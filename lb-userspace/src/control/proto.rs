@@ -2,6 +2,7 @@
 
 mod health;
 mod lives;
+mod pair;
 mod plan;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ pub use lives::{
     Admin, AdminChange, BackendFlows, Flow, FlowCounts, Flows, Health, HealthChange,
     LeavingBackend, Ring, RingShare,
 };
+pub use pair::{FailoverDone, GroupRole, LastFailover, Peers, Vips, VirtualRouter, VrrpProcess};
 pub use plan::{Breakage, ConfigFile, Plan, PlanRequest, ServicePlan, SlotMove};
 
 /// The state of the node.

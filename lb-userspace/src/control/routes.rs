@@ -2,6 +2,7 @@
 
 pub(super) mod health;
 pub(super) mod lives;
+pub(super) mod pair;
 pub(super) mod plan;
 
 use axum::Json;

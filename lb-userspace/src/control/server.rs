@@ -13,7 +13,8 @@ use super::body::{BODY_BYTES_MAX, CONFIG_BYTES_MAX};
 use super::connections::{self, Bounds};
 use super::datapath;
 use super::openapi::Document;
-use super::routes::{self, health, lives, plan};
+use super::routes::pair::Node;
+use super::routes::{self, health, lives, pair, plan};
 use crate::engine::EngineHandle;
 
 /// All paths.
@@ -23,7 +24,16 @@ pub(super) fn router(engine: EngineHandle, monitor: Monitor) -> Router {
         .route("/v1/health", get(health::health))
         .route("/v1/events", get(health::events))
         .method_not_allowed_fallback(routes::no_such_method)
-        .with_state(monitor);
+        .with_state(monitor.clone());
+    let paired = Router::new()
+        .route("/v1/vips", get(pair::vips))
+        .route("/v1/vips/{group}/failover", post(pair::failover))
+        .route("/v1/peers", get(pair::peers))
+        .method_not_allowed_fallback(routes::no_such_method)
+        .with_state(Node {
+            engine: engine.clone(),
+            monitor,
+        });
     Router::new()
         .route("/openapi.json", openapi)
         .route("/v1/status", get(routes::status))
@@ -67,6 +77,7 @@ pub(super) fn router(engine: EngineHandle, monitor: Monitor) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(engine)
         .merge(monitored)
+        .merge(paired)
 }
 
 /// Serves the API until `stop` completes and the requests under way are answered. Whoever drops the

@@ -2,6 +2,7 @@
 
 mod health;
 mod lives;
+mod pair;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::model::{Fit, Keyword, Protocol};
 
 pub(super) use health::report as health;
 pub(super) use lives::{admin, flows, leaving, plan, ring};
+pub(super) use pair::{active_peer, peers, vips};
 
 /// The state of the node.
 pub(super) fn status(snapshot: &Snapshot) -> Status {

@@ -1,6 +1,7 @@
 //! The words of the command line.
 
 mod lives;
+mod pair;
 mod plan;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::model::{
 pub(super) use lives::{
     Drain, EventsArgs, FlowCommand, FlowsOf, HealthCommand, HealthSet, RingCommand, TakeOut,
 };
+pub(super) use pair::{PeerCommand, VipCommand};
 pub(super) use plan::{ConfigCommand, PlanBackend, PlanCommand, PlanHealth, PlanService};
 
 /// Controls lbd, the load balancer's daemon.
@@ -67,7 +69,7 @@ pub(super) enum Command {
     /// Whether backends answer
     #[command(subcommand)]
     Health(HealthCommand),
-    /// What has happened: changes of health, alarms
+    /// What has happened: changes of health, VIPs that came or went, peers, alarms
     Events(EventsArgs),
     /// Flows on record
     #[command(subcommand)]
@@ -81,6 +83,12 @@ pub(super) enum Command {
     /// Config files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// VIPs that move between nodes
+    #[command(subcommand)]
+    Vip(VipCommand),
+    /// The other nodes
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// The node: interfaces, maps, drops
     Status,
     /// What goes on without lbd: the XDP program, its maps, the VIPs

@@ -10,7 +10,7 @@ use super::args::{
     Args, BackendAdd, BackendCommand, BackendName, Command, DatapathCommand, Output, ServiceAdd,
     ServiceCommand,
 };
-use super::{Failure, datapath, health, lives, plan, tables, watch};
+use super::{Failure, datapath, health, lives, pair, plan, tables, watch};
 use crate::control::client::{Client, segment};
 use crate::control::proto::{
     Backend, BackendChange, Backends, Changed, NewBackend, NewService, Service, Services, Stats,
@@ -69,6 +69,8 @@ pub(super) async fn run<W: Write>(args: Args, out: &mut W) -> Result<(), Failure
         Command::Ring(command) => lives::ring(&client, command, &mut sink).await,
         Command::Plan(command) => plan::plan(&client, command, &mut sink).await,
         Command::Config(command) => plan::config(&client, command, &mut sink).await,
+        Command::Vip(command) => pair::vip(&client, command, &mut sink).await,
+        Command::Peer(command) => pair::peer(&client, command, &mut sink).await,
         Command::Status => match client.get::<Status>("/v1/status").await {
             Ok(status) => sink.put(&status, tables::status),
             Err(error) => {

@@ -8,6 +8,8 @@ mod health;
 mod health_tables;
 mod lives;
 mod lives_tables;
+mod pair;
+mod pair_tables;
 mod plan;
 mod tables;
 mod units;

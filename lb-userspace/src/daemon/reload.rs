@@ -182,6 +182,8 @@ mod tests {
                 heartbeat_age: Duration::ZERO,
             },
             interfaces: vec![],
+            cluster: model.cluster.clone(),
+            vrrp: model.vrrp.clone(),
             services: services.collect(),
             maps: vec![],
             rings_written_count: 0,

@@ -35,6 +35,8 @@ pub(super) fn snapshot(engine: &Engine) -> Snapshot {
         config_file: engine.config_file.clone(),
         datapath: datapath_state(engine),
         interfaces: engine.interfaces.states(&engine.model.interfaces),
+        cluster: engine.model.cluster.clone(),
+        vrrp: engine.model.vrrp.clone(),
         services: engine
             .model
             .services

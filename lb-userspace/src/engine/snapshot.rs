@@ -1,5 +1,6 @@
 //! What the engine tells of itself: the model joined with what is in force.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use lb_common::abi::{BackendSignals, BackendStats};
 use lb_common::drop_reason::DropReason;
 
 use crate::loader::Adopted;
+use crate::model::cluster::{Cluster, VrrpGroup};
 use crate::model::{Backend, Interface, Service};
 use crate::transition::Summary;
 
@@ -170,6 +172,10 @@ pub struct Snapshot {
     pub datapath: DatapathState,
     /// The interfaces.
     pub interfaces: Vec<InterfaceState>,
+    /// The other nodes, if there are any.
+    pub cluster: Option<Cluster>,
+    /// The VIPs that move between nodes, by the group's name.
+    pub vrrp: BTreeMap<String, VrrpGroup>,
     /// The services, by name.
     pub services: Vec<ServiceState>,
     /// How full the maps are.

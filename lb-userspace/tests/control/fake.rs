@@ -308,6 +308,8 @@ fn snapshot(model: &Model) -> Snapshot {
                 reason: Some("no interface eth1; there is lo, eth0".to_owned()),
             },
         ],
+        cluster: model.cluster.clone(),
+        vrrp: model.vrrp.clone(),
         services: model.services.values().map(service_state).collect(),
         maps: vec![
             MapFill {
