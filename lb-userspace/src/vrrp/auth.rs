@@ -9,36 +9,29 @@
 //!   after the challenge was drawn. From then on its counters must grow.
 //! - Whenever a session gets known, a new challenge is drawn. So a recording of a forgotten session repeats an old
 //!   one, and it is safe to forget sessions at any time.
-//!
-//! ```text
-//! magic 4 | version 1 | kind 1 | flags 1 | echo count 1 | session 8 | counter 8 | challenge 8 | target 8
-//! | echoes 8 each | code 16                                                 all in network byte order
-//! ```
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ring::hmac;
 
-use super::packet::{Parsed, Refusal, TRAILER_MAGIC};
+use self::trailer::{CODE_BYTES, ECHO_MAX, Trailer, first_u64};
+use super::packet::{Parsed, Refusal};
 use super::router::Session;
 
-const TRAILER_VERSION: u8 = 1;
-/// What stands before the echoes. Unit: bytes.
-const FIXED_BYTES: usize = 40;
-const CODE_BYTES: usize = 16;
-const CHALLENGE_BYTES: usize = 8;
+mod trailer;
+
+pub(super) use self::trailer::{Flags, Kind};
+
 /// What is under the code first: a code for this purpose is good for no other.
 const PURPOSE: &[u8] = b"lbd vrrp packet 1";
 /// The bytes of the checksum, which is not under the code: it differs by destination.
 const CHECKSUM: std::ops::Range<usize> = 6..8;
 
 /// Sessions that are known at a time: a virtual router has a few nodes.
-const PROVEN_MAX: usize = 12;
+const PROVEN_MAX: usize = ECHO_MAX - UNPROVEN_MAX;
 /// Sessions that have yet to answer the challenge, at a time. Recordings may fill it: the latest are kept.
 const UNPROVEN_MAX: usize = 4;
-/// Challenges repeated in a packet.
-const ECHO_MAX: usize = PROVEN_MAX + UNPROVEN_MAX;
 /// For so long after its last packet the challenge of an unproven session is repeated. Unit: microseconds.
 const UNPROVEN_US: u64 = 3_000_000;
 
@@ -68,69 +61,6 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Key(secret)")
-    }
-}
-
-/// What a packet is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// What RFC 9568 knows.
-    Advertisement,
-    /// "I am here": challenges and the sender's condition.
-    Hello,
-    /// To `target`: become Active.
-    HandOverRequest,
-    /// To `target`: no.
-    HandOverDeclined,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [
-        Self::Advertisement,
-        Self::Hello,
-        Self::HandOverRequest,
-        Self::HandOverDeclined,
-    ];
-
-    const fn number(self) -> u8 {
-        match self {
-            Self::Advertisement => 0,
-            Self::Hello => 1,
-            Self::HandOverRequest => 2,
-            Self::HandOverDeclined => 3,
-        }
-    }
-}
-
-/// What a sender says of itself, besides its priority.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags {
-    /// It does not know somebody yet: answer it.
-    pub(super) wants_echo: bool,
-    /// It has not caught up with its peers.
-    pub(super) is_behind: bool,
-    /// It cannot have the VIPs.
-    pub(super) is_fault: bool,
-    /// It has just become Active: the first advertisement of that time.
-    pub(super) is_first: bool,
-}
-
-impl Flags {
-    const fn byte(self) -> u8 {
-        self.wants_echo as u8
-            | (self.is_behind as u8) << 1
-            | (self.is_fault as u8) << 2
-            | (self.is_first as u8) << 3
-    }
-
-    /// Unknown flags are ignored: later versions may have them.
-    const fn of(byte: u8) -> Self {
-        Self {
-            wants_echo: byte & 1 != 0,
-            is_behind: byte & 2 != 0,
-            is_fault: byte & 4 != 0,
-            is_first: byte & 8 != 0,
-        }
     }
 }
 
@@ -236,25 +166,22 @@ impl Guard {
         let (kind, flags, target) = said;
         self.counter += 1;
         let echoes = self.echoes(now_us);
-        packet.extend(TRAILER_MAGIC);
-        packet.extend([
-            TRAILER_VERSION,
-            kind.number(),
-            flags.byte(),
-            echoes.len() as u8,
-        ]);
-        for field in [self.session.id, self.counter, self.challenge, target] {
-            packet.extend(field.to_be_bytes());
-        }
-        for echo in echoes {
-            packet.extend(echo.to_be_bytes());
-        }
+        let trailer = Trailer {
+            kind,
+            flags,
+            session: self.session.id,
+            counter: self.counter,
+            challenge: self.challenge,
+            target,
+            echoes: &echoes,
+        };
+        trailer.write(packet);
         let code = hmac::sign(&self.key, &covered(source, packet));
         packet.extend(&code.as_ref()[..CODE_BYTES]);
     }
 
     /// The challenges to be repeated: the latest heard first.
-    fn echoes(&mut self, now_us: u64) -> Vec<u64> {
+    fn echoes(&mut self, now_us: u64) -> Vec<[u8; 8]> {
         self.senders.retain(|sender| {
             sender.is_proven || now_us.saturating_sub(sender.heard_us) < UNPROVEN_US
         });
@@ -263,7 +190,7 @@ impl Guard {
         }
         let latest_first = self.senders.iter().rev();
         latest_first
-            .map(|sender| sender.challenge)
+            .map(|sender| sender.challenge.to_be_bytes())
             .take(ECHO_MAX)
             .collect()
     }
@@ -361,55 +288,6 @@ impl Guard {
     }
 }
 
-/// A trailer, as it stands in a packet.
-struct Trailer<'a> {
-    kind: Kind,
-    flags: Flags,
-    session: u64,
-    counter: u64,
-    challenge: u64,
-    target: u64,
-    echoes: &'a [[u8; CHALLENGE_BYTES]],
-}
-
-impl<'a> Trailer<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        if bytes.is_empty() {
-            return Err(Refusal::NoTrailer);
-        }
-        let malformed = Refusal::TrailerMalformed;
-        let (fixed, rest) = bytes.split_first_chunk::<FIXED_BYTES>().ok_or(malformed)?;
-        if !fixed.starts_with(&TRAILER_MAGIC) {
-            return Err(malformed);
-        }
-        if fixed[4] != TRAILER_VERSION {
-            return Err(Refusal::TrailerVersion(fixed[4]));
-        }
-        let echo_count = usize::from(fixed[7]);
-        if echo_count > ECHO_MAX || rest.len() != echo_count * CHALLENGE_BYTES + CODE_BYTES {
-            return Err(malformed);
-        }
-        let (echoes, _) = rest[..echo_count * CHALLENGE_BYTES].as_chunks();
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|kind| kind.number() == fixed[5])
-            .ok_or(malformed)?;
-        Ok(Self {
-            kind,
-            flags: Flags::of(fixed[6]),
-            session: first_u64(&fixed[8..]),
-            counter: first_u64(&fixed[16..]),
-            challenge: first_u64(&fixed[24..]),
-            target: first_u64(&fixed[32..]),
-            echoes,
-        })
-    }
-
-    fn echoes(&self) -> impl Iterator<Item = u64> {
-        self.echoes.iter().map(|echo| u64::from_be_bytes(*echo))
-    }
-}
-
 /// What the code is made over: the purpose, the sender's address, and the message without its checksum.
 fn covered(source: IpAddr, message: &[u8]) -> Vec<u8> {
     let mut bytes = PURPOSE.to_vec();
@@ -433,13 +311,4 @@ fn covered(source: IpAddr, message: &[u8]) -> Vec<u8> {
 fn is_equal(left: &[u8], right: &[u8]) -> bool {
     let pairs = left.iter().zip(right);
     left.len() == right.len() && pairs.fold(0, |all, (left, right)| all | (left ^ right)) == 0
-}
-
-/// The first eight bytes; zeros stand for those that are missing.
-fn first_u64(bytes: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    for (to, from) in first.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_be_bytes(first)
 }

@@ -30,6 +30,8 @@ mod takeover;
 mod timers;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod handover_tests;
 #[cfg(test)]
 mod net;

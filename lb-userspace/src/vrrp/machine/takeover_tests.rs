@@ -379,8 +379,10 @@ fn an_active_that_overslept_alone_goes_on() {
 #[test]
 fn a_short_sleep_changes_nothing() {
     let mut bench = Bench::active(config(1, 200));
-    bench.now += 3 * SECOND;
-    bench.tell(Input::Overslept { by_us: 2 * SECOND });
+    bench.now += 3 * SECOND - 1;
+    bench.tell(Input::Overslept {
+        by_us: 2 * SECOND - 1,
+    });
     assert_eq!(adverts(1, &bench.tell(Input::Timer)), [200]);
 }
 

@@ -50,7 +50,7 @@ impl Router {
 
     /// The process did not run for a while, and what it knows is old. A Backup gives the Active one more interval. An
     /// Active whose peers may have taken over is silent for an interval, and gives way to any of them: it knows less
-    /// than they do.
+    /// than they do. They may have after three silent intervals, and the first was not overslept.
     pub(super) fn on_overslept(&mut self, now_us: u64, by_us: u64) {
         match self.state {
             State::Initialize => {}
@@ -62,7 +62,7 @@ impl Router {
             }
             State::Active => {
                 let interval_us = self.config.interval_us();
-                if by_us >= 3 * interval_us && self.hand_over.is_none() {
+                if by_us >= 2 * interval_us && self.hand_over.is_none() {
                     self.doubt_until_us = Some(now_us + interval_us);
                     self.adver_at_us = Some(now_us + interval_us);
                 }
