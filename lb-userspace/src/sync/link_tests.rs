@@ -5,12 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::path::PathBuf;
 
+use lb_common::abi::{FlowRecord, FlowState};
 use tokio::time::timeout;
 
 use super::*;
 use crate::model::cluster::Peer;
 use crate::sync::datagram::{DatagramKey, Sealer};
 use crate::sync::hello::{Hello, VERSION};
+use crate::sync::replicate::dictionary::{BackendEndpoint, Dictionary, ServiceEndpoint};
+use crate::sync::replicate::memory::MemoryTable;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -318,6 +321,52 @@ async fn half_open_handshakes_and_noise_leave_the_link_alone() {
     other.expect_up("lb1").await;
     other.until(|status| status.stranger_datagrams > 0).await;
     drop(strangers);
+    one.handle.shutdown().await;
+    other.handle.shutdown().await;
+}
+
+/// A dictionary of one service with one backend.
+fn dictionary(service_id: u16, backend_id: u16) -> Dictionary {
+    let service = ServiceEndpoint {
+        vip: "203.0.113.10".parse().expect("an address"),
+        port: 80,
+        protocol: 6,
+    };
+    let backend = BackendEndpoint {
+        service_id,
+        generation: 1,
+        address: "10.0.0.1:8080".parse().expect("an address"),
+    };
+    Dictionary {
+        services: BTreeMap::from([(service_id, service)]),
+        backends: BTreeMap::from([(backend_id, backend)]),
+    }
+}
+
+#[tokio::test]
+async fn flows_of_one_node_are_in_the_table_of_the_other() {
+    let (one, other) = pair("127.0.0.1").await;
+    let mut tables = [(3, 7), (9, 101)]
+        .map(|(service_id, backend_id)| MemoryTable::new(64, dictionary(service_id, backend_id)));
+    let expires_s = (wire::now_us() / 1_000_000) as u32 + 900;
+    for flow in 2..202_u64 {
+        let record = FlowRecord::new(7, 1, expires_s, FlowState::OPEN);
+        assert!(tables[0].write(lb_common::hash::mix(flow), 3, record));
+    }
+    let [its, others] = tables;
+    one.handle.share_table(Some(Box::new(its))).await;
+    let status = other.until(|status| status.peers[0].is_up).await;
+    assert!(!status.peers[0].flows.is_caught_up);
+    other.handle.share_table(Some(Box::new(others))).await;
+    let status = other
+        .until(|status| status.peers[0].flows.is_caught_up)
+        .await;
+    assert_eq!(status.peers[0].flows.received.agreed, 200);
+    let status = one.until(|status| status.peers[0].flows.has_told_all).await;
+    assert_eq!(status.peers[0].flows.lag_ms, 0);
+    one.handle.share_table(None).await;
+    one.until(|status| !status.peers[0].flows.is_caught_up)
+        .await;
     one.handle.shutdown().await;
     other.handle.shutdown().await;
 }

@@ -25,10 +25,11 @@ use tokio::task::JoinSet;
 
 use self::shared::Shared;
 pub use self::status::{DownReason, LinkStatus, LinksStatus, Traffic};
-use self::wire::Wire;
+use self::wire::{Command, Wire};
 use super::datagram::PAYLOAD_MAX_BYTES;
 use super::hello::Version;
 use super::kind;
+use super::replicate::table::SharedTable;
 use super::secret::Secret;
 use super::session::FRAME_MAX_BYTES;
 use crate::model::cluster::Cluster;
@@ -248,6 +249,12 @@ impl LinksHandle {
     /// What this node tells about itself in sessions to come.
     pub fn set_introduction(&self, introduction: Introduction) {
         self.shared.set_introduction(introduction);
+    }
+
+    /// Shares a flow table with all peers from now on, or none. The table goes to the thread of the datagrams, and
+    /// is dropped there when another takes its place or the links end.
+    pub async fn share_table(&self, table: Option<Box<dyn SharedTable>>) {
+        self.shared.commands.send(Command::Table(table)).await;
     }
 
     /// How the links are.

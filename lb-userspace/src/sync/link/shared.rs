@@ -14,6 +14,7 @@ use super::wire::{Command, Commands};
 use super::{Introduction, LinkEvent, SendError};
 use crate::model::cluster::Cluster;
 use crate::sync::hello::{Hello, Version};
+use crate::sync::replicate::replicator::FlowsStatus;
 use crate::sync::secret::Secret;
 
 /// Frames that wait to be sent to one peer.
@@ -74,6 +75,7 @@ pub(super) struct PeerState {
     pub(super) turn: tokio::sync::Mutex<()>,
     session: Mutex<Option<Active>>,
     story: Mutex<Story>,
+    flows: Mutex<FlowsStatus>,
     /// When the links began: `heard_ms` counts from here.
     began: Instant,
     /// When anything authentic was heard last, plus one; 0 = never. Unit: milliseconds since `began`.
@@ -96,6 +98,7 @@ pub(super) struct Counts {
     pub(super) forged: AtomicU64,
     pub(super) refused_sessions: AtomicU64,
     pub(super) unknown_kinds: AtomicU64,
+    pub(super) malformed: AtomicU64,
     pub(super) overruns: AtomicU64,
     /// 0 = unknown.
     pub(super) rtt_us: AtomicU64,
@@ -359,6 +362,7 @@ impl PeerState {
             counts: Counts::default(),
             turn: tokio::sync::Mutex::default(),
             session: Mutex::new(None),
+            flows: Mutex::default(),
             story: Mutex::new(Story {
                 since: Instant::now(),
                 since_unix_ms: unix_ms(),
@@ -370,6 +374,11 @@ impl PeerState {
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),
         }
+    }
+
+    /// How replication stands in this session.
+    pub(super) fn set_flows(&self, status: FlowsStatus) {
+        *lock(&self.flows) = status;
     }
 
     /// Something authentic came from it.
@@ -418,6 +427,8 @@ impl PeerState {
             forged_datagrams: count(&counts.forged),
             refused_sessions: count(&counts.refused_sessions),
             unknown_kinds: count(&counts.unknown_kinds),
+            malformed: count(&counts.malformed),
+            flows: *lock(&self.flows),
             overruns: count(&counts.overruns),
             last_error: story.last_error.as_ref().map(|(text, _)| text.clone()),
             last_error_unix_ms: story.last_error.as_ref().map(|(_, at)| *at),

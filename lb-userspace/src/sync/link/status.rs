@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Introduction;
 use crate::sync::hello::{Refusal, Version};
+use crate::sync::replicate::replicator::FlowsStatus;
 
 /// Why a session has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +88,10 @@ pub struct LinkStatus {
     pub refused_sessions: u64,
     /// Frames and datagrams of kinds that this version does not know.
     pub unknown_kinds: u64,
+    /// Authentic ones that break the protocol all the same: the peer has a fault.
+    pub malformed: u64,
+    /// How the replication of flows stands in this session; all 0 while the link is down.
+    pub flows: FlowsStatus,
     /// Datagrams for which the daemon was too slow.
     pub overruns: u64,
     /// Why the last session, or the last attempt at one, has failed.

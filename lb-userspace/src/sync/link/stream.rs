@@ -224,7 +224,7 @@ impl Stream {
         let mut look_count = 0_u32;
         let end = Arc::clone(&seat.end);
         loop {
-            if let Err(reason) = self.deliver(shared, peer, stopping).await {
+            if let Err(reason) = self.deliver(shared, peer, seat.number, stopping).await {
                 return reason;
             }
             let step = tokio::select! {
@@ -264,6 +264,7 @@ impl Stream {
         &mut self,
         shared: &Shared,
         peer: &PeerState,
+        session: u64,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), DownReason> {
         for event in std::mem::take(&mut self.events) {
@@ -276,6 +277,15 @@ impl Stream {
                 kind::PING => self.put(kind::PONG, &payload)?,
                 kind::PONG => (),
                 kind::GOODBYE => return Err(DownReason::Goodbye),
+                kind::DICTIONARY => {
+                    let bytes = payload;
+                    let command = Command::Frame {
+                        session,
+                        kind,
+                        bytes,
+                    };
+                    shared.commands.send(command).await;
+                }
                 kind if kind >= kind::FREE_MIN => {
                     let event = LinkEvent::Frame {
                         peer: peer.name.clone(),

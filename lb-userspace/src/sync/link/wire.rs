@@ -22,6 +22,8 @@ use crate::sync::datagram::{
     DATAGRAM_MAX_BYTES, DatagramKey, Opener, Rejected, Sealer, session_of,
 };
 use crate::sync::kind;
+use crate::sync::replicate::replicator::{FlowsStatus, Outlet, Replicator};
+use crate::sync::replicate::table::{Now, SharedTable};
 
 /// Commands that wait for the thread.
 const COMMANDS_MAX: usize = 1024;
@@ -29,6 +31,8 @@ const COMMANDS_MAX: usize = 1024;
 const RECEIVE_MAX: usize = 256;
 /// The socket's buffers: a whole window of flows from each of several peers, as the kernel accounts them. Unit: bytes.
 const BUFFER_BYTES: usize = 4 << 20;
+/// Between two looks at how replication stands, for the status. Unit: microseconds.
+const STATUS_US: u64 = 20_000;
 /// A smoothed round trip time takes this part of each new one.
 const RTT_PART: u64 = 8;
 
@@ -45,6 +49,14 @@ pub(super) enum Command {
     },
     /// A session has ended.
     Down { session: u64 },
+    /// A frame of the replication's kinds has arrived.
+    Frame {
+        session: u64,
+        kind: u16,
+        bytes: Vec<u8>,
+    },
+    /// The flow table to be shared from now on; `None`: no table.
+    Table(Option<Box<dyn SharedTable>>),
     /// A datagram of the daemon's.
     Datagram {
         peer: String,
@@ -141,10 +153,14 @@ impl Wire {
         let mut engine = Engine {
             wire: self,
             shared,
-            sessions: Vec::new(),
+            sessions: Sessions {
+                all: Vec::new(),
+                sealed: Vec::with_capacity(DATAGRAM_MAX_BYTES),
+            },
+            replicator: Replicator::new(),
             next_beat_us: 0,
             beat_number: 0,
-            sealed: Vec::with_capacity(DATAGRAM_MAX_BYTES),
+            status_us: 0,
             beat: Vec::new(),
         };
         let thread = thread::Builder::new().name("lbd-link".to_owned());
@@ -183,15 +199,48 @@ struct Ends {
     rtt_us: u64,
 }
 
+struct Sessions {
+    all: Vec<Ends>,
+    sealed: Vec<u8>,
+}
+
 struct Engine {
     wire: Wire,
     shared: Arc<Shared>,
-    sessions: Vec<Ends>,
+    sessions: Sessions,
+    replicator: Replicator<Box<dyn SharedTable>>,
     next_beat_us: u64,
     /// The number of the payload that was sent last.
     beat_number: u64,
-    sealed: Vec<u8>,
     beat: Vec<u8>,
+    /// When the status was written last. Unit: microseconds.
+    status_us: u64,
+}
+
+/// Where replication sends what it has to say.
+struct Way<'a> {
+    sessions: &'a mut Sessions,
+    socket: &'a UdpSocket,
+    shared: &'a Shared,
+}
+
+impl Outlet for Way<'_> {
+    fn datagram(&mut self, session: u64, kind: u16, payload: &[u8]) {
+        let Sessions { all, sealed } = &mut *self.sessions;
+        if let Some(ends) = all.iter_mut().find(|ends| ends.number == session) {
+            ends.send(self.socket, kind, payload, sealed);
+        }
+    }
+
+    fn frame(&mut self, session: u64, kind: u16, payload: Vec<u8>) {
+        let mut all = self.sessions.all.iter();
+        if let Some(ends) = all.find(|ends| ends.number == session) {
+            // If it cannot be sent, the session is over, or ends for it.
+            let _ = self
+                .shared
+                .send_frame(&ends.peer.name, Some(session), kind, payload);
+        }
+    }
 }
 
 impl Engine {
@@ -200,13 +249,15 @@ impl Engine {
             self.wait();
             self.take_commands();
             self.receive();
+            self.replicate();
             self.keep_the_beat();
         }
     }
 
     /// Until something comes in, or something is due.
     fn wait(&mut self) {
-        let due_us = self.next_beat_us.saturating_sub(now_us());
+        let replicate_us = self.replicator.deadline_us().unwrap_or(u64::MAX);
+        let due_us = self.next_beat_us.min(replicate_us).saturating_sub(now_us());
         let fds = [self.wire.socket.as_fd(), self.wire.woken.as_fd()];
         wait_readable(&fds, Duration::from_micros(due_us));
         let mut bytes = [0; 64];
@@ -222,7 +273,7 @@ impl Engine {
                     seal,
                     open,
                 } => {
-                    self.sessions.push(Ends {
+                    self.sessions.all.push(Ends {
                         number: session,
                         peer,
                         open_session: open.session,
@@ -232,14 +283,31 @@ impl Engine {
                         rtt_us: 0,
                     });
                     self.next_beat_us = 0;
+                    self.begin(session);
                 }
                 Command::Down { session } => {
-                    self.sessions.retain(|ends| ends.number != session);
+                    let over = self
+                        .sessions
+                        .all
+                        .extract_if(.., |ends| ends.number == session);
+                    over.for_each(|ends| ends.peer.set_flows(FlowsStatus::default()));
+                    self.replicator.session_down(session);
+                }
+                Command::Frame {
+                    session,
+                    kind,
+                    bytes,
+                } => self.take_frame(session, kind, &bytes),
+                Command::Table(table) => {
+                    self.replicator.detach();
+                    if let Some(table) = table {
+                        self.replicator.attach(table, Now { us: now_us() });
+                    }
                 }
                 Command::Datagram { peer, kind, bytes } => {
-                    let ends = self.sessions.iter_mut().find(|ends| ends.peer.name == peer);
-                    if let Some(ends) = ends {
-                        ends.send(&self.wire.socket, kind, &bytes, &mut self.sealed);
+                    let Sessions { all, sealed } = &mut self.sessions;
+                    if let Some(ends) = all.iter_mut().find(|ends| ends.peer.name == peer) {
+                        ends.send(&self.wire.socket, kind, &bytes, sealed);
                     }
                 }
             }
@@ -264,6 +332,7 @@ impl Engine {
         let session = session_of(datagram);
         let ends = self
             .sessions
+            .all
             .iter_mut()
             .find(|ends| Some(ends.open_session) == session);
         let Some(ends) = ends else {
@@ -287,7 +356,7 @@ impl Engine {
         let event = match kind {
             kind::HEARTBEAT => {
                 let Some((beat, payload)) = payload.split_at_checked(size_of::<Beat>()) else {
-                    return add(&counts.unknown_kinds, 1);
+                    return add(&counts.malformed, 1);
                 };
                 let beat: Beat = bytemuck::pod_read_unaligned(beat);
                 let event = LinkEvent::Heartbeat {
@@ -298,6 +367,16 @@ impl Engine {
                 };
                 ends.take_beat(&beat, now_us());
                 event
+            }
+            kind::FLOWS | kind::FLOWS_ACK => {
+                let now = Now { us: now_us() };
+                let taken = self
+                    .replicator
+                    .take_datagram(ends.number, kind, payload, now);
+                if taken.is_err() {
+                    add(&counts.malformed, 1);
+                }
+                return;
             }
             kind if kind >= kind::FREE_MIN => LinkEvent::Datagram {
                 peer: peer(),
@@ -311,6 +390,43 @@ impl Engine {
         }
     }
 
+    fn begin(&mut self, session: u64) {
+        let mut way = Way {
+            sessions: &mut self.sessions,
+            socket: &self.wire.socket,
+            shared: &self.shared,
+        };
+        self.replicator
+            .session_up(session, Now { us: now_us() }, &mut way);
+    }
+
+    fn take_frame(&mut self, session: u64, kind: u16, bytes: &[u8]) {
+        let taken = self.replicator.take_frame(session, kind, bytes);
+        let mut all = self.sessions.all.iter();
+        if let (Err(_), Some(ends)) = (taken, all.find(|ends| ends.number == session)) {
+            add(&ends.peer.counts.malformed, 1);
+        }
+    }
+
+    /// Does what is due for the flows, and writes down how they stand.
+    fn replicate(&mut self) {
+        let now = Now { us: now_us() };
+        let mut way = Way {
+            sessions: &mut self.sessions,
+            socket: &self.wire.socket,
+            shared: &self.shared,
+        };
+        self.replicator.tick(now, &mut way);
+        if now.us < self.status_us + STATUS_US {
+            return;
+        }
+        self.status_us = now.us;
+        for ends in &self.sessions.all {
+            let status = self.replicator.status(ends.number, now);
+            ends.peer.set_flows(status.unwrap_or_default());
+        }
+    }
+
     /// Sends heartbeats if they are due, or say something new.
     fn keep_the_beat(&mut self) {
         let now_us = now_us();
@@ -320,7 +436,8 @@ impl Engine {
         }
         self.beat_number = payload.number;
         self.next_beat_us = now_us + self.shared.heartbeat.as_micros() as u64;
-        for ends in &mut self.sessions {
+        let Sessions { all, sealed } = &mut self.sessions;
+        for ends in all {
             let (echo_us, came_us) = ends.last_beat.unwrap_or_default();
             let beat = Beat {
                 sent_us: now_us,
@@ -331,12 +448,7 @@ impl Engine {
             self.beat.clear();
             self.beat.extend_from_slice(bytemuck::bytes_of(&beat));
             self.beat.extend_from_slice(&payload.bytes);
-            ends.send(
-                &self.wire.socket,
-                kind::HEARTBEAT,
-                &self.beat,
-                &mut self.sealed,
-            );
+            ends.send(&self.wire.socket, kind::HEARTBEAT, &self.beat, sealed);
         }
     }
 }

@@ -6,4 +6,16 @@
 //! nothing overflows, however much changes and however much is lost, and nothing is told out of date.
 
 pub mod dictionary;
+pub mod memory;
+pub mod message;
+pub mod queue;
+pub mod receiver;
+pub mod replicator;
+pub mod sender;
+pub mod shadow;
 pub mod table;
+pub mod window;
+
+#[cfg(test)]
+#[path = "replicate_tests.rs"]
+mod tests;

@@ -42,6 +42,43 @@ pub trait Merge {
     fn merge(&mut self, flow: &SharedFlow, now_s: u32) -> Merged;
 }
 
+/// What the thread of the links owns.
+pub trait SharedTable: Table + Merge + Send {}
+
+impl<T: Table + Merge + Send> SharedTable for T {}
+
+impl<T: Table + ?Sized> Table for Box<T> {
+    fn set_count(&self) -> u32 {
+        (**self).set_count()
+    }
+
+    fn take_changed(&mut self, sets: &mut Vec<u32>, count_max: usize) {
+        (**self).take_changed(sets, count_max);
+    }
+
+    fn read_set(&self, set: u32) -> FlowSet {
+        (**self).read_set(set)
+    }
+
+    fn share(&self, place: FlowPlace, entry: &FlowEntry, now_s: u32) -> Option<SharedFlow> {
+        (**self).share(place, entry, now_s)
+    }
+
+    fn refresh_s(&self, entry: &FlowEntry) -> u32 {
+        (**self).refresh_s(entry)
+    }
+
+    fn dictionary(&self) -> Arc<Dictionary> {
+        (**self).dictionary()
+    }
+}
+
+impl<T: Merge + ?Sized> Merge for Box<T> {
+    fn merge(&mut self, flow: &SharedFlow, now_s: u32) -> Merged {
+        (**self).merge(flow, now_s)
+    }
+}
+
 /// What became of a peer's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {

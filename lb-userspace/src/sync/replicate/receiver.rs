@@ -1,0 +1,201 @@
+//! What one peer tells of its flows, merged into this node's table. No clock and no I/O.
+
+use std::sync::Arc;
+
+use super::dictionary::{Assembly, Dictionary, Translation, Untranslatable};
+use super::message::{FlowsAck, Malformed, parse_flows};
+use super::shadow::Shadow;
+use super::table::{Merge, Merged, Now};
+use crate::sync::flow::SharedFlow;
+
+/// An acknowledgement is repeated so often, if all has arrived of late, and if not: then they are lost as well.
+const REPEATS: u32 = 1;
+const REPEATS_LOSSY: u32 = 20;
+/// Between two of them. Unit: microseconds.
+const REPEAT_US: u64 = 4_000;
+/// At least so often one is sent, so that what this node wants is heard at last. Unit: microseconds.
+const IDLE_MAX_US: u64 = 200_000;
+
+/// What has come of a peer's flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiverCounts {
+    /// Flows that came.
+    pub flows: u64,
+    /// This node has them as the peer does.
+    pub agreed: u64,
+    /// This node knows better.
+    pub later: u64,
+    /// There was no room.
+    pub no_room: u64,
+    /// This node's table does not take them.
+    pub refused: u64,
+    /// This node has no such backend.
+    pub unknown: u64,
+    /// The peer itself gives that id another meaning by now.
+    pub stale: u64,
+    /// Datagrams that had to wait for the peer's dictionary: they come again.
+    pub early: u64,
+    /// Datagrams that came again.
+    pub repeated: u64,
+}
+
+/// What one peer tells.
+#[derive(Default)]
+pub struct Receiver {
+    assembly: Assembly,
+    version: u32,
+    theirs: Dictionary,
+    translation: Translation,
+    ack: FlowsAck,
+    repeat_count: u32,
+    repeat_us: u64,
+    /// When the last acknowledgement was sent. Unit: microseconds.
+    sent_us: u64,
+    complete_round: u32,
+    lag_ms: u32,
+    /// Whether anything meant nothing here since this node's dictionary last changed.
+    has_missed: bool,
+    counts: ReceiverCounts,
+}
+
+impl Receiver {
+    /// For a peer of which nothing is known. All its flows are wanted.
+    pub fn new() -> Self {
+        let mut receiver = Self::default();
+        receiver.ack.wanted_round = 1;
+        // The first acknowledgement only says so.
+        receiver.repeat_count = REPEATS;
+        receiver
+    }
+
+    /// Takes a part of the peer's dictionary.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn take_dictionary(&mut self, payload: &[u8], ours: &Dictionary) -> Result<(), Malformed> {
+        if let Some((version, theirs)) = self.assembly.take(payload)? {
+            self.version = version;
+            self.ack.dictionary_version = version;
+            self.repeat_count = REPEATS_LOSSY;
+            self.theirs = theirs;
+            self.translation = Translation::new(&self.theirs, ours);
+        }
+        Ok(())
+    }
+
+    /// This node's words are others now. If something meant nothing here before, everything is wanted again.
+    pub fn own_dictionary_changed(&mut self, ours: &Arc<Dictionary>) {
+        self.translation = Translation::new(&self.theirs, ours);
+        if self.has_missed {
+            self.want_all();
+        }
+    }
+
+    /// Everything is wanted again.
+    pub fn want_all(&mut self) {
+        self.has_missed = false;
+        self.ack.wanted_round += 1;
+        self.repeat_count = REPEATS_LOSSY;
+    }
+
+    /// Takes a datagram of flows: merges them, and notes in the peer's shadow what it knows.
+    ///
+    /// # Errors
+    /// [`Malformed`]: nothing has changed.
+    pub fn take_flows<M: Merge + ?Sized>(
+        &mut self,
+        payload: &[u8],
+        table: &mut M,
+        shadow: &mut Shadow,
+        now: Now,
+    ) -> Result<(), Malformed> {
+        let (header, flows) = parse_flows(payload)?;
+        if header.dictionary_version > self.version {
+            self.counts.early += 1;
+            return Ok(());
+        }
+        self.repeat_us = now.us;
+        if !self.ack.note(header.sequence) {
+            self.counts.repeated += 1;
+            self.repeat_count = self.repeat_count.max(REPEATS);
+            return Ok(());
+        }
+        self.repeat_count = if self.ack.has_gaps() {
+            REPEATS_LOSSY
+        } else {
+            REPEATS
+        };
+        for flow in flows {
+            self.take_flow(&flow, table, shadow, now);
+        }
+        if header.sequence == self.ack.latest {
+            self.lag_ms = header.lag_ms;
+        }
+        self.complete_round = self.complete_round.max(header.complete_round);
+        Ok(())
+    }
+
+    fn take_flow<M: Merge + ?Sized>(
+        &mut self,
+        flow: &SharedFlow,
+        table: &mut M,
+        shadow: &mut Shadow,
+        now: Now,
+    ) {
+        self.counts.flows += 1;
+        let flow = match self.translation.flow(flow) {
+            Ok(flow) => flow,
+            Err(Untranslatable::Unknown) => {
+                self.has_missed = true;
+                self.counts.unknown += 1;
+                return;
+            }
+            Err(Untranslatable::Stale) => {
+                self.counts.stale += 1;
+                return;
+            }
+        };
+        match table.merge(&flow, now.s()) {
+            Merged::Agreed { place, entry } => {
+                shadow.set(place, &entry);
+                self.counts.agreed += 1;
+            }
+            // The peer may not know it. The next walk tells it, not this moment: two nodes that are of different
+            // minds would never end.
+            Merged::Later { place } => {
+                shadow.forget(place);
+                self.counts.later += 1;
+            }
+            Merged::NoRoom => self.counts.no_room += 1,
+            Merged::Refused => self.counts.refused += 1,
+        }
+    }
+
+    /// The acknowledgement that is due, if one is.
+    pub fn poll(&mut self, now: Now) -> Option<FlowsAck> {
+        let is_due = self.repeat_count > 0 && self.repeat_us <= now.us;
+        if !is_due && now.us < self.sent_us + IDLE_MAX_US {
+            return None;
+        }
+        self.repeat_count = self.repeat_count.saturating_sub(1);
+        self.repeat_us = now.us + REPEAT_US;
+        self.sent_us = now.us;
+        Some(self.ack)
+    }
+
+    /// Whether this node has all flows that the peer had when all were last wanted.
+    pub fn is_caught_up(&self) -> bool {
+        self.complete_round >= self.ack.wanted_round
+    }
+
+    /// The age of the peer's oldest change that this node had not acknowledged, as the peer last said. Unit:
+    /// milliseconds.
+    pub fn lag_ms(&self) -> u32 {
+        self.lag_ms
+    }
+
+    /// What has come of the flows.
+    pub fn counts(&self) -> ReceiverCounts {
+        self.counts
+    }
+}
