@@ -1,6 +1,9 @@
 //! Veth pairs, bridges, and the offload switches that matter to XDP.
 
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -55,6 +58,26 @@ pub fn bridge(netns: &Netns, name: &str) -> Result<()> {
 /// Makes `port` a port of `bridge`.
 pub fn add_port(netns: &Netns, bridge: &str, port: &str) -> Result<()> {
     netns.ip(&format!("link set dev {port} master {bridge}"))
+}
+
+/// The CPUs that the packets of new interfaces are spread over, by their flows (a mask in hexadecimal).
+const RPS_DEFAULT_MASK: &str = "net/core/rps_default_mask";
+
+/// Lets each flow's packets be handled by one CPU, on the interfaces that the namespace gets from here on, as the
+/// queues of an Ethernet card do. On a veth pair the packets of a flow may otherwise overtake each other on two
+/// CPUs; and while one of these handles the last segment of a handshake, the other does not find the
+/// connection for the segment after it, and answers with RST (Linux: the lockless look-up in
+/// `inet_ehash_insert` may miss a socket that takes the place of its request).
+///
+/// Before Linux 6.3 there is no such setting: then it stays as it is.
+pub fn keep_flows_on_a_cpu(netns: &Netns) -> Result<()> {
+    if !Path::new("/proc/sys").join(RPS_DEFAULT_MASK).exists() {
+        return Ok(());
+    }
+    // A mask has at most 32 bits without a comma.
+    let cpu_count = thread::available_parallelism().map_or(1, NonZero::get);
+    let mask = u32::MAX >> (u32::BITS as usize - cpu_count.min(u32::BITS as usize));
+    netns.sysctl(&[(RPS_DEFAULT_MASK, &format!("{mask:x}"))])
 }
 
 /// Switches an offload of an interface, as `ethtool -K` does.

@@ -12,8 +12,8 @@ use super::object::{self, Globals, Maps, Opened};
 use super::{LoadError, Loaded, Sharing, self_test};
 use crate::maps::{fault, wait_for_readers};
 use crate::model::Limits;
-use crate::pins::migrate::flows::{self, Carried, Extent, Precedence};
-use crate::pins::migrate::{Renewal, Steadied};
+use crate::pins::migrate::flows::{self, Carried, Extent};
+use crate::pins::migrate::{Precedence, Renewal, Steadied};
 use crate::pins::{CARRIED, Found, FoundLink, MapSet, PinError, Pins, fresh_instance, switch};
 
 /// What was found, and is this daemon's now.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use aya::Ebpf;
@@ -14,11 +15,13 @@ use lb_common::abi::{
     NeighbourKey, Route, RouteKey, Service, Slot, map_name,
 };
 use lb_common::drop_reason::DropReason;
-use lb_common::limits::COUNTERS_PER_SERVICE;
+use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS};
 
 use super::flow_memory::{FlowMaps, FlowMemory};
+use super::meanings::Meanings;
 use super::ring_memory::RingMemory;
 use super::service_lines::ServiceLines;
+use super::shared_flows::SharedFlows;
 use super::{Entry, Key, MapState, MapStore, ServiceCounters, StoreError, Write, barrier, fault};
 use crate::pins::boottime_ns;
 
@@ -49,7 +52,8 @@ pub struct AyaStore {
     rounds: Array<MapData, u64>,
     rings: RingMemory,
     instance: Array<MapData, Raw<Instance>>,
-    flows: FlowMemory,
+    flows: Arc<FlowMemory>,
+    meanings: Meanings,
 }
 
 impl AyaStore {
@@ -72,13 +76,34 @@ impl AyaStore {
             rounds: take(ebpf, map_name::ROUNDS)?,
             rings: map_rings(ebpf)?,
             instance: take(ebpf, map_name::INSTANCE)?,
-            flows: map_flows(ebpf)?,
+            flows: Arc::new(map_flows(ebpf)?),
+            meanings: Meanings::default(),
         })
     }
 
     /// The flow table.
-    pub(crate) const fn flows(&self) -> &FlowMemory {
+    pub(crate) fn flows(&self) -> &FlowMemory {
         &self.flows
+    }
+
+    /// The flow table for the replication of flows: a handle of its own, for another thread. It follows what this
+    /// store writes of services and backends.
+    ///
+    /// # Errors
+    /// [`StoreError`] if `INSTANCE`, `SERVICES` or `BACKENDS` cannot be read.
+    pub fn shared_flows(&self) -> Result<SharedFlows, StoreError> {
+        let hash_key = self.instance()?.hash_key;
+        self.meanings.begin(&self.read()?);
+        let flows = Arc::clone(&self.flows);
+        Ok(SharedFlows::new(flows, self.meanings.clone(), hash_key))
+    }
+
+    /// The secret of the flow hash that is in force.
+    ///
+    /// # Errors
+    /// [`StoreError`] if `INSTANCE` cannot be read.
+    pub fn hash_key(&self) -> Result<[u64; HASH_KEY_WORDS], StoreError> {
+        Ok(self.instance()?.hash_key)
     }
 
     /// Notes that a daemon looks after the datapath.
@@ -209,6 +234,9 @@ impl MapStore for AyaStore {
             }
         };
         fault::count_write();
+        if done.is_ok() {
+            self.meanings.follow(write);
+        }
         done.map_err(|source| StoreError {
             map: write.map(),
             action: write.to_string(),
@@ -322,10 +350,12 @@ fn map_flows(ebpf: &mut Ebpf) -> anyhow::Result<FlowMemory> {
     let flows = take_array(ebpf, map_name::FLOWS)?;
     let origins = take_array(ebpf, map_name::FLOW_ORIGINS)?;
     let suppressed = take_array(ebpf, map_name::SUPPRESSED)?;
+    let changes = take_array(ebpf, map_name::FLOW_CHANGES)?;
     let maps = FlowMaps {
         flows: flows.fd().as_fd(),
         origins: origins.fd().as_fd(),
         suppressed: suppressed.fd().as_fd(),
+        changes: changes.fd().as_fd(),
         // Both are as long as the shorter one is, should they ever differ.
         set_count: flows
             .info()?

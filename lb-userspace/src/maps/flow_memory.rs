@@ -5,13 +5,15 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use lb_common::abi::{
-    FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin, FlowOriginSet,
-    FlowRecord, FlowSet,
+    FLOW_CHANGES_SETS, FLOW_SET_ENTRIES, FlowChanges, FlowEntry, FlowOrigin, FlowOriginSet,
+    FlowSet, flow_changes_len,
 };
 
+use super::flow_words::{FlowWords, ORIGIN_WORDS, Written};
 use super::mapping::Mapping;
 
 /// The maps of one datapath's flow table.
@@ -23,9 +25,11 @@ pub(crate) struct FlowMaps<'a> {
     pub(crate) origins: BorrowedFd<'a>,
     /// `SUPPRESSED`.
     pub(crate) suppressed: BorrowedFd<'a>,
+    /// `FLOW_CHANGES`, with an element for each [`FLOW_CHANGES_SETS`] sets.
+    pub(crate) changes: BorrowedFd<'a>,
     /// Elements of the first two.
     pub(crate) set_count: u32,
-    /// Elements of the last.
+    /// Elements of the third.
     pub(crate) service_count: u32,
 }
 
@@ -34,24 +38,26 @@ pub struct FlowMemory {
     flows: Mapping,
     origins: Mapping,
     suppressed: Mapping,
+    changes: Mapping,
     set_count: usize,
     service_count: usize,
 }
 
-/// An entry's two words, in place.
-struct Words<'a> {
-    fingerprint: &'a AtomicU64,
-    record: &'a AtomicU64,
-}
+/// Sets whose marks are looked at at once.
+const WORD_SETS: usize = size_of::<u64>();
 
 impl FlowMemory {
-    /// Maps the three maps.
+    /// Maps the maps.
     pub(crate) fn map(maps: &FlowMaps<'_>) -> io::Result<Self> {
         let (set_count, service_count) = (maps.set_count as usize, maps.service_count as usize);
         Ok(Self {
             flows: Mapping::new(maps.flows, set_count * size_of::<FlowSet>())?,
             origins: Mapping::new(maps.origins, set_count * size_of::<FlowOriginSet>())?,
             suppressed: Mapping::new(maps.suppressed, service_count * size_of::<u64>())?,
+            changes: Mapping::new(
+                maps.changes,
+                flow_changes_len(maps.set_count) as usize * size_of::<FlowChanges>(),
+            )?,
             set_count,
             service_count,
         })
@@ -62,31 +68,65 @@ impl FlowMemory {
         self.set_count * FLOW_SET_ENTRIES
     }
 
-    fn words(&self, place: usize) -> Words<'_> {
+    /// Sets of the table.
+    pub(crate) fn set_count(&self) -> u32 {
+        self.set_count as u32
+    }
+
+    /// The entry at a place, by its number in the table.
+    pub(crate) fn words(&self, place: usize) -> FlowWords<'_> {
         assert!(place < self.entry_count());
         let entries = self.flows.address().cast::<[AtomicU64; 2]>();
-        // SAFETY: the place is within the mapped entries, which are two aligned words each and live as
-        // long as `self`; all access to them is atomic, here and in the packet path.
-        let [fingerprint, record] = unsafe { entries.add(place).as_ref() };
-        Words {
+        let origins = self.origins.address().cast::<[AtomicU32; ORIGIN_WORDS]>();
+        // SAFETY: the place is within the mapped entries and origins, which are aligned words that live as
+        // long as `self`; they are written by packets and by atomic stores alone.
+        let ([fingerprint, record], origin) =
+            unsafe { (entries.add(place).as_ref(), origins.add(place).as_ref()) };
+        FlowWords {
             fingerprint,
             record,
+            origin,
+        }
+    }
+
+    /// Takes the marks of sets that have changed, from the set `from` on and round the table, and appends the sets'
+    /// numbers. At most `count_max`: what is over stays marked. Each mark is cleared before this returns, so what
+    /// changes after the caller has read a set marks it anew. Returns where to begin next.
+    pub(crate) fn take_changed(&self, from: u32, sets: &mut Vec<u32>, count_max: usize) -> u32 {
+        let word_count = self.set_count.div_ceil(WORD_SETS);
+        let first = from as usize / WORD_SETS;
+        for word in (first..word_count).chain(0..first.min(word_count)) {
+            if sets.len() >= count_max {
+                return (word * WORD_SETS) as u32;
+            }
+            self.take_word(word, sets);
+        }
+        from
+    }
+
+    /// A word's marks are taken whole: `count_max` may be exceeded by as many.
+    fn take_word(&self, word: usize, sets: &mut Vec<u32>) {
+        let words: NonNull<AtomicU64> = self.changes.address().cast();
+        // SAFETY: below the number of sets, rounded up to an element; words are aligned there. All access is
+        // atomic.
+        let marks = unsafe { words.add(word).as_ref() };
+        if marks.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let marks: NonNull<AtomicU8> = self.changes.address().cast();
+        let first = word * WORD_SETS;
+        for set in first..(first + WORD_SETS).min(self.set_count) {
+            // SAFETY: as above. Byte by byte: the packet path stores bytes.
+            let mark = unsafe { marks.add(set).as_ref() };
+            if mark.load(Ordering::Relaxed) != 0 && mark.swap(0, Ordering::SeqCst) != 0 {
+                sets.push(set as u32);
+            }
         }
     }
 
     /// The entry at a place, by its number in the table; `None` if it is free or just changing.
     pub fn entry(&self, place: usize) -> Option<FlowEntry> {
-        let words = self.words(place);
-        let fingerprint = words.fingerprint.load(Ordering::Acquire);
-        if fingerprint < FINGERPRINT_MIN {
-            return None;
-        }
-        let record = FlowRecord(words.record.load(Ordering::Acquire));
-        let is_steady = words.fingerprint.load(Ordering::Acquire) == fingerprint;
-        is_steady.then_some(FlowEntry {
-            fingerprint,
-            record,
-        })
+        self.words(place).entry()
     }
 
     /// The origin of the flow at a place. It may be changing: for people, and for what does no harm.
@@ -100,20 +140,7 @@ impl FlowMemory {
 
     /// Deletes an entry, if it still is what was read.
     pub fn delete(&self, place: usize, entry: &FlowEntry) -> bool {
-        let words = self.words(place);
-        let claimed = words.fingerprint.compare_exchange(
-            entry.fingerprint,
-            FINGERPRINT_BUSY,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
-        if claimed.is_err() {
-            return false;
-        }
-        let is_same = words.record.load(Ordering::SeqCst) == entry.record.0;
-        let fingerprint = if is_same { 0 } else { entry.fingerprint };
-        words.fingerprint.store(fingerprint, Ordering::SeqCst);
-        is_same
+        self.words(place).delete(entry) == Written::Yes
     }
 
     /// The last second in which a flow of the service was not recorded that should have been, on the
@@ -143,3 +170,4 @@ pub(crate) fn monotonic_ms() -> u64 {
 
 const _: () = assert!(size_of::<FlowOriginSet>() == FLOW_SET_ENTRIES * size_of::<FlowOrigin>());
 const _: () = assert!(size_of::<FlowSet>() == FLOW_SET_ENTRIES * 2 * size_of::<AtomicU64>());
+const _: () = assert!(FLOW_CHANGES_SETS.is_multiple_of(WORD_SETS));

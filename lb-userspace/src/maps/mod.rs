@@ -8,10 +8,14 @@ mod barrier;
 pub(crate) mod fake;
 pub(crate) mod fault;
 mod flow_memory;
+mod flow_merge;
 pub mod flow_rule;
+mod flow_words;
 mod mapping;
+mod meanings;
 mod ring_memory;
 mod service_lines;
+mod shared_flows;
 mod state;
 
 use lb_common::abi::{BackendSignals, BackendStats, Service, Slot};
@@ -21,8 +25,10 @@ pub use self::aya::AyaStore;
 pub(crate) use barrier::wait_for_readers;
 pub use flow_memory::FlowMemory;
 pub(crate) use flow_memory::monotonic_ms;
+pub(crate) use flow_words::{Flow, FlowWords, ORIGIN_WORDS, Written};
 pub(crate) use mapping::Mapping;
 pub(crate) use service_lines::ServiceLines;
+pub use shared_flows::SharedFlows;
 pub use state::{Entry, Key, MapState, Write};
 
 /// The counters of one service: position = drop reason, position 0 = passed packets.

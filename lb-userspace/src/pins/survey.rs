@@ -6,7 +6,8 @@ use std::time::Duration;
 use lb_common::abi::{self, Instance, map_name};
 use tracing::{info, warn};
 
-use super::migrate::flows::{self, Extent, Precedence};
+use super::migrate::Precedence;
+use super::migrate::flows::{self, Extent};
 use super::{FoundLink, MapSet, PinError, Pins, RawMap, boottime_ns, failed, remove_all, sys};
 
 /// The datapath of an earlier daemon.

@@ -99,6 +99,7 @@ pub(super) fn lb(plan: &Plan, switch: &Netns) -> Result<Netns> {
 pub(super) fn client(plan: &Plan, switch: &Netns) -> Result<Netns> {
     let client = plan.netns("client")?;
     loosen_reverse_path(&client)?;
+    link::keep_flows_on_a_cpu(&client)?;
     plug(&client, "eth0", switch, client_bridge(plan), "client")?;
     client.ip(&client_subnet(plan).add_addresses("eth0", CLIENT_HOST))?;
     client.ip(&client_routes(plan))?;
@@ -132,6 +133,7 @@ pub(super) fn backend(plan: &Plan, switch: &Netns, number: u8) -> Result<Backend
     let netns = plan.netns(&name)?;
     let host = BACKEND_HOST_BASE + number;
     loosen_reverse_path(&netns)?;
+    link::keep_flows_on_a_cpu(&netns)?;
     plug(&netns, "eth0", switch, BACKEND_BRIDGE, &name)?;
     netns.ip(&Subnet::Backends.add_addresses("eth0", host))?;
     if plan.forward == Forward::Dsr {

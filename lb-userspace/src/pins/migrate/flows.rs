@@ -2,26 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use lb_common::abi::{
-    Backend, FINGERPRINT_BUSY, FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin,
-    FlowOriginSet, FlowRecord, FlowSet, FlowState, map_name,
+    FLOW_SET_ENTRIES, FlowEntry, FlowOriginSet, FlowRecord, FlowSet, FlowState, map_name,
 };
 use lb_common::datapath::flow;
-use lb_common::limits::{FIN_LINGER_S, IDLE_TIMEOUT_TCP_S};
-use lb_common::wire::tcp::PROTOCOL_TCP;
+use lb_common::limits::FIN_LINGER_S;
 
-use super::{read_backends, read_services};
-use crate::maps::flow_rule::{Clocks, Lifetime, Sighting, compare};
-use crate::maps::{Mapping, fault};
+use super::judge::{Judge, Lifetimes, Precedence};
+use crate::maps::{Flow, FlowWords, Mapping, ORIGIN_WORDS, Written, fault};
 use crate::pins::clock::flow_now_s;
 use crate::pins::{MapSet, PinError, failed};
-
-/// Words of a [`FlowOrigin`].
-const ORIGIN_WORDS: usize = size_of::<FlowOrigin>() / size_of::<u32>();
 
 /// What became of the flows of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,15 +23,6 @@ pub(crate) struct Carried {
     pub(crate) count: usize,
     /// Live ones that it has no room for.
     pub(crate) left_out: usize,
-}
-
-/// Whose record of a flow stays, where both tables have one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Precedence {
-    /// The old table's: packets use that one alone.
-    Old,
-    /// That of the later packet: they use the new one, and have used the old one a moment ago.
-    Later,
 }
 
 /// Enters the flows of one set of maps into the table of another.
@@ -57,26 +41,26 @@ pub(crate) fn carry(
         return Ok(Carried::default());
     }
     let (old, new) = (FlowTable::map(from)?, FlowTable::map(to)?);
+    let now_s = flow_now_s();
     let judge = Judge {
         precedence,
         lifetimes: Lifetimes::read(from)?,
-        now_s: flow_now_s(),
+        now_s,
     };
-    let now_s = judge.now_s;
     let mut carried = Carried::default();
     let worths = match extent {
         Extent::Live => &Worth::ALL[..3],
         Extent::All => &Worth::ALL,
     };
     for worth in worths.iter().copied() {
-        for (fingerprint, record, origin) in old.flows() {
-            if Worth::of(record, now_s) != worth {
+        for (entry, flow) in old.flows() {
+            if Worth::of(flow.record, now_s) != worth {
                 continue;
             }
-            match new.enter(fingerprint, record, &origin, &judge) {
+            match new.enter(&flow, &judge) {
                 Entered::Yes => carried.count += 1,
                 Entered::WasThere => {}
-                Entered::NoRoom if worth == Worth::Closing => old.forget(fingerprint, record),
+                Entered::NoRoom if worth == Worth::Closing => forget(&entry, &flow),
                 Entered::NoRoom => carried.left_out += usize::from(worth <= Worth::HalfOpen),
             }
         }
@@ -99,11 +83,13 @@ pub(crate) enum Extent {
 pub(crate) fn keep_closing(maps: &MapSet) -> Result<(), PinError> {
     let (table, now_s) = (FlowTable::map(maps)?, flow_now_s());
     for (set, number) in table.places() {
-        let entry = table.entry(set, number);
-        if let Some((_, record, _)) = entry.read()
-            && Worth::of(record, now_s) == Worth::Closing
+        let words = table.entry(set, number);
+        if let Some(entry) = words.entry()
+            && Worth::of(entry.record, now_s) == Worth::Closing
         {
-            entry.replace(record, half_closed(record, now_s));
+            // Somebody else who writes it at this moment knows better.
+            let _other_writer =
+                words.replace_record(entry.record, half_closed(entry.record, now_s));
         }
     }
     Ok(())
@@ -153,72 +139,6 @@ impl Worth {
     }
 }
 
-/// Decides between two records of a flow.
-struct Judge {
-    precedence: Precedence,
-    lifetimes: Lifetimes,
-    now_s: u32,
-}
-
-impl Judge {
-    /// Whether the old table's record takes the place of the present one.
-    fn prefers(
-        &self,
-        (old, old_origin): (FlowRecord, &FlowOrigin),
-        (present, present_origin): (FlowRecord, &FlowOrigin),
-    ) -> bool {
-        let old = self.sighting(old, old_origin);
-        let present = self.sighting(present, present_origin);
-        match self.precedence {
-            Precedence::Old => true,
-            Precedence::Later => compare(&old, &present, Clocks::Same).is_gt(),
-        }
-    }
-
-    fn sighting(&self, record: FlowRecord, origin: &FlowOrigin) -> Sighting {
-        let backend = |id: u16, generation: u16| u64::from(id) << 16 | u64::from(generation);
-        Sighting {
-            age_s: self.lifetimes.of(record).age_s(record, self.now_s),
-            state: record.state(),
-            sequence: origin.sequence,
-            backend: backend(record.backend_id(), record.backend_generation()),
-            displaced: backend(origin.displaced_id, origin.displaced_generation),
-        }
-    }
-}
-
-/// How long flows are kept, by their backend's id.
-struct Lifetimes(BTreeMap<u16, Lifetime>);
-
-impl Lifetimes {
-    /// Of a flow whose backend or service has gone.
-    const UNKNOWN: Lifetime = Lifetime {
-        protocol: PROTOCOL_TCP,
-        idle_timeout_s: IDLE_TIMEOUT_TCP_S,
-    };
-
-    fn read(maps: &MapSet) -> Result<Self, PinError> {
-        let services: BTreeMap<u16, Lifetime> = read_services(maps)?
-            .into_iter()
-            .map(|(key, service)| {
-                let lifetime = Lifetime {
-                    protocol: key.protocol,
-                    idle_timeout_s: service.idle_timeout_s,
-                };
-                (service.id, lifetime)
-            })
-            .collect();
-        let backends = read_backends(maps)?.into_iter();
-        let of = |(id, backend): (u16, Backend)| Some((id, *services.get(&backend.service_id)?));
-        Ok(Self(backends.filter_map(of).collect()))
-    }
-
-    fn of(&self, record: FlowRecord) -> Lifetime {
-        let known = self.0.get(&record.backend_id());
-        known.copied().unwrap_or(Self::UNKNOWN)
-    }
-}
-
 enum Entered {
     Yes,
     WasThere,
@@ -230,13 +150,6 @@ struct FlowTable {
     flows: Mapping,
     origins: Mapping,
     set_count: u32,
-}
-
-/// An entry, word by word: the packet path writes it too.
-struct Entry<'t> {
-    fingerprint: &'t AtomicU64,
-    record: &'t AtomicU64,
-    origin: &'t [AtomicU32; ORIGIN_WORDS],
 }
 
 impl FlowTable {
@@ -261,7 +174,7 @@ impl FlowTable {
         })
     }
 
-    fn entry(&self, set: u32, entry: usize) -> Entry<'_> {
+    fn entry(&self, set: u32, entry: usize) -> FlowWords<'_> {
         assert!(set < self.set_count && entry < FLOW_SET_ENTRIES);
         let index = set as usize * FLOW_SET_ENTRIES + entry;
         let flows = self.flows.address().cast::<[AtomicU64; 2]>();
@@ -271,7 +184,7 @@ impl FlowTable {
         // from here is atomic.
         let ([fingerprint, record], origin) =
             unsafe { (flows.add(index).as_ref(), origins.add(index).as_ref()) };
-        Entry {
+        FlowWords {
             fingerprint,
             record,
             origin,
@@ -283,53 +196,40 @@ impl FlowTable {
         (0..self.set_count).flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| (set, entry)))
     }
 
-    /// Every flow that is not being written at this moment.
-    fn flows(&self) -> impl Iterator<Item = (u64, FlowRecord, FlowOrigin)> {
-        self.places()
-            .filter_map(|(set, entry)| self.entry(set, entry).read())
+    /// Every flow that is not being written at this moment, and where it is.
+    fn flows(&self) -> impl Iterator<Item = (FlowWords<'_>, Flow)> {
+        self.places().filter_map(|(set, entry)| {
+            let words = self.entry(set, entry);
+            Some((words, words.read()?))
+        })
     }
 
-    /// Removes a flow, unless its record has changed.
-    fn forget(&self, fingerprint: u64, record: FlowRecord) {
-        let (first, second) = flow::sets(fingerprint, self.set_count);
-        for set in [first, second] {
-            for number in 0..FLOW_SET_ENTRIES {
-                self.entry(set, number).forget(fingerprint, record);
-            }
-        }
-    }
-
-    fn enter(
-        &self,
-        fingerprint: u64,
-        record: FlowRecord,
-        origin: &FlowOrigin,
-        judge: &Judge,
-    ) -> Entered {
-        let (first, second) = flow::sets(fingerprint, self.set_count);
+    fn enter(&self, flow: &Flow, judge: &Judge) -> Entered {
+        let (first, second) = flow::sets(flow.fingerprint, self.set_count);
         let places = || {
             [first, second]
                 .into_iter()
                 .flat_map(|set| (0..FLOW_SET_ENTRIES).map(move |entry| self.entry(set, entry)))
         };
         for entry in places() {
-            if entry.fingerprint.load(Ordering::Acquire) == fingerprint {
-                entry.follow(fingerprint, record, origin, judge);
+            if entry.fingerprint.load(Ordering::Acquire) == flow.fingerprint {
+                follow(&entry, flow, judge);
                 return Entered::WasThere;
             }
         }
-        let free = places().try_for_each(|entry| entry.take(0, fingerprint, record, origin));
-        if free.is_break() {
+        if places().any(|entry| entry.take(0, flow) == Written::Yes) {
             return Entered::Yes;
         }
-        let worth = Worth::of(record, judge.now_s);
-        let spared = places().try_for_each(|entry| match entry.worth(judge.now_s) {
-            Some((old, least)) if least > worth && least > Worth::HalfOpen => {
-                entry.take(old, fingerprint, record, origin)
-            }
-            _ => ControlFlow::Continue(()),
+        let worth = Worth::of(flow.record, judge.now_s);
+        let is_spared = |entry: &FlowEntry| {
+            let least = Worth::of(entry.record, judge.now_s);
+            least > worth && least > Worth::HalfOpen
+        };
+        let has_taken = places().any(|words| {
+            let spared = words.entry().filter(is_spared);
+            spared.is_some_and(|old| words.take(old.fingerprint, flow) == Written::Yes)
         });
-        if spared.is_break() {
+        if has_taken {
             Entered::Yes
         } else {
             Entered::NoRoom
@@ -337,102 +237,34 @@ impl FlowTable {
     }
 }
 
-impl Entry<'_> {
-    fn read(&self) -> Option<(u64, FlowRecord, FlowOrigin)> {
-        let fingerprint = self.fingerprint.load(Ordering::Acquire);
-        if fingerprint < FINGERPRINT_MIN {
-            return None;
-        }
-        let record = FlowRecord(self.record.load(Ordering::Relaxed));
-        let origin = self
-            .origin
-            .each_ref()
-            .map(|word| word.load(Ordering::Relaxed));
-        fence(Ordering::Acquire);
-        let is_steady = self.fingerprint.load(Ordering::Relaxed) == fingerprint;
-        is_steady.then(|| (fingerprint, record, bytemuck::cast(origin)))
-    }
+/// Removes a flow, unless its record has changed: then it lives.
+fn forget(words: &FlowWords<'_>, flow: &Flow) {
+    let entry = FlowEntry {
+        fingerprint: flow.fingerprint,
+        record: flow.record,
+    };
+    let _lives_on = words.delete(&entry);
+}
 
-    /// The flow's fingerprint, and what its record is worth.
-    fn worth(&self, now_s: u32) -> Option<(u64, Worth)> {
-        let (fingerprint, record, _) = self.read()?;
-        Some((fingerprint, Worth::of(record, now_s)))
-    }
-
-    /// Takes the old table's record of the same flow if that counts. Its origin comes with it: a port that
-    /// was used again has another handshake, and its segments would not fit the former one.
-    fn follow(&self, fingerprint: u64, old: FlowRecord, origin: &FlowOrigin, judge: &Judge) {
-        // Somebody who writes the entry just now has a packet of the flow.
-        let Some((found, present, present_origin)) = self.read() else {
-            return;
-        };
-        let is_known = present == old && present_origin == *origin;
-        if found == fingerprint
-            && !is_known
-            && judge.prefers((old, origin), (present, &present_origin))
-        {
-            let _other_writer = self.take(fingerprint, fingerprint, old, origin);
-        }
-    }
-
-    /// Frees the entry, if it is this flow's and still has this record.
-    fn forget(&self, fingerprint: u64, record: FlowRecord) {
-        if self.fingerprint.load(Ordering::Relaxed) != fingerprint {
-            return;
-        }
-        let claimed = self.fingerprint.compare_exchange(
-            fingerprint,
-            FINGERPRINT_BUSY,
-            Ordering::SeqCst,
-            Ordering::Relaxed,
-        );
-        if claimed.is_ok() {
-            let is_same = self.record.load(Ordering::SeqCst) == record.0;
-            let next = if is_same { 0 } else { fingerprint };
-            self.fingerprint.store(next, Ordering::Release);
-        }
-    }
-
-    /// Unless somebody else writes it at this moment, who knows better.
-    fn replace(&self, old: FlowRecord, new: FlowRecord) {
-        let _other_writer =
-            self.record
-                .compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::Relaxed);
-    }
-
-    /// Takes the place of `old`, as the packet path does: claimed first, the fingerprint last.
-    fn take(
-        &self,
-        old: u64,
-        fingerprint: u64,
-        record: FlowRecord,
-        origin: &FlowOrigin,
-    ) -> ControlFlow<()> {
-        let claimed = self.fingerprint.compare_exchange(
-            old,
-            FINGERPRINT_BUSY,
-            Ordering::SeqCst,
-            Ordering::Relaxed,
-        );
-        if claimed.is_err() {
-            return ControlFlow::Continue(());
-        }
-        let words: [u32; ORIGIN_WORDS] = bytemuck::cast(*origin);
-        for (target, word) in self.origin.iter().zip(words) {
-            target.store(word, Ordering::Relaxed);
-        }
-        self.record.store(record.0, Ordering::Relaxed);
-        self.fingerprint.store(fingerprint, Ordering::Release);
-        ControlFlow::Break(())
+/// Takes the old table's record of the same flow if that counts. Its origin comes with it: a port that was
+/// used again has another handshake, and its segments would not fit the former one.
+fn follow(entry: &FlowWords<'_>, old: &Flow, judge: &Judge) {
+    // Somebody who writes the entry just now has a packet of the flow.
+    let present = entry.read();
+    let Some(present) = present.filter(|present| present.fingerprint == old.fingerprint) else {
+        return;
+    };
+    if present != *old && judge.prefers(old, &present) {
+        let _other_writer = entry.replace(&present, old);
     }
 }
 
 /// The highest generation on record of each backend id.
 pub(crate) fn generations(maps: &MapSet) -> Result<BTreeMap<u16, u16>, PinError> {
     let mut highest = BTreeMap::new();
-    for (_, record, _) in FlowTable::map(maps)?.flows() {
-        let generation = highest.entry(record.backend_id()).or_default();
-        *generation = record.backend_generation().max(*generation);
+    for (_, flow) in FlowTable::map(maps)?.flows() {
+        let generation = highest.entry(flow.record.backend_id()).or_default();
+        *generation = flow.record.backend_generation().max(*generation);
     }
     Ok(highest)
 }
@@ -454,56 +286,6 @@ mod tests {
             assert_eq!((kept.backend_id(), kept.backend_generation()), (7, 9));
             assert_eq!(kept.remaining_s(now_s), 42);
         }
-    }
-
-    fn judge(precedence: Precedence) -> Judge {
-        let lifetime = Lifetime {
-            protocol: PROTOCOL_TCP,
-            idle_timeout_s: 300,
-        };
-        Judge {
-            precedence,
-            lifetimes: Lifetimes(BTreeMap::from([(1, lifetime), (2, lifetime)])),
-            now_s: 1_000,
-        }
-    }
-
-    fn origin(sequence: u32) -> FlowOrigin {
-        FlowOrigin {
-            sequence,
-            ..bytemuck::Zeroable::zeroed()
-        }
-    }
-
-    #[test]
-    fn a_port_used_again_during_the_exchange_takes_its_new_backend_along() {
-        // The former flow's last packet came 5 s ago, the SYN of its successor 1 s ago.
-        let former = (FlowRecord::new(1, 1, 1_295, FlowState::OPEN), &origin(7));
-        let successor = (
-            FlowRecord::new(2, 1, 1_062, FlowState::HALF_OPEN),
-            &origin(9),
-        );
-        assert!(judge(Precedence::Old).prefers(successor, former));
-        assert!(judge(Precedence::Later).prefers(successor, former));
-        assert!(!judge(Precedence::Later).prefers(former, successor));
-    }
-
-    #[test]
-    fn until_the_switch_no_record_but_the_old_tables_counts() {
-        let (now, before) = (
-            (FlowRecord::new(1, 1, 1_060, FlowState::FIN), &origin(7)),
-            (FlowRecord::new(1, 1, 1_300, FlowState::OPEN), &origin(7)),
-        );
-        assert!(judge(Precedence::Old).prefers(before, now));
-        assert!(!judge(Precedence::Later).prefers(before, now));
-    }
-
-    #[test]
-    fn a_flow_of_a_backend_that_has_gone_is_compared_by_the_default_time_out() {
-        let gone = (FlowRecord::new(9, 1, 1_890, FlowState::OPEN), &origin(7));
-        let known = (FlowRecord::new(1, 1, 1_299, FlowState::OPEN), &origin(9));
-        assert!(judge(Precedence::Later).prefers(known, gone));
-        assert!(!judge(Precedence::Later).prefers(gone, known));
     }
 
     #[test]

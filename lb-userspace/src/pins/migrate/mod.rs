@@ -4,6 +4,7 @@
 //! and both programs use it while the one takes the other's place.
 
 pub(crate) mod flows;
+mod judge;
 mod rings;
 mod steady;
 
@@ -15,8 +16,9 @@ use lb_common::abi::{Backend, EndpointKey, Service, map_name};
 
 use super::{MapSet, PinError, RawMap, failed};
 use crate::model::Limits;
-use flows::{Carried, Extent, Precedence};
+use flows::{Carried, Extent};
 
+pub(crate) use judge::Precedence;
 pub(crate) use steady::Steadied;
 
 /// Maps that are made anew.
