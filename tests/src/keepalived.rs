@@ -37,8 +37,13 @@ pub struct Keepalived {
 impl Keepalived {
     /// Starts it in `netns`, in the foreground.
     pub fn start(name: &str, netns: &Netns, plan: &KeepalivedPlan) -> Result<Self> {
+        Self::start_with(name, netns, &plan.config())
+    }
+
+    /// As [`Keepalived::start`], with any configuration.
+    pub fn start_with(name: &str, netns: &Netns, config: &str) -> Result<Self> {
         let scratch = ScratchDir::new(&format!("keepalived-{name}"))?;
-        let config = scratch.write("keepalived.conf", &plan.config())?;
+        let config = scratch.write("keepalived.conf", config)?;
         let directory = scratch.path();
         let mut command = netns.command("keepalived");
         command.args(["-n", "-l", "-D", "-P", "-f"]).arg(config);

@@ -14,6 +14,7 @@
 //!
 //! - `program` is any other real program; `gunicorn`, `node`, `php_fpm`, `grpc`, `postgres`, `redis`, `dnsmasq` and
 //!   `tls_nginx` say how each is started and troubled, `firewall` comes between.
+//! - `vrrp` is an lbd-vrrp without its lbd; `keepalived` is what it has to get along with.
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
 //! - `failover` has two balancers, ours or `keepalived` with `haproxy`, one of which goes away.
 //! - `outage` has backends die under a load, `databases` and `writers` a primary under writes; `soak` looks for
@@ -91,6 +92,8 @@ pub mod sql_client;
 #[cfg(feature = "e2e")]
 pub mod tls_nginx;
 pub mod topology;
+#[cfg(feature = "e2e")]
+pub mod vrrp;
 pub mod wait;
 #[cfg(feature = "e2e")]
 pub mod writers;

@@ -13,6 +13,8 @@ use crate::loader;
 use crate::netlink::Netlink;
 use crate::netlink::view::View;
 use crate::pins::Pins;
+use crate::vrrp::process;
+use crate::vrrp::supervisor::vrrp_socket;
 
 /// What was there to take off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,8 @@ pub async fn detach(socket: &Path) -> anyhow::Result<Detached> {
     let pins = Pins::of(socket);
     pins.check_namespace()?;
     let state_file = StateFile::beside(socket);
-    let vip_count = remove_vips(state_file.clone()).await?;
+    let moved_count = process::take_off(&vrrp_socket(socket))?;
+    let vip_count = moved_count + remove_vips(state_file.clone()).await?;
     let was_there = pins.exists();
     pins.remove()?;
     state_file.remove()?;

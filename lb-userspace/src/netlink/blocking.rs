@@ -158,13 +158,14 @@ impl BlockingNetlink {
     }
 
     /// Makes a macvlan device, down, on the interface `lower`: while it is up, frames to its Ethernet address are
-    /// this node's too. Mode `private`: nothing is sent between two of them.
+    /// this node's too. Mode `bridge`: a multicast frame that another node sends from the same Ethernet address is
+    /// heard on the interface below, too (`macvlan_handle_frame`; in mode `private` it is not).
     ///
     /// # Errors
     /// What the kernel says; [`io::ErrorKind::AlreadyExists`] if there is an interface of this name.
     pub fn add_macvlan(&mut self, name: &str, lower: u32, address: LinkAddress) -> io::Result<()> {
         let mut message = LinkMessage::default();
-        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Private)]);
+        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Link(lower),

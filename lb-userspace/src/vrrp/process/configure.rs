@@ -11,7 +11,7 @@ use super::clock;
 use super::driver::Driver;
 use super::memory::SavedRouter;
 use super::run::{Run, families, router_config};
-use super::vips;
+use super::{leftovers, vips};
 use crate::vrrp::machine::Router;
 use crate::vrrp::protocol::{Configuration, Family, Group, State};
 use crate::vrrp::router::{Input, RouterConfig, Saved};
@@ -257,9 +257,7 @@ impl Driver {
 
     /// Removes everything that is on interfaces because of us.
     pub(super) fn leave_nothing(&mut self) {
-        vips::remove_others(&mut self.netlink, &mut self.record, &BTreeSet::new());
-        self.remove_devices(&BTreeSet::new());
-        self.restore_settings();
+        leftovers::remove_all(&mut self.netlink, &mut self.record);
         let was_active = self
             .runs
             .iter()

@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use super::driver::Driver;
 use super::run::Device;
-use super::virtual_mac;
+use super::{leftovers, virtual_mac};
 use crate::netlink::blocking::LinkSwitch;
 
 impl Driver {
@@ -42,9 +42,10 @@ impl Driver {
                 run.device = device.map(|ifindex| Device { name, ifindex });
             }
         }
-        self.remove_devices(&wanted);
+        self.is_record_dirty |=
+            leftovers::remove_devices(&mut self.netlink, &mut self.record, &wanted);
         if wanted.is_empty() {
-            self.restore_settings();
+            self.is_record_dirty |= leftovers::restore_settings(&mut self.record);
         }
     }
 
@@ -90,32 +91,6 @@ impl Driver {
         self.memory.save(&self.record);
         if let Err(error) = virtual_mac::write(setting, value) {
             warn!("cannot set {setting}: {error}");
-        }
-    }
-
-    pub(super) fn restore_settings(&mut self) {
-        for (setting, former) in std::mem::take(&mut self.record.settings) {
-            self.is_record_dirty = true;
-            match virtual_mac::write(&setting, &former) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    warn!("cannot set {setting} back to {former}: {error}");
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Removes the devices that we have made, but for those.
-    pub(super) fn remove_devices(&mut self, kept: &BTreeSet<String>) {
-        for (name, ifindex) in self.record.macvlans.clone() {
-            if kept.contains(&name) {
-                continue;
-            }
-            match self.netlink.remove_link(ifindex) {
-                Ok(()) => drop(self.record.macvlans.remove(&name)),
-                Err(error) => warn!("cannot remove {name}: {error}"),
-            }
-            self.is_record_dirty = true;
         }
     }
 

@@ -8,20 +8,20 @@ use anyhow::Context;
 use tracing::{info, warn};
 
 use super::advert_socket::PACKET_BYTES_MAX;
-use super::control::{Control, Event, Wait};
+use super::control::{Control, Wait};
 use super::memory::{Memory, Record};
 use super::outputs::Request;
 use super::ports::Ports;
 use super::properties::{self, Granted};
 use super::run::Run;
-use super::signals::{Order, Signals};
+use super::signals::Signals;
 use super::status::Told;
 use super::wait::wait;
 use super::{VERSION, clock};
 use crate::netlink::announce::PacketSocket;
 use crate::netlink::blocking::{BlockingNetlink, NetworkWatch};
 use crate::vrrp::packet::vrid_of;
-use crate::vrrp::protocol::{Facts, Family, FromVrrp, Status, ToVrrp};
+use crate::vrrp::protocol::{Facts, Family, FromVrrp, Status};
 use crate::vrrp::router::Input;
 
 /// Packets taken from one socket in one round: more than its buffer holds, so that what came before a deadline is
@@ -33,8 +33,6 @@ const ANSWERS_PER_ROUND_MAX: usize = 256;
 const TICK_US: u64 = 1_000_000;
 /// The kernel's tables are read again so often at most, however often they change. Unit: microseconds.
 const REFRESH_EVERY_US: u64 = 10_000;
-/// The wait for hand-overs when the process ends. Unit: microseconds.
-const STOP_TIMEOUT_US: u64 = 10_000_000;
 
 /// The whole process.
 pub(super) struct Driver {
@@ -55,19 +53,19 @@ pub(super) struct Driver {
     pub(super) datapath_trouble: Option<String>,
     pub(super) is_status_dirty: bool,
     told: Told,
-    signals: Signals,
+    pub(super) signals: Signals,
     granted: Granted,
     began_us: u64,
     tick_us: u64,
     refreshed_us: u64,
     is_refresh_due: bool,
     /// Until when the hand-overs of the end are waited for.
-    stop_at_us: Option<u64>,
+    pub(super) stop_at_us: Option<u64>,
 }
 
 /// How the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+pub(super) enum Course {
     On,
     /// Everything is handed over: nothing is to be left.
     End,
@@ -301,98 +299,6 @@ impl Driver {
         }
     }
 
-    fn take_orders(&mut self, now_us: u64) -> Course {
-        let mut course = Course::On;
-        while let Some(order) = self.signals.next() {
-            match order {
-                Order::Stop => self.stop(now_us),
-                Order::MakeWay => course = Course::MakeWay,
-            }
-        }
-        for event in self.control.round() {
-            match event {
-                Event::Came(client) => {
-                    let status = self.status(now_us);
-                    self.control.tell(client, &FromVrrp::Status(status));
-                }
-                Event::MasterGone => {
-                    info!("lbd has gone: going on as it has said last");
-                    self.look_at_datapath(now_us);
-                    self.tell_conditions(now_us);
-                }
-                Event::Said(client, ToVrrp::Configure(configuration)) => {
-                    if let Err(nonsense) = self.configure(now_us, configuration) {
-                        let reason = nonsense.to_string();
-                        warn!("a configuration is refused: {reason}");
-                        self.control.tell(client, &FromVrrp::Refused { reason });
-                    }
-                }
-                Event::Said(_, ToVrrp::Facts(facts)) => self.take_facts(now_us, facts),
-                Event::Said(client, ToVrrp::Failover { group, request }) => {
-                    self.fail_over(now_us, client, request, &group);
-                }
-                Event::Said(_, ToVrrp::Stop) => self.stop(now_us),
-            }
-        }
-        course
-    }
-
-    fn fail_over(&mut self, now_us: u64, client: u64, number: u64, group: &str) {
-        let of_group = |run: &&Run| run.group.name == group && !run.is_leaving;
-        let error = if !self.runs.iter().any(|run| of_group(&run)) {
-            Some(format!("there is no group {group}"))
-        } else if self
-            .runs
-            .iter()
-            .any(|run| of_group(&run) && run.asked_by.is_some())
-        {
-            Some(format!("a hand-over of {group} is under way"))
-        } else {
-            None
-        };
-        let mut request = Request {
-            client,
-            number,
-            waiting: 0,
-            texts: Vec::new(),
-            errors: error.into_iter().collect(),
-        };
-        let mut indices = Vec::new();
-        if request.errors.is_empty() {
-            indices.extend(self.indices_to_hand_over(group));
-            for index in &indices {
-                if let Some(run) = self.runs.get_mut(*index) {
-                    run.asked_by = Some((client, number));
-                }
-            }
-        }
-        request.waiting = indices.len();
-        self.requests.push(request);
-        for index in indices {
-            self.feed(index, now_us, Input::HandOver);
-        }
-        self.answer_requests();
-    }
-
-    /// The Active routers of a group; if there is none, its first one, whose refusal is the answer.
-    fn indices_to_hand_over(&self, group: &str) -> Vec<usize> {
-        use crate::vrrp::protocol::State;
-        let of_group = |index: &usize| {
-            let run = self.runs.get(*index);
-            run.is_some_and(|run| run.group.name == group && !run.is_leaving)
-        };
-        let is_active = |index: &usize| {
-            let run = self.runs.get(*index);
-            run.is_some_and(|run| run.machine.state() == State::Active)
-        };
-        let all: Vec<usize> = (0..self.runs.len()).filter(of_group).collect();
-        let active: Vec<usize> = all.iter().copied().filter(is_active).collect();
-        match active.is_empty() {
-            true => all.into_iter().take(1).collect(),
-            false => active,
-        }
-    }
-
     fn fire_timers(&mut self, now_us: u64) {
         for index in 0..self.runs.len() {
             let deadline_us = self.runs.get(index).and_then(|run| run.machine.deadline());
@@ -415,34 +321,7 @@ impl Driver {
         self.is_status_dirty = true;
     }
 
-    /// Begins to end: everything is handed over.
-    fn stop(&mut self, now_us: u64) {
-        if self.stop_at_us.is_some() {
-            return;
-        }
-        info!("stopping");
-        self.stop_at_us = Some(now_us + STOP_TIMEOUT_US);
-        for index in 0..self.runs.len() {
-            self.end_run(index, now_us);
-        }
-    }
-
-    /// Has a router hand over and end; when it has, it is dropped.
-    pub(super) fn end_run(&mut self, index: usize, now_us: u64) {
-        let Some(run) = self.runs.get_mut(index) else {
-            return;
-        };
-        if !run.is_leaving {
-            run.is_leaving = true;
-            self.feed(index, now_us, Input::Shutdown);
-        }
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop_at_us.is_some()
-    }
-
-    fn status(&self, now_us: u64) -> Status {
+    pub(super) fn status(&self, now_us: u64) -> Status {
         let unix_ms = clock::unix_ms();
         let routers = self.runs.iter().filter(|run| !run.is_leaving);
         Status {

@@ -15,9 +15,11 @@ mod configure;
 mod control;
 mod devices;
 mod driver;
+mod leftovers;
 mod log;
 mod memory;
 mod neighbour_probe;
+mod orders;
 mod outputs;
 mod ports;
 mod properties;
@@ -34,6 +36,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use tracing::{error, info};
+
+pub use self::leftovers::take_off;
 
 use self::args::Args;
 use self::driver::Driver;

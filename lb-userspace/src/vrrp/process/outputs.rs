@@ -129,12 +129,16 @@ impl Driver {
         if let Some(run) = self.runs.get_mut(index) {
             run.has_leftovers = false;
         }
+        // The datapath serves the VIPs already. Adding them may have to wait for the kernel's one lock on all that
+        // is network configuration (up to 88 ms were seen on a busy node), which must not keep the VIPs dark. The
+        // machine has them announced again as soon as they are there, and this node answers whoever asks.
+        self.announce(index, vips);
         self.raise_device(index);
-        if self.runs.get(index).is_some_and(|run| run.group.accept) {
-            let memory = &mut self.memory;
-            let save = |record: &_| memory.save(record);
-            vips::add(&mut self.netlink, &mut self.record, &place, vips, save);
-        }
+        // Whether the node accepts what is for no service is the datapath's business: the address is needed for
+        // ARP and neighbour discovery in any case.
+        let memory = &mut self.memory;
+        let save = |record: &_| memory.save(record);
+        vips::add(&mut self.netlink, &mut self.record, &place, vips, save);
         let took_us = clock::monotonic_us().saturating_sub(began_us);
         debug!(
             took_us,

@@ -73,7 +73,6 @@ impl Run {
             && self.group.interface == group.interface
             && self.group.vrid == group.vrid
             && self.group.virtual_mac == group.virtual_mac
-            && self.group.accept == group.accept
     }
 
     /// For the log: `web/ipv4`.

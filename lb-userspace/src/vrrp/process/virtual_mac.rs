@@ -49,9 +49,13 @@ pub(super) fn device_settings(device: &str) -> Vec<Setting> {
     ]
 }
 
-/// What the interface below needs: not to answer, with its own Ethernet address, for addresses of the device.
+/// What the interface below needs: not to answer, with its own Ethernet address, for addresses of the device, and
+/// not to ask in their name.
 pub(super) fn lower_settings(interface: &str) -> Vec<Setting> {
-    vec![(format!("net/ipv4/conf/{interface}/arp_ignore"), "1")]
+    vec![
+        (format!("net/ipv4/conf/{interface}/arp_ignore"), "1"),
+        (format!("net/ipv4/conf/{interface}/arp_announce"), "2"),
+    ]
 }
 
 /// Reads a setting.

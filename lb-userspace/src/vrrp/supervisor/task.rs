@@ -1,0 +1,412 @@
+//! The task behind the supervisor: it finds or starts a process, talks to it until that ends, and begins anew.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::link::{Link, Said};
+use super::process::{self, Peer};
+use super::{FailoverError, Options, Order, STOP_TIMEOUT};
+use crate::vrrp::process::VERSION;
+use crate::vrrp::protocol::{Configuration, Facts, FromVrrp, Status, ToVrrp};
+
+/// How long a process may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks whether it answers.
+const START_POLL: Duration = Duration::from_millis(5);
+/// A process that was well for so long has not died quickly.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+/// The wait before a restart after two quick deaths; it doubles.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+/// It doubles up to this.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// `lbd-vrrp` says something every second; one that is silent for so long hangs, and is replaced.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How a session with a process has ended.
+enum End {
+    /// It died, or closed the connection.
+    Died,
+    /// It says nothing any more.
+    Hangs,
+    /// It is of another version.
+    OtherVersion,
+    /// There is nothing for it to do any more.
+    Idle,
+    /// It was told to end, by somebody who waits for that.
+    Stopped(oneshot::Sender<()>),
+    /// Nobody is left to work for.
+    Abandoned,
+}
+
+pub(super) struct Task {
+    options: Options,
+    configuration: watch::Receiver<Option<Configuration>>,
+    facts: watch::Receiver<Facts>,
+    status: watch::Sender<Option<Status>>,
+    orders: mpsc::Receiver<Order>,
+    deaths: Deaths,
+    /// The process that answers is one that we have started.
+    has_spawned: bool,
+}
+
+impl Task {
+    pub(super) fn new(
+        options: Options,
+        configuration: watch::Receiver<Option<Configuration>>,
+        facts: watch::Receiver<Facts>,
+        status: watch::Sender<Option<Status>>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            options,
+            configuration,
+            facts,
+            status,
+            orders,
+            deaths: Deaths::default(),
+            has_spawned: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let Some(link) = self.reach().await else {
+                return;
+            };
+            let began = Instant::now();
+            let peer = link.peer();
+            match self.session(link).await {
+                End::Died => {
+                    let pause = self.deaths.note(began.elapsed());
+                    warn!("lbd-vrrp has died: starting it again");
+                    sleep(pause).await;
+                }
+                End::Hangs => {
+                    warn!("lbd-vrrp says nothing any more: it is replaced");
+                    finish(peer, Finish::Kill).await;
+                }
+                End::OtherVersion => finish(peer, Finish::MakeWay).await,
+                End::Idle => self.status.send_modify(|status| *status = None),
+                End::Stopped(done) => {
+                    finish(peer, Finish::Await).await;
+                    let _gone = done.send(());
+                    return;
+                }
+                End::Abandoned => return,
+            }
+        }
+    }
+
+    /// A connection to a process; `None` if nobody is left to work for. Waits while there is nothing to do.
+    async fn reach(&mut self) -> Option<Link> {
+        let path = self.options.vrrp_socket();
+        loop {
+            let configuration = self.configuration.borrow_and_update().clone();
+            let has_groups = configuration.as_ref().map(|one| !one.groups.is_empty());
+            if has_groups.is_some()
+                && let Ok(link) = Link::connect(&path).await
+            {
+                return Some(link);
+            }
+            if has_groups == Some(true) {
+                match self.spawn(&path).await {
+                    Ok(link) => return Some(link),
+                    Err(error) => {
+                        let pause = self.deaths.note(Duration::ZERO).max(BACK_OFF_MIN);
+                        warn!("cannot start lbd-vrrp: {error}");
+                        sleep(pause).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                changed = self.configuration.changed() => changed.ok()?,
+                order = self.orders.recv() => refuse(order?),
+            }
+        }
+    }
+
+    async fn spawn(&mut self, path: &Path) -> io::Result<Link> {
+        let mut child = process::spawn(&self.options, path)?;
+        self.has_spawned = true;
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Ok(link) = Link::connect(path).await {
+                // Whoever ends is waited for, lest a zombie stays.
+                tokio::spawn(async move { child.wait().await });
+                return Ok(link);
+            }
+            if let Some(status) = child.try_wait()? {
+                return Err(io::Error::other(format!(
+                    "it ended with {status}: see its log"
+                )));
+            }
+            if Instant::now() >= until {
+                child.start_kill()?;
+                let seconds = START_TIMEOUT.as_secs();
+                let text = format!(
+                    "it does not answer at {} within {seconds} s",
+                    path.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            sleep(START_POLL).await;
+        }
+    }
+
+    async fn session(&mut self, mut link: Link) -> End {
+        let mut session = Session::default();
+        let mut silent_since = Instant::now();
+        loop {
+            let is_configured = session.is_configured;
+            let happened = tokio::select! {
+                said = link.next() => {
+                    silent_since = Instant::now();
+                    match said {
+                        Ok(said) => Happened::Said(said),
+                        Err(_) => return End::Died,
+                    }
+                }
+                () = sleep_until(silent_since + SILENCE_MAX) => return End::Hangs,
+                changed = self.configuration.changed(), if is_configured => match changed {
+                    Ok(()) => Happened::OtherConfiguration,
+                    Err(_) => return End::Abandoned,
+                },
+                changed = self.facts.changed(), if is_configured => match changed {
+                    Ok(()) => Happened::OtherFacts,
+                    Err(_) => return End::Abandoned,
+                },
+                order = self.orders.recv() => match order {
+                    Some(order) => Happened::Order(order),
+                    None => return End::Abandoned,
+                },
+            };
+            match self.step(&mut session, &mut link, happened).await {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                // It does not read any more.
+                Err(_) => return End::Died,
+            }
+        }
+    }
+
+    /// Goes on with a session; its end, if this is it.
+    async fn step(
+        &mut self,
+        session: &mut Session,
+        link: &mut Link,
+        happened: Happened,
+    ) -> io::Result<Option<End>> {
+        match happened {
+            Happened::Said(Said::Nonsense(error)) => {
+                warn!("lbd-vrrp says what cannot be understood: {error}");
+            }
+            Happened::Said(Said::Line(message)) => match *message {
+                FromVrrp::Status(status) => return self.take_status(session, link, status).await,
+                FromVrrp::Answer {
+                    request,
+                    error,
+                    text,
+                } => session.answer(request, error.map_or(Ok(text), Err)),
+                FromVrrp::Refused { reason } => warn!("lbd-vrrp refuses: {reason}"),
+            },
+            Happened::OtherConfiguration => return self.configure(link).await,
+            Happened::OtherFacts => {
+                let facts = self.facts.borrow_and_update().clone();
+                link.send(&ToVrrp::Facts(facts)).await?;
+            }
+            Happened::Order(Order::Failover { group, answer }) => {
+                let request = session.note_request(answer);
+                link.send(&ToVrrp::Failover { group, request }).await?;
+            }
+            Happened::Order(Order::Stop { done }) => {
+                // Were it gone already, there is nothing to wait for, either.
+                let _died = link.send(&ToVrrp::Stop).await;
+                return Ok(Some(End::Stopped(done)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its first word tells whom we talk to: then it is told what to do.
+    async fn take_status(
+        &mut self,
+        session: &mut Session,
+        link: &mut Link,
+        status: Status,
+    ) -> io::Result<Option<End>> {
+        if session.is_configured {
+            self.status.send_replace(Some(status));
+            return Ok(None);
+        }
+        if self.is_to_be_replaced(&status) {
+            return Ok(Some(End::OtherVersion));
+        }
+        self.status.send_replace(Some(status));
+        session.is_configured = true;
+        self.configure(link).await
+    }
+
+    /// One that is of another version than we are, unless that is what is installed.
+    fn is_to_be_replaced(&self, status: &Status) -> bool {
+        if status.version == VERSION {
+            return false;
+        }
+        if self.has_spawned {
+            warn!(
+                "lbd-vrrp is of version {}, and lbd of {VERSION}",
+                status.version
+            );
+            return false;
+        }
+        info!("lbd-vrrp {} makes way for {VERSION}", status.version);
+        true
+    }
+
+    /// Says what is to be done; the end, if that is nothing.
+    async fn configure(&mut self, link: &mut Link) -> io::Result<Option<End>> {
+        let configuration = self.configuration.borrow_and_update().clone();
+        let configuration = configuration.unwrap_or_default();
+        let has_groups = !configuration.groups.is_empty();
+        // Facts come first: what is known of the peers decides how a router begins.
+        let facts = self.facts.borrow_and_update().clone();
+        link.send(&ToVrrp::Facts(facts)).await?;
+        link.send(&ToVrrp::Configure(configuration)).await?;
+        if has_groups {
+            return Ok(None);
+        }
+        link.send(&ToVrrp::Stop).await?;
+        Ok(Some(End::Idle))
+    }
+}
+
+/// What happens while a process is there.
+enum Happened {
+    Said(Said),
+    OtherConfiguration,
+    OtherFacts,
+    Order(Order),
+}
+
+/// Who waits for an answer.
+type Asker = oneshot::Sender<Result<String, FailoverError>>;
+
+/// The talk with one process.
+#[derive(Default)]
+struct Session {
+    /// It has been told what to do.
+    is_configured: bool,
+    requests: Vec<(u64, Asker)>,
+    last_request: u64,
+}
+
+impl Session {
+    /// A number for a request. Those whose askers have gone are forgotten.
+    fn note_request(&mut self, asker: Asker) -> u64 {
+        self.requests.retain(|(_, asker)| !asker.is_closed());
+        self.last_request += 1;
+        self.requests.push((self.last_request, asker));
+        self.last_request
+    }
+
+    fn answer(&mut self, request: u64, result: Result<String, String>) {
+        let found = self
+            .requests
+            .iter()
+            .position(|(number, _)| *number == request);
+        if let Some(at) = found {
+            let (_, asker) = self.requests.swap_remove(at);
+            let _gone = asker.send(result.map_err(FailoverError::Refused));
+        }
+    }
+}
+
+/// Without a process.
+fn refuse(order: Order) {
+    match order {
+        Order::Failover { answer, .. } => {
+            let error = FailoverError::Unanswered("there is no VRRP group on this node");
+            let _gone = answer.send(Err(error));
+        }
+        Order::Stop { done } => {
+            let _gone = done.send(());
+        }
+    }
+}
+
+/// How a process is brought to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    /// It is told to leave everything to its successor.
+    MakeWay,
+    /// It does not listen.
+    Kill,
+    /// It knows already.
+    Await,
+}
+
+async fn finish(peer: Option<Peer>, how: Finish) {
+    let Some(peer) = peer else {
+        warn!("lbd-vrrp cannot be found by its socket: it goes on");
+        sleep(BACK_OFF_MAX).await;
+        return;
+    };
+    let told = match how {
+        Finish::MakeWay => peer.signal(libc::SIGUSR1),
+        Finish::Kill => peer.signal(libc::SIGKILL),
+        Finish::Await => Ok(()),
+    };
+    if let Err(error) = told {
+        warn!("lbd-vrrp cannot be signalled: {error}");
+    }
+    if timeout(STOP_TIMEOUT, peer.ended()).await.is_err() {
+        warn!("lbd-vrrp does not end: it is killed");
+        if let Err(error) = peer.signal(libc::SIGKILL) {
+            warn!("lbd-vrrp cannot be killed: {error}");
+        }
+    }
+}
+
+/// How often the process has died quickly.
+#[derive(Debug, Default)]
+struct Deaths {
+    quick: u32,
+}
+
+impl Deaths {
+    /// One more, of a process that has lived so long; how long to wait before the next one. The first restart
+    /// does not wait.
+    fn note(&mut self, lived: Duration) -> Duration {
+        if lived >= WELL_AFTER {
+            self.quick = 0;
+        }
+        let doublings = self.quick;
+        self.quick = self.quick.saturating_add(1);
+        match doublings {
+            0 => Duration::ZERO,
+            n => BACK_OFF_MIN
+                .saturating_mul(1 << (n - 1).min(16))
+                .min(BACK_OFF_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_at_once_and_a_quick_death_delays_the_next() {
+        let mut deaths = Deaths::default();
+        let pauses: Vec<u64> = (0..9)
+            .map(|_| deaths.note(Duration::from_secs(1)).as_millis() as u64)
+            .collect();
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(deaths.note(WELL_AFTER), Duration::ZERO);
+    }
+}

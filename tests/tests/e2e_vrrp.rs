@@ -1,0 +1,491 @@
+//! lbd-vrrp on real interfaces: two of them, and one with a keepalived, both ways round.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use lb_lab::keepalived::Keepalived;
+use lb_lab::link::{self, veth_pair};
+use lb_lab::observe::{self, link_address};
+use lb_lab::serde_json::{Value, json};
+use lb_lab::vrrp::{Vrrp, group};
+use lb_lab::wait::wait_until;
+use lb_lab::{Netns, require};
+use nix::sys::signal::Signal;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two advertisements, as [`group`] has it.
+const INTERVAL: Duration = Duration::from_millis(100);
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const VIP_V4: &str = "203.0.113.10";
+const VIP_V6: &str = "2001:db8::10";
+const FAMILIES: [(&str, &str); 2] = [("ipv4", VIP_V4), ("ipv6", VIP_V6)];
+
+/// Two nodes and a client on one switch.
+struct Lan {
+    nodes: [Netns; 2],
+    client: Netns,
+    switch: Netns,
+}
+
+impl Lan {
+    fn new() -> Self {
+        let switch = Netns::create("switch").unwrap();
+        link::bridge(&switch, "br0").unwrap();
+        let host = |role: &str, number: usize| {
+            let host = Netns::create(role).unwrap();
+            let port = format!("port{number}");
+            veth_pair((&host, "eth0"), (&switch, &port)).unwrap();
+            link::add_port(&switch, "br0", &port).unwrap();
+            host.ip(&format!(
+                "address add 10.0.0.{number}/24 dev eth0\naddress add fd00::{number}/64 dev eth0"
+            ))
+            .unwrap();
+            host
+        };
+        let (one, two, client) = (host("one", 1), host("two", 2), host("client", 3));
+        client
+            .ip(&format!(
+                "route add {VIP_V4} dev eth0\nroute add {VIP_V6} dev eth0"
+            ))
+            .unwrap();
+        Self {
+            nodes: [one, two],
+            client,
+            switch,
+        }
+    }
+
+    fn has(&self, node: usize, vip: &str) -> bool {
+        let vip: IpAddr = vip.parse().unwrap();
+        let links = self.nodes[node].ip_json(&["address", "show"]).unwrap();
+        let of_link = |link: &Value| link["addr_info"].as_array().cloned().unwrap_or_default();
+        let mut addresses = links.as_array().into_iter().flatten().flat_map(of_link);
+        addresses.any(|address| address["local"] == vip.to_string())
+    }
+
+    fn await_vip(&self, node: usize, vip: &str) {
+        let what = format!("{vip} on node {node}");
+        wait_until(&what, PATIENCE, || Ok(self.has(node, vip).then_some(()))).unwrap();
+    }
+
+    fn await_no_vip(&self, node: usize, vip: &str) {
+        let what = format!("the end of {vip} on node {node}");
+        wait_until(&what, PATIENCE, || Ok((!self.has(node, vip)).then_some(()))).unwrap();
+    }
+
+    /// Takes the plug of a node out, or puts it in: `up` or `down`.
+    fn plug(&self, node: usize, state: &str) {
+        self.switch
+            .ip(&format!("link set dev port{} {state}", node + 1))
+            .unwrap();
+    }
+
+    fn link_local(&self, node: usize) -> String {
+        let links = self.nodes[node]
+            .ip_json(&["address", "show", "dev", "eth0"])
+            .unwrap();
+        let addresses = links[0]["addr_info"].as_array().cloned().unwrap();
+        let found = addresses.iter().find(|address| address["scope"] == "link");
+        found.unwrap()["local"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Two of ours; the first one has the higher priority.
+struct Pair {
+    lan: Lan,
+    nodes: [Vrrp; 2],
+}
+
+impl Pair {
+    fn start(changes: &Value) -> Self {
+        let lan = Lan::new();
+        let nodes = [0, 1].map(|node| {
+            let mut vrrp = Vrrp::start(&lan.nodes[node]).unwrap();
+            vrrp.tell(&[]).unwrap();
+            configure(&mut vrrp, node, changes);
+            vrrp
+        });
+        let mut pair = Self { lan, nodes };
+        pair.settle(0);
+        pair
+    }
+
+    /// The lbds' heartbeats over the sync link, while they are asked for.
+    fn heartbeat(&mut self) {
+        let facts = [0, 1].map(|node| self.nodes[node].facts_about());
+        self.nodes[0].tell(&facts[1..]).unwrap();
+        self.nodes[1].tell(&facts[..1]).unwrap();
+    }
+
+    /// Waits until `active` has everything, and the other one nothing.
+    fn settle(&mut self, active: usize) {
+        for (family, vip) in FAMILIES {
+            self.nodes[active]
+                .await_state("web", family, "active", PATIENCE)
+                .unwrap();
+            self.nodes[1 - active]
+                .await_state("web", family, "backup", PATIENCE)
+                .unwrap();
+            self.lan.await_vip(active, vip);
+            self.lan.await_no_vip(1 - active, vip);
+        }
+    }
+
+    /// The client reaches the VIPs at this Ethernet address.
+    fn await_neighbour(&self, vip: &str, address: [u8; 6]) {
+        let address: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let address = address.join(":");
+        wait_until("the client's neighbour entry", PATIENCE, || {
+            observe::ping(&self.lan.client, vip.parse()?)?;
+            let entries = self.lan.client.ip_json(&["neighbour", "show", vip])?;
+            Ok((entries[0]["lladdr"] == address.as_str()).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+fn configure(vrrp: &mut Vrrp, node: usize, changes: &Value) {
+    let vips = [VIP_V4, VIP_V6].map(|vip| vip.parse().unwrap());
+    let priority = [200, 100][node];
+    let mut changes = changes.clone();
+    changes["authenticate"] = json!(true);
+    let group = group("eth0", &vips, priority, &changes).unwrap();
+    vrrp.configure(&[group], Some(KEY)).unwrap();
+}
+
+#[test]
+fn the_vips_move_when_a_node_dies_and_come_back_with_it() {
+    if require(&["ip", "ping"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    for (_, vip) in FAMILIES {
+        pair.await_neighbour(vip, link_address(&pair.lan.nodes[0], "eth0").unwrap());
+    }
+    pair.lan.plug(0, "down");
+    pair.nodes[0].kill9().unwrap();
+    for (family, vip) in FAMILIES {
+        pair.nodes[1]
+            .await_state("web", family, "active", PATIENCE)
+            .unwrap();
+        pair.await_neighbour(vip, link_address(&pair.lan.nodes[1], "eth0").unwrap());
+    }
+    // What the dead process has left on its interface is gone when the new one knows better.
+    pair.lan.plug(0, "up");
+    pair.nodes[0].restart(&pair.lan.nodes[0]).unwrap();
+    pair.nodes[0].tell(&[]).unwrap();
+    configure(&mut pair.nodes[0], 0, &json!({}));
+    pair.settle(0);
+}
+
+#[test]
+fn a_process_that_is_restarted_in_time_stays_active() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    // A second's interval: a busy machine restarts it within three.
+    let mut pair = Pair::start(&json!({"interval_cs": 100}));
+    // Killed, and asked to make way for a successor of another version.
+    for signal in [Signal::SIGKILL, Signal::SIGUSR1] {
+        let since = Instant::now();
+        pair.nodes[0].signal(signal).unwrap();
+        pair.nodes[0].process().wait(PATIENCE).unwrap();
+        for (_, vip) in FAMILIES {
+            assert!(
+                pair.lan.has(0, vip),
+                "the VIPs stay while there is no process"
+            );
+        }
+        pair.nodes[0].restart(&pair.lan.nodes[0]).unwrap();
+        pair.settle(0);
+        for (family, _) in FAMILIES {
+            let reason = pair.nodes[0].router("web", family)["reason"].clone();
+            assert_eq!(reason, "it was Active before its process was replaced");
+            let states = pair.nodes[1].states_since("web", family, since);
+            assert!(states.iter().all(|state| state == "backup"), "{states:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stopped_process_moves_no_vip_while_its_node_lives() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    let since = Instant::now();
+    for stopped in [0, 1] {
+        pair.nodes[stopped].signal(Signal::SIGSTOP).unwrap();
+        let until = Instant::now() + 10 * INTERVAL;
+        wait_until("ten intervals", PATIENCE, || {
+            pair.heartbeat();
+            Ok((Instant::now() >= until).then_some(()))
+        })
+        .unwrap();
+        if stopped == 0 {
+            let held = pair.nodes[1].router("web", "ipv4")["held"].clone();
+            assert!(
+                held.as_str()
+                    .is_some_and(|held| held.contains("answers on the link")),
+                "{held}"
+            );
+        }
+        pair.nodes[stopped].signal(Signal::SIGCONT).unwrap();
+        let until = Instant::now() + 5 * INTERVAL;
+        wait_until("five intervals", PATIENCE, || {
+            pair.heartbeat();
+            Ok((Instant::now() >= until).then_some(()))
+        })
+        .unwrap();
+    }
+    for (family, _) in FAMILIES {
+        for (node, state) in [(0, "active"), (1, "backup")] {
+            let states = pair.nodes[node].states_since("web", family, since);
+            assert!(
+                states.iter().all(|one| one == state),
+                "node {node}: {states:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn vips_are_handed_over_on_demand_and_by_a_stop() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    let told = pair.nodes[0].failover("web").unwrap();
+    assert!(
+        told.as_ref()
+            .is_ok_and(|told| told.contains("handed over to 10.0.0.2")),
+        "{told:?}"
+    );
+    pair.settle(1);
+    let refused = pair.nodes[0].failover("web").unwrap();
+    assert!(refused.is_err_and(|error| error.contains("not Active")));
+    let left = pair.nodes[1].terminate().unwrap();
+    assert_eq!(left, [""; 0]);
+    for (family, vip) in FAMILIES {
+        pair.nodes[0]
+            .await_state("web", family, "active", PATIENCE)
+            .unwrap();
+        assert!(!pair.lan.has(1, vip), "{vip} is left");
+    }
+}
+
+#[test]
+fn a_lost_link_is_a_fault_and_an_address_of_others_stays() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    // Somebody else's, on the node that is Backup: it is there before, during and after.
+    let node = &pair.lan.nodes[1];
+    node.ip(&format!("address add {VIP_V4}/32 dev eth0"))
+        .unwrap();
+    pair.lan.plug(0, "down");
+    for (family, _) in FAMILIES {
+        pair.nodes[1]
+            .await_state("web", family, "active", PATIENCE)
+            .unwrap();
+        pair.nodes[0]
+            .await_state("web", family, "initialize", PATIENCE)
+            .unwrap();
+    }
+    let troubles = pair.nodes[0].router("web", "ipv4")["troubles"].clone();
+    assert_eq!(troubles, json!(["eth0 has no carrier"]));
+    pair.lan.await_no_vip(0, VIP_V4);
+    pair.lan.plug(0, "up");
+    for (family, vip) in FAMILIES {
+        pair.nodes[0]
+            .await_state("web", family, "active", PATIENCE)
+            .unwrap();
+        pair.nodes[1]
+            .await_state("web", family, "backup", PATIENCE)
+            .unwrap();
+        pair.lan.await_vip(0, vip);
+    }
+    pair.lan.await_no_vip(1, VIP_V6);
+    pair.nodes[1].terminate().unwrap();
+    assert!(
+        pair.lan.has(1, VIP_V4),
+        "the address of somebody else is gone"
+    );
+}
+
+#[test]
+fn the_virtual_mac_moves_with_the_vips() {
+    if require(&["ip", "ping"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({"virtual_mac": true}));
+    let virtual_macs = [
+        (VIP_V4, [0, 0, 0x5e, 0, 1, 51]),
+        (VIP_V6, [0, 0, 0x5e, 0, 2, 51]),
+    ];
+    for (vip, address) in virtual_macs {
+        pair.await_neighbour(vip, address);
+    }
+    pair.nodes[0].failover("web").unwrap().unwrap();
+    pair.settle(1);
+    for (vip, address) in virtual_macs {
+        pair.await_neighbour(vip, address);
+    }
+    for vrrp in &mut pair.nodes {
+        assert_eq!(vrrp.terminate().unwrap(), [""; 0]);
+    }
+    for node in &pair.lan.nodes {
+        let links = node.ip_json(&["link", "show", "type", "macvlan"]).unwrap();
+        assert_eq!(links.as_array().map(Vec::len), Some(0), "{links}");
+        let ignore =
+            node.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/arp_ignore"));
+        assert_eq!(ignore.unwrap().unwrap().trim(), "0");
+    }
+}
+
+/// What the two sides of a pair with keepalived are.
+struct Mixed {
+    lan: Lan,
+    ours: Vrrp,
+    /// `ipv4` or `ipv6`, and the VIP.
+    family: &'static str,
+    vip: &'static str,
+    config: String,
+}
+
+impl Mixed {
+    /// Every combination of family and of multicast and unicast.
+    fn each(our_priority: u8, their_priority: u8, test: impl Fn(&mut Self)) {
+        for (family, vip) in FAMILIES {
+            for is_unicast in [false, true] {
+                eprintln!(
+                    "{family}, {}",
+                    if is_unicast { "unicast" } else { "multicast" }
+                );
+                let mut mixed = Self::new(family, vip, is_unicast, (our_priority, their_priority));
+                test(&mut mixed);
+            }
+        }
+    }
+
+    fn new(
+        family: &'static str,
+        vip: &'static str,
+        is_unicast: bool,
+        (ours, theirs): (u8, u8),
+    ) -> Self {
+        let lan = Lan::new();
+        let address = |node: usize| match family {
+            "ipv4" => format!("10.0.0.{}", node + 1),
+            _ => lan.link_local(node),
+        };
+        // keepalived sends IPv6 unicast with a hop limit of 64 unless it is told otherwise, which RFC 9568 section
+        // 5.1.2.3 has us refuse.
+        let (peers, unicast) = match is_unicast {
+            true => (
+                vec![address(1)],
+                format!(
+                    "  unicast_src_ip {}\n  unicast_peer {{\n    {}\n  }}\n  unicast_ttl 255\n",
+                    address(1),
+                    address(0)
+                ),
+            ),
+            false => (Vec::new(), String::new()),
+        };
+        let length = if family == "ipv4" { 32 } else { 128 };
+        let config = format!(
+            "global_defs {{\n  router_id lab\n  vrrp_version 3\n  vrrp_rt_priority 10\n}}\n\
+             vrrp_instance web {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  \
+             priority {theirs}\n  advert_int 0.1\n{unicast}  \
+             virtual_ipaddress {{\n    {vip}/{length} dev eth0\n  }}\n}}\n"
+        );
+        let mut vrrp = Vrrp::start(&lan.nodes[0]).unwrap();
+        vrrp.tell(&[]).unwrap();
+        let group = group(
+            "eth0",
+            &[vip.parse().unwrap()],
+            ours,
+            &json!({ "peers": peers }),
+        );
+        vrrp.configure(&[group.unwrap()], None).unwrap();
+        Self {
+            lan,
+            ours: vrrp,
+            family,
+            vip,
+            config,
+        }
+    }
+
+    fn start_theirs(&self) -> Keepalived {
+        Keepalived::start_with("lab", &self.lan.nodes[1], &self.config).unwrap()
+    }
+
+    fn await_ours(&self, state: &str) {
+        self.ours
+            .await_state("web", self.family, state, PATIENCE)
+            .unwrap();
+    }
+
+    /// Each has heard the other, and all is as it should be: of ours the VIP, and nothing refused.
+    fn await_agreement(&self, active: usize) {
+        self.lan.await_vip(active, self.vip);
+        self.lan.await_no_vip(1 - active, self.vip);
+        let router = self.ours.router("web", self.family);
+        assert_eq!(router["counters"]["refused"], 0, "{router}");
+    }
+}
+
+#[test]
+fn keepalived_follows_us() {
+    if require(&["ip", "keepalived"]).is_missing() {
+        return;
+    }
+    Mixed::each(200, 100, |mixed| {
+        let mut theirs = mixed.start_theirs();
+        mixed.await_ours("active");
+        mixed.await_agreement(0);
+        // Ours dies, and comes back.
+        mixed.lan.plug(0, "down");
+        mixed.lan.await_vip(1, mixed.vip);
+        mixed.await_ours("initialize");
+        mixed.lan.plug(0, "up");
+        mixed.await_ours("active");
+        mixed.await_agreement(0);
+        // It hands over, and keepalived keeps what it was given.
+        let told = mixed.ours.failover("web").unwrap();
+        assert!(told.is_ok(), "{told:?}\n{}", theirs.log_tail());
+        mixed.await_ours("backup");
+        mixed.await_agreement(1);
+        theirs.process().terminate().unwrap();
+        mixed.await_ours("active");
+        mixed.await_agreement(0);
+    });
+}
+
+#[test]
+fn we_follow_keepalived() {
+    if require(&["ip", "keepalived"]).is_missing() {
+        return;
+    }
+    Mixed::each(100, 200, |mixed| {
+        let mut theirs = mixed.start_theirs();
+        mixed.lan.await_vip(1, mixed.vip);
+        mixed.await_ours("backup");
+        mixed.await_agreement(1);
+        // Theirs dies, and leaves the VIP behind, as keepalived does.
+        theirs.process().kill9_all().unwrap();
+        mixed.await_ours("active");
+        mixed.lan.await_vip(0, mixed.vip);
+        // It comes back, and preempts us.
+        let mut theirs = mixed.start_theirs();
+        mixed.await_ours("backup");
+        mixed.await_agreement(1);
+        // It ends in good order.
+        theirs.process().terminate().unwrap();
+        mixed.await_ours("active");
+        mixed.await_agreement(0);
+    });
+}
