@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing::{info, warn};
@@ -24,9 +26,14 @@ use crate::vrrp::packet::vrid_of;
 use crate::vrrp::protocol::{Facts, Family, FromVrrp, Status};
 use crate::vrrp::router::Input;
 
-/// Packets taken from one socket in one round: more than its buffer holds, so that what came before a deadline is
-/// known at the deadline, and no flood keeps the loop from its deadlines.
-const PACKETS_PER_ROUND_MAX: usize = 4096;
+/// Packets taken from one socket in one round.
+const PACKETS_PER_ROUND_MAX: usize = 256;
+/// The same after the process was stopped: more than the socket's buffer holds, so that what came in meanwhile is known
+/// before a deadline is looked at.
+const PACKETS_AFTER_STOP_MAX: usize = 4096;
+/// The pause after a round that has left packets: a flood gets some of the CPU, not all of it, although the process
+/// has real-time priority (256 packets a millisecond). Unit: microseconds.
+const FLOOD_PAUSE_US: u64 = 1_000;
 /// Answers to probes taken from one socket in one round.
 const ANSWERS_PER_ROUND_MAX: usize = 256;
 /// What nobody tells is looked at so often. Unit: microseconds.
@@ -59,6 +66,8 @@ pub(super) struct Driver {
     tick_us: u64,
     refreshed_us: u64,
     is_refresh_due: bool,
+    /// The last round has left packets.
+    is_flooded: bool,
     /// Until when the hand-overs of the end are waited for.
     pub(super) stop_at_us: Option<u64>,
 }
@@ -115,6 +124,7 @@ impl Driver {
             tick_us: now_us + TICK_US,
             refreshed_us: 0,
             is_refresh_due: false,
+            is_flooded: false,
             stop_at_us: None,
         };
         driver.inherit(now_us)?;
@@ -147,6 +157,9 @@ impl Driver {
     }
 
     fn wait(&self) -> std::io::Result<()> {
+        if self.is_flooded {
+            thread::sleep(Duration::from_micros(FLOOD_PAUSE_US));
+        }
         let deadlines = self.runs.iter().filter_map(|run| run.machine.deadline());
         let refresh_us = self
             .is_refresh_due
@@ -164,8 +177,11 @@ impl Driver {
     }
 
     fn round(&mut self, now_us: u64) -> Course {
-        self.tell_who_overslept(now_us);
-        self.take_packets(now_us);
+        let packets_max = match self.tell_who_overslept(now_us) {
+            true => PACKETS_AFTER_STOP_MAX,
+            false => PACKETS_PER_ROUND_MAX,
+        };
+        self.take_packets(now_us, packets_max);
         self.take_answers(now_us);
         self.take_network_changes(now_us);
         let mut course = self.take_orders(now_us);
@@ -187,8 +203,9 @@ impl Driver {
     }
 
     /// A process that was stopped, or got no CPU, knows less than it should: the machines are told before they
-    /// hear what has come in meanwhile.
-    fn tell_who_overslept(&mut self, now_us: u64) {
+    /// hear what has come in meanwhile. Whether that was so.
+    fn tell_who_overslept(&mut self, now_us: u64) -> bool {
+        let mut is_late = false;
         for index in 0..self.runs.len() {
             let Some(run) = self.runs.get(index) else {
                 continue;
@@ -204,15 +221,19 @@ impl Driver {
                     by_us / 1000
                 );
                 self.feed(index, now_us, Input::Overslept { by_us });
+                is_late = true;
             }
         }
+        is_late
     }
 
-    fn take_packets(&mut self, now_us: u64) {
+    fn take_packets(&mut self, now_us: u64, packets_max: usize) {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let mut arrived: Vec<(String, Family, Arrived)> = Vec::new();
+        let mut is_flooded = false;
         for (interface, family, voice) in self.ports.voices() {
-            for _ in 0..PACKETS_PER_ROUND_MAX {
+            for taken in 1..=packets_max {
+                is_flooded |= taken == packets_max;
                 match voice.adverts.receive(&mut buffer) {
                     Ok(None) => break,
                     // An error of the past, such as that the link went down: told once.
@@ -229,6 +250,7 @@ impl Driver {
                 }
             }
         }
+        self.is_flooded = is_flooded;
         for (interface, family, packet) in arrived {
             let index = self.runs.iter().position(|run| {
                 run.family == family
