@@ -1,15 +1,19 @@
 //! The daemon among its peers: the VRRP process, and the task that knows of the other nodes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::args::{Args, LogFormat};
+use crate::control::Monitor;
+use crate::control::herald::Herald;
+use crate::control::vrrp::FailoverRequest;
 use crate::engine::Membership;
 use crate::model::Model;
-use crate::peers::task::{Ends, Seen, Task, Wires};
+use crate::peers::task::{Ends, Task, Wires};
 use crate::sync::link::LinksHandle;
 use crate::sync::secret::Secret;
 use crate::vrrp::protocol::Facts;
@@ -30,14 +34,18 @@ pub(super) fn membership(model: &Model) -> anyhow::Result<Option<Membership>> {
 /// This node's part among its peers, at work.
 pub(super) struct Nodes {
     /// The VRRP process.
-    supervisor: Option<Supervisor>,
+    supervisor: Arc<Supervisor>,
     links: Option<LinksHandle>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
+    herald: Herald,
 }
+
+/// Requests for a failover that wait at a time.
+const FAILOVERS_MAX: usize = 16;
 
 impl Nodes {
     /// Starts it.
-    pub(super) fn start(args: &Args, ends: Ends) -> Self {
+    pub(super) fn start(args: &Args, ends: Ends, monitor: &Monitor) -> Self {
         let (configuration, configured) = watch::channel(None);
         let (facts, known) = watch::channel(Facts::default());
         let options = Options {
@@ -55,30 +63,48 @@ impl Nodes {
             facts,
             status: supervisor.status(),
         };
+        let (requests, asked) = mpsc::channel(FAILOVERS_MAX);
+        monitor.vrrp.attach(supervisor.status(), requests);
         let links = ends.joined.as_ref().map(|joined| joined.links.clone());
-        let seen = watch::Sender::new(Seen::default());
-        let task = tokio::spawn(Task::new(ends, wires, seen).run());
+        let task = Task::new(ends, wires, monitor.peers.clone());
+        let supervisor = Arc::new(supervisor);
         Self {
-            supervisor: Some(supervisor),
+            tasks: [
+                tokio::spawn(task.run()),
+                tokio::spawn(hand_over_on_request(asked, Arc::clone(&supervisor))),
+            ],
+            supervisor,
             links,
-            task,
+            herald: Herald::start(monitor),
         }
     }
 
     /// Has the VRRP process hand its VIPs over and end, before the datapath is taken off.
-    pub(super) async fn hand_over(mut self) -> Self {
-        if let Some(supervisor) = self.supervisor.take() {
-            supervisor.stop().await;
-        }
-        self
+    pub(super) async fn hand_over(&self) {
+        self.supervisor.stop().await;
     }
 
     /// Says goodbye to the peers. What the VRRP process does, it goes on doing.
     pub(super) async fn leave(self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        drop(self.herald);
         if let Some(links) = self.links {
             links.shutdown().await;
         }
+    }
+}
+
+/// Passes on what the API asks for, one at a time.
+async fn hand_over_on_request(
+    mut asked: mpsc::Receiver<FailoverRequest>,
+    supervisor: Arc<Supervisor>,
+) {
+    while let Some(request) = asked.recv().await {
+        let outcome = supervisor.failover(&request.group).await;
+        // Whoever asked may have gone.
+        let _unheard = request
+            .reply
+            .send(outcome.map_err(|error| error.to_string()));
     }
 }
 

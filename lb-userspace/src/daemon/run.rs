@@ -93,7 +93,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
         vrrp_key,
         pins: pinned,
     };
-    let nodes = Nodes::start(args, ends);
+    let nodes = Nodes::start(args, ends, &monitor);
     let hooks = Hooks::start(
         models.clone(),
         monitor.events.clone(),
@@ -122,10 +122,9 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     api.stop().await;
     drop((metrics, runner, hooks));
     let on_stop = args.on_stop.unwrap_or(origin.model.on_stop);
-    let nodes = match on_stop {
-        OnStop::Detach if ended.is_none() => nodes.hand_over().await,
-        OnStop::Detach | OnStop::Keep => nodes,
-    };
+    if on_stop == OnStop::Detach && ended.is_none() {
+        nodes.hand_over().await;
+    }
     let ended = match ended {
         Some(ended) => ended,
         None => stop_engine(&engine, engine_task).await?,

@@ -30,6 +30,8 @@ pub struct Joined {
     pub links: LinksHandle,
     /// What happens on them.
     pub link_events: mpsc::Receiver<LinkEvent>,
+    /// The fingerprint of the flow hash key in force.
+    pub hash_key: u64,
     /// How the rings are shared.
     pub agreement: watch::Receiver<Agreement>,
     /// The age of the oldest change of the flow table that a peer has not acknowledged: to be kept current. Unit:
@@ -42,6 +44,7 @@ pub(super) struct Linked {
     pub(super) peers: Peers,
     pub(super) links: LinksHandle,
     pub(super) link_events: mpsc::Receiver<LinkEvent>,
+    pub(super) hash_key: u64,
 }
 
 /// Listens for the peers and connects to them.
@@ -50,11 +53,11 @@ pub(super) struct Linked {
 /// If the configured address cannot be used.
 pub(super) fn link(membership: &Membership, node: &str, loaded: &Loaded) -> anyhow::Result<Linked> {
     let Membership { config, secret } = membership;
-    let hash_key = loaded.store.instance()?.hash_key;
+    let hash_key = hash_key_fingerprint(&loaded.store.instance()?.hash_key);
     let introduction = Introduction {
         software: env!("LB_VERSION").to_owned(),
         started_unix_ms: unix_ms(),
-        hash_key_fingerprint: hash_key_fingerprint(&hash_key),
+        hash_key_fingerprint: hash_key,
     };
     let (links, link_events) = Links::start(config, node, secret, introduction)
         .with_context(|| format!("cannot listen at [cluster] listen = {}", config.listen))?;
@@ -72,5 +75,6 @@ pub(super) fn link(membership: &Membership, node: &str, loaded: &Loaded) -> anyh
         peers: Peers::new(coordinator, links.clone()),
         links,
         link_events,
+        hash_key,
     })
 }

@@ -126,7 +126,8 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
             peers,
             links,
             link_events,
-        }) => (Some(peers), Some((links, link_events))),
+            hash_key,
+        }) => (Some(peers), Some((links, link_events, hash_key))),
         None => (None, None),
     };
     let parts = Parts {
@@ -162,9 +163,10 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         }
     }
     let (handle, requests) = EngineHandle::new();
-    let joined = ends.map(|(links, link_events)| Joined {
+    let joined = ends.map(|(links, link_events, hash_key)| Joined {
         links,
         link_events,
+        hash_key,
         agreement: engine.agreement.subscribe(),
         flow_lag_ms: Arc::clone(&engine.flow_lag_ms),
     });

@@ -4,3 +4,4 @@ pub mod facts;
 pub mod kinds;
 pub mod status;
 pub mod task;
+mod view;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -11,10 +12,13 @@ use tracing::{info, warn};
 use super::facts::{configuration, facts, is_unfit};
 use super::kinds;
 use super::status::{NodeStatus, routers};
+use super::view::{Sight, view};
 use crate::cluster::GroupId;
+use crate::control::peers::PeersHandle;
 use crate::engine::{Agreement, EngineHandle, Fitness, Joined, Models, PeerNews};
+use crate::events::unix_ms;
 use crate::model::Model;
-use crate::sync::link::{LinkEvent, LinksHandle};
+use crate::sync::link::{LinkEvent, LinksHandle, LinksStatus};
 use crate::vrrp::protocol::{Configuration, Facts, PeerFacts, PeerRouter, State, Status};
 
 /// Events that are handled together: the engine looks at the rings once for all of them.
@@ -51,25 +55,14 @@ pub struct Wires {
 }
 
 /// A peer, as it was last heard.
-#[derive(Clone, Debug)]
-pub struct PeerSeen {
-    /// Whether there is a link.
-    pub is_up: bool,
-    /// What it said last.
-    pub status: NodeStatus,
-    /// When; `None` = nothing in this session.
-    pub heard: Option<Instant>,
-}
-
-/// What is known of all nodes.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Why this node has not caught up, if so.
-    pub behind: Option<String>,
-    /// The peers by name.
-    pub peers: BTreeMap<String, PeerSeen>,
-    /// How the rings are shared.
-    pub agreement: Agreement,
+pub(super) struct PeerSeen {
+    /// Whether there is a link.
+    pub(super) is_up: bool,
+    /// What it said last; `None` = nothing that is understood here.
+    pub(super) status: Option<NodeStatus>,
+    /// When; `None` = nothing in this session.
+    pub(super) heard: Option<Instant>,
 }
 
 /// The task's state.
@@ -84,7 +77,9 @@ pub struct Task {
     key: Option<[u8; 32]>,
     pins: String,
     heartbeat_ms: u32,
-    seen: watch::Sender<Seen>,
+    handle: PeersHandle,
+    flow_lag_ms: Arc<AtomicU64>,
+    hash_key: u64,
     peers: BTreeMap<String, PeerSeen>,
     /// What the engine was told last.
     told_own: BTreeSet<GroupId>,
@@ -95,16 +90,24 @@ pub struct Task {
 
 impl Task {
     /// A task that is to be [`Self::run`].
-    pub fn new(ends: Ends, wires: Wires, seen: watch::Sender<Seen>) -> Self {
+    pub fn new(ends: Ends, wires: Wires, handle: PeersHandle) -> Self {
         let cluster = ends.models.borrow().cluster.clone();
-        let (links, link_events, agreement) = match ends.joined {
-            Some(joined) => (Some(joined.links), joined.link_events, joined.agreement),
+        let hash_key = ends.joined.as_ref().map_or(0, |joined| joined.hash_key);
+        let (links, link_events, agreement, flow_lag_ms) = match ends.joined {
+            Some(joined) => {
+                let links = Some(joined.links);
+                (
+                    links,
+                    joined.link_events,
+                    joined.agreement,
+                    joined.flow_lag_ms,
+                )
+            }
             // Nothing will ever come.
-            None => (
-                None,
-                mpsc::channel(1).1,
-                watch::channel(Agreement::default()).1,
-            ),
+            None => {
+                let agreement = watch::channel(Agreement::default()).1;
+                (None, mpsc::channel(1).1, agreement, Arc::default())
+            }
         };
         Self {
             engine: ends.engine,
@@ -117,7 +120,9 @@ impl Task {
             key: ends.vrrp_key,
             pins: ends.pins,
             heartbeat_ms: cluster.map_or(0, |cluster| cluster.heartbeat_ms),
-            seen,
+            handle,
+            flow_lag_ms,
+            hash_key,
             peers: BTreeMap::new(),
             told_own: BTreeSet::new(),
             told_peers: BTreeMap::new(),
@@ -188,14 +193,11 @@ impl Task {
     fn take(&mut self, event: LinkEvent, news: &mut Vec<PeerNews>) {
         match event {
             LinkEvent::Up { peer, .. } => {
-                self.peers.insert(
-                    peer.clone(),
-                    PeerSeen {
-                        is_up: true,
-                        status: NodeStatus::default(),
-                        heard: None,
-                    },
-                );
+                let seen = PeerSeen {
+                    is_up: true,
+                    ..PeerSeen::default()
+                };
+                self.peers.insert(peer.clone(), seen);
                 self.told_peers.remove(&peer);
                 info!(peer, "the link to the peer is up");
                 news.push(PeerNews::Up(peer));
@@ -230,9 +232,10 @@ impl Task {
         known.heard = Some(at);
         // A heartbeat that is not understood still says that its sender lives.
         if let Some(status) = NodeStatus::decode(payload) {
-            known.status = status;
+            known.status = Some(status);
         }
-        let active = active(&known.status.routers);
+        let routers = known.status.as_ref().map_or(&[][..], |one| &one.routers);
+        let active = active(routers);
         if self.told_peers.get(&peer) != Some(&active) {
             self.told_peers.insert(peer.clone(), active.clone());
             news.push(PeerNews::Active(peer, active));
@@ -256,7 +259,13 @@ impl Task {
         let model = Arc::clone(&self.models.borrow());
         let fitness = self.fitness.borrow_and_update().clone();
         let agreement = self.agreement.borrow_and_update().clone();
-        let behind = agreement.behind.clone();
+        let links = self.links.as_ref().map(LinksHandle::status);
+        let links = links.unwrap_or_default();
+        let behind = agreement.behind.clone().or_else(|| flows_behind(&links));
+        let lag_ms = links.peers.iter().filter(|peer| peer.is_up);
+        let lag_ms = lag_ms.map(|peer| u64::from(peer.flows.lag_ms)).max();
+        self.flow_lag_ms
+            .store(lag_ms.unwrap_or(0), Ordering::Relaxed);
         self.beat(&model, &fitness, behind.as_deref());
         let peers = self.peers.iter().filter_map(|(name, peer)| {
             let heard = peer.heard.filter(|_| peer.is_up)?;
@@ -264,17 +273,20 @@ impl Task {
                 node: name.clone(),
                 heard_ms: heard.elapsed().as_millis() as u64,
                 heartbeat_ms: self.heartbeat_ms,
-                routers: peer.status.routers.clone(),
+                routers: peer.status.clone().unwrap_or_default().routers,
             })
         });
         let facts = facts(&model, &fitness, behind.clone(), peers.collect());
         self.wires.facts.send_replace(facts);
-        let peers = self.peers.clone();
-        self.seen.send_replace(Seen {
+        self.handle.set(view(&Sight {
+            model: &model,
             behind,
-            peers,
-            agreement,
-        });
+            hash_key: self.hash_key,
+            links: &links,
+            seen: &self.peers,
+            agreement: &agreement,
+            now_unix_ms: unix_ms(),
+        }));
     }
 
     fn beat(&mut self, model: &Model, fitness: &Fitness, behind: Option<&str>) {
@@ -305,4 +317,11 @@ impl Task {
 fn active(routers: &[PeerRouter]) -> BTreeSet<GroupId> {
     let active = routers.iter().filter(|one| one.state == State::Active);
     active.map(|one| (one.group.clone(), one.family)).collect()
+}
+
+/// Why this node lacks flows that its peers have, if so.
+fn flows_behind(links: &LinksStatus) -> Option<String> {
+    let mut up = links.peers.iter().filter(|peer| peer.is_up);
+    let behind = up.find(|peer| !peer.flows.is_caught_up)?;
+    Some(format!("it does not have all flows of {} yet", behind.peer))
 }

@@ -130,7 +130,7 @@ impl Supervisor {
     }
 
     /// Has `lbd-vrrp` hand everything over and end, and waits for that.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         if self.orders.send(Order::Stop { done }).await.is_err() {
             return;
