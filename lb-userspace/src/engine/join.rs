@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::peers::{Agreement, Peers};
 use crate::cluster::{Coordinator, Settings, Start};
 use crate::events::unix_ms;
-use crate::loader::Loaded;
+use crate::loader::{Loaded, Sharing};
 use crate::maps::monotonic_ms;
 use crate::model::cluster::Cluster;
 use crate::sync::link::{Introduction, LinkEvent, Links, LinksHandle};
@@ -22,6 +22,15 @@ pub struct Membership {
     pub config: Cluster,
     /// What all nodes share.
     pub secret: Secret,
+}
+
+impl Membership {
+    /// How the datapath shares its flows: a new one with the key that all nodes derive from their secret.
+    pub(super) fn sharing(&self) -> Sharing {
+        Sharing::On {
+            hash_key: self.secret.flow_hash_key(),
+        }
+    }
 }
 
 /// A node's ends of what it has in common with others.
@@ -53,7 +62,7 @@ pub(super) struct Linked {
 /// If the configured address cannot be used.
 pub(super) fn link(membership: &Membership, node: &str, loaded: &Loaded) -> anyhow::Result<Linked> {
     let Membership { config, secret } = membership;
-    let hash_key = hash_key_fingerprint(&loaded.store.instance()?.hash_key);
+    let hash_key = hash_key_fingerprint(&loaded.store.hash_key()?);
     let introduction = Introduction {
         software: env!("LB_VERSION").to_owned(),
         started_unix_ms: unix_ms(),

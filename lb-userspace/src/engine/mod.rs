@@ -43,7 +43,7 @@ use self::join::Linked;
 use self::own_vips::OwnVips;
 use self::saved_services::SavedServices;
 use self::surroundings::Surroundings;
-use crate::loader;
+use crate::loader::{self, Sharing};
 use crate::model::{Model, OnStop};
 use crate::pins::Pins;
 use crate::ways::WaysReceiver;
@@ -115,7 +115,10 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
     let limits = model.limits;
     let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;
-    let loaded = loader::load(&limits, &pins, loader::Sharing::Off)?;
+    let sharing = membership
+        .as_ref()
+        .map_or(Sharing::Off, Membership::sharing);
+    let loaded = loader::load(&limits, &pins, sharing)?;
     let is_adopted = loaded.adopted.is_some();
     let linked = match &membership {
         Some(membership) => Some(join::link(membership, &model.node, &loaded)?),
@@ -163,6 +166,10 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         }
     }
     let (handle, requests) = EngineHandle::new();
+    if let Some((links, ..)) = &ends {
+        let table = engine.store.shared_flows()?;
+        links.share_table(Some(Box::new(table))).await;
+    }
     let joined = ends.map(|(links, link_events, hash_key)| Joined {
         links,
         link_events,
