@@ -7,8 +7,9 @@ mod reload;
 mod run;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::anyhow;
 use clap::Parser;
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::args::{Args, LogFormat};
 use self::reload::Origin;
+use self::run::Ending;
 use crate::config::{self, Loaded, Look, Overrides, Report};
 use crate::engine;
 use crate::model::Model;
@@ -50,9 +52,18 @@ pub fn main() -> ExitCode {
     };
     let ended = require_interface(&origin.model).and_then(|()| run::run(&args, origin));
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::SUCCESS,
+        Ok(Ending::Anew) => fail(&args, &begin_again()),
         Err(error) => fail(&args, &error),
     }
+}
+
+/// The same process, from its beginning; returns only what stands in the way.
+fn begin_again() -> anyhow::Error {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let error = Command::new("/proc/self/exe").arg0(name).args(words).exec();
+    anyhow::Error::from(error).context("lbd cannot begin again")
 }
 
 /// `--detach`.

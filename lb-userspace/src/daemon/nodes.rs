@@ -11,8 +11,9 @@ use super::args::{Args, LogFormat};
 use crate::control::Monitor;
 use crate::control::herald::Herald;
 use crate::control::vrrp::FailoverRequest;
-use crate::engine::Membership;
+use crate::engine::{EngineHandle, Membership, StateFile};
 use crate::model::Model;
+use crate::peers::hash_key::{HashKey, from_bytes, to_bytes};
 use crate::peers::task::{Ends, Task, Wires};
 use crate::sync::link::LinksHandle;
 use crate::sync::secret::Secret;
@@ -23,12 +24,36 @@ use crate::vrrp::supervisor::{Options, Supervisor};
 ///
 /// # Errors
 /// If the secret cannot be read.
-pub(super) fn membership(model: &Model) -> anyhow::Result<Option<Membership>> {
+pub(super) fn membership(model: &Model, socket: &Path) -> anyhow::Result<Option<Membership>> {
     let Some(config) = model.cluster.clone() else {
         return Ok(None);
     };
     let secret = Secret::read(&config.secret_file).context("this node cannot join its peers")?;
-    Ok(Some(Membership { config, secret }))
+    let taken_over = StateFile::of_hash_key(socket).read()?;
+    Ok(Some(Membership {
+        config,
+        secret,
+        hash_key: taken_over.and_then(|bytes| from_bytes(&bytes)),
+    }))
+}
+
+/// Takes the datapath off, for one with another flow hash key to be made. Changes made at run time outlive it.
+///
+/// # Errors
+/// If it cannot be taken off, or the key not be kept.
+pub(super) async fn make_way(
+    engine: &EngineHandle,
+    socket: &Path,
+    hash_key: &HashKey,
+) -> anyhow::Result<()> {
+    StateFile::of_hash_key(socket).write(&to_bytes(hash_key))?;
+    let services = StateFile::of_services(socket);
+    let changes = services.read()?;
+    engine.detach().await?;
+    match changes {
+        Some(changes) => Ok(services.write(&changes)?),
+        None => Ok(()),
+    }
 }
 
 /// This node's part among its peers, at work.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
@@ -32,8 +32,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the engine may take to leave the datapath to itself, or to take it off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How the daemon has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It was told to.
+    Stopped,
+    /// It is to begin again, with a new datapath.
+    Anew,
+}
+
 /// Runs until a signal or a failure of the engine.
-pub(super) fn run(args: &Args, origin: Origin) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, origin: Origin) -> anyhow::Result<Ending> {
     loader::check_privilege()?;
     raise_open_files();
     let socket = Socket::bind(&args.socket)?;
@@ -56,10 +65,10 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Result<()> {
+async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Result<Ending> {
     // Before anything is attached: a signal during the start is kept, not fatal.
     let mut signals = Signals::catch().context("cannot catch signals")?;
-    let membership = nodes::membership(&origin.model)?;
+    let membership = nodes::membership(&origin.model, socket.path())?;
     let vrrp_key = membership.as_ref().map(|one| one.secret.vrrp_key());
     let pins = Pins::of(socket.path());
     let pinned = nodes::in_words(pins.directory());
@@ -85,6 +94,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     if origin.file.is_some() {
         monitor.tally.note_loaded(unix_ms());
     }
+    let (anew, mut wanted_anew) = mpsc::channel(1);
     let ends = Ends {
         engine: engine.clone(),
         models: models.clone(),
@@ -92,6 +102,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
         joined,
         vrrp_key,
         pins: pinned,
+        anew,
     };
     let nodes = Nodes::start(args, ends, &monitor);
     let hooks = Hooks::start(
@@ -106,6 +117,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     let api = Api::start(socket, &engine, monitor)?;
     announce(socket, &origin, args.log_format);
 
+    let mut ending = Ending::Stopped;
     let ended = loop {
         tokio::select! {
             order = signals.next() => match order {
@@ -117,6 +129,13 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
             },
             // It ends by itself when it fails, and when it was told to take the datapath off.
             ended = &mut engine_task => break Some(ended),
+            Some(hash_key) = wanted_anew.recv() => {
+                warn!(
+                    "this node has another flow hash key than the peer that serves: its datapath is made anew"
+                );
+                nodes::make_way(&engine, socket.path(), &hash_key).await?;
+                ending = Ending::Anew;
+            }
         }
     };
     api.stop().await;
@@ -130,7 +149,8 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
         None => stop_engine(&engine, engine_task).await?,
     };
     nodes.leave().await;
-    ended.context("the engine's task was cut off")?
+    ended.context("the engine's task was cut off")??;
+    Ok(ending)
 }
 
 async fn start_metrics(

@@ -65,6 +65,7 @@ pub async fn detach(socket: &Path) -> anyhow::Result<Detached> {
     pins.remove()?;
     state_file.remove()?;
     StateFile::of_services(socket).remove()?;
+    StateFile::of_hash_key(socket).remove()?;
     Ok(if was_there || vip_count > 0 {
         Detached::Datapath { vip_count }
     } else {

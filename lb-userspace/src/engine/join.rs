@@ -12,6 +12,7 @@ use crate::events::unix_ms;
 use crate::loader::{Loaded, Sharing};
 use crate::maps::monotonic_ms;
 use crate::model::cluster::Cluster;
+use crate::peers::hash_key::HashKey;
 use crate::sync::link::{Introduction, LinkEvent, Links, LinksHandle};
 use crate::sync::secret::{Secret, hash_key_fingerprint};
 
@@ -22,13 +23,15 @@ pub struct Membership {
     pub config: Cluster,
     /// What all nodes share.
     pub secret: Secret,
+    /// The flow hash key of a datapath that is made anew, if not the one that the secret gives.
+    pub hash_key: Option<HashKey>,
 }
 
 impl Membership {
     /// How the datapath shares its flows: a new one with the key that all nodes derive from their secret.
     pub(super) fn sharing(&self) -> Sharing {
         Sharing::On {
-            hash_key: self.secret.flow_hash_key(),
+            hash_key: self.hash_key.unwrap_or_else(|| self.secret.flow_hash_key()),
         }
     }
 }
@@ -39,8 +42,8 @@ pub struct Joined {
     pub links: LinksHandle,
     /// What happens on them.
     pub link_events: mpsc::Receiver<LinkEvent>,
-    /// The fingerprint of the flow hash key in force.
-    pub hash_key: u64,
+    /// The flow hash key in force.
+    pub hash_key: HashKey,
     /// How the rings are shared.
     pub agreement: watch::Receiver<Agreement>,
     /// The age of the oldest change of the flow table that a peer has not acknowledged: to be kept current. Unit:
@@ -53,7 +56,7 @@ pub(super) struct Linked {
     pub(super) peers: Peers,
     pub(super) links: LinksHandle,
     pub(super) link_events: mpsc::Receiver<LinkEvent>,
-    pub(super) hash_key: u64,
+    pub(super) hash_key: HashKey,
 }
 
 /// Listens for the peers and connects to them.
@@ -61,12 +64,12 @@ pub(super) struct Linked {
 /// # Errors
 /// If the configured address cannot be used.
 pub(super) fn link(membership: &Membership, node: &str, loaded: &Loaded) -> anyhow::Result<Linked> {
-    let Membership { config, secret } = membership;
-    let hash_key = hash_key_fingerprint(&loaded.store.hash_key()?);
+    let Membership { config, secret, .. } = membership;
+    let hash_key = loaded.store.hash_key()?;
     let introduction = Introduction {
         software: env!("LB_VERSION").to_owned(),
         started_unix_ms: unix_ms(),
-        hash_key_fingerprint: hash_key,
+        hash_key_fingerprint: hash_key_fingerprint(&hash_key),
     };
     let (links, link_events) = Links::start(config, node, secret, introduction)
         .with_context(|| format!("cannot listen at [cluster] listen = {}", config.listen))?;

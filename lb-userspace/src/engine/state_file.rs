@@ -18,6 +18,9 @@ const SERVICES_SUFFIX: &str = ".services.json";
 /// The same for what `lbd-vrrp` leaves to its successor; its socket has a suffix of its own already.
 const VRRP_SUFFIX: &str = ".state";
 
+/// The same for the flow hash key that was taken over from a peer.
+const HASH_KEY_SUFFIX: &str = ".hash-key";
+
 /// What is added to the file's name while it is being written.
 const DRAFT_SUFFIX: &str = ".new";
 
@@ -81,6 +84,13 @@ impl StateFile {
     pub fn of_vrrp(socket: &Path) -> Self {
         Self {
             path: with_suffix(socket, VRRP_SUFFIX),
+        }
+    }
+
+    /// The file of the flow hash key that the daemon behind `socket` has taken over from a peer.
+    pub fn of_hash_key(socket: &Path) -> Self {
+        Self {
+            path: with_suffix(socket, HASH_KEY_SUFFIX),
         }
     }
 

@@ -8,3 +8,5 @@ pub const RINGS: u16 = FREE_MIN;
 pub const DETACHED: u16 = FREE_MIN + 1;
 /// About changes made at run time.
 pub const CHANGES: u16 = FREE_MIN + 2;
+/// The sender's flow hash key, 32 bytes: the first frame of a session.
+pub const HASH_KEY: u16 = FREE_MIN + 3;

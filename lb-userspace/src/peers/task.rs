@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::facts::{configuration, facts, is_unfit};
+use super::hash_key::{self, Claim, HashKey, better};
 use super::kinds;
 use super::status::{NodeStatus, routers};
 use super::view::{Sight, view};
@@ -19,6 +20,7 @@ use crate::engine::{Agreement, EngineHandle, Fitness, Joined, Models, PeerNews};
 use crate::events::unix_ms;
 use crate::model::Model;
 use crate::sync::link::{LinkEvent, LinksHandle, LinksStatus};
+use crate::sync::secret::hash_key_fingerprint;
 use crate::vrrp::protocol::{Configuration, Facts, PeerFacts, PeerRouter, State, Status};
 
 /// Events that are handled together: the engine looks at the rings once for all of them.
@@ -41,6 +43,8 @@ pub struct Ends {
     pub vrrp_key: Option<[u8; 32]>,
     /// Where the datapath is pinned.
     pub pins: String,
+    /// Where to say that the datapath is to be made anew with another flow hash key.
+    pub anew: mpsc::Sender<HashKey>,
 }
 
 /// What comes out of it for `lbd-vrrp`.
@@ -79,7 +83,10 @@ pub struct Task {
     heartbeat_ms: u32,
     handle: PeersHandle,
     flow_lag_ms: Arc<AtomicU64>,
-    hash_key: u64,
+    hash_key: HashKey,
+    peer_keys: BTreeMap<String, HashKey>,
+    /// Where to say that the datapath is to be made anew with another key.
+    anew: mpsc::Sender<HashKey>,
     peers: BTreeMap<String, PeerSeen>,
     /// What the engine was told last.
     told_own: BTreeSet<GroupId>,
@@ -92,7 +99,10 @@ impl Task {
     /// A task that is to be [`Self::run`].
     pub fn new(ends: Ends, wires: Wires, handle: PeersHandle) -> Self {
         let cluster = ends.models.borrow().cluster.clone();
-        let hash_key = ends.joined.as_ref().map_or(0, |joined| joined.hash_key);
+        let hash_key = ends
+            .joined
+            .as_ref()
+            .map_or([0; _], |joined| joined.hash_key);
         let (links, link_events, agreement, flow_lag_ms) = match ends.joined {
             Some(joined) => {
                 let links = Some(joined.links);
@@ -123,6 +133,8 @@ impl Task {
             handle,
             flow_lag_ms,
             hash_key,
+            peer_keys: BTreeMap::new(),
+            anew: ends.anew,
             peers: BTreeMap::new(),
             told_own: BTreeSet::new(),
             told_peers: BTreeMap::new(),
@@ -199,6 +211,12 @@ impl Task {
                 };
                 self.peers.insert(peer.clone(), seen);
                 self.told_peers.remove(&peer);
+                self.peer_keys.remove(&peer);
+                if let Some(links) = &self.links {
+                    let key = hash_key::to_bytes(&self.hash_key);
+                    // A link that is down again comes up again.
+                    let _unheard = links.send(&peer, kinds::HASH_KEY, key);
+                }
                 info!(peer, "the link to the peer is up");
                 news.push(PeerNews::Up(peer));
             }
@@ -214,6 +232,10 @@ impl Task {
                 kinds::DETACHED => {
                     info!(peer, "the peer has taken its datapath off");
                     news.push(PeerNews::Detached(peer));
+                }
+                kinds::HASH_KEY => {
+                    let key = hash_key::from_bytes(&bytes);
+                    self.peer_keys.extend(key.map(|key| (peer, key)));
                 }
                 // Of a later version.
                 _ => {}
@@ -261,7 +283,9 @@ impl Task {
         let agreement = self.agreement.borrow_and_update().clone();
         let links = self.links.as_ref().map(LinksHandle::status);
         let links = links.unwrap_or_default();
-        let behind = agreement.behind.clone().or_else(|| flows_behind(&links));
+        let behind = agreement.behind.clone().or_else(|| self.key_behind());
+        let behind = behind.or_else(|| flows_behind(&links));
+        self.mind_the_key();
         let lag_ms = links.peers.iter().filter(|peer| peer.is_up);
         let lag_ms = lag_ms.map(|peer| u64::from(peer.flows.lag_ms)).max();
         self.flow_lag_ms
@@ -281,12 +305,43 @@ impl Task {
         self.handle.set(view(&Sight {
             model: &model,
             behind,
-            hash_key: self.hash_key,
+            hash_key: hash_key_fingerprint(&self.hash_key),
             links: &links,
             seen: &self.peers,
             agreement: &agreement,
             now_unix_ms: unix_ms(),
         }));
+    }
+
+    /// A node with another key does not know its peers' flows, whatever else it knows.
+    fn key_behind(&self) -> Option<String> {
+        let others = self.peer_keys.iter();
+        let mut up =
+            others.filter(|(name, _)| self.peers.get(*name).is_some_and(|peer| peer.is_up));
+        let (peer, _) = up.find(|(_, key)| **key != self.hash_key)?;
+        Some(format!("its flow hash key is not that of {peer}"))
+    }
+
+    /// Has the datapath made anew if a peer that serves has another key, and this node serves nobody.
+    fn mind_the_key(&self) {
+        let claims = self.peer_keys.iter().filter_map(|(name, key)| {
+            let peer = self.peers.get(name).filter(|peer| peer.is_up)?;
+            let routers = &peer.status.as_ref()?.routers;
+            let claim = Claim {
+                key: *key,
+                serves: !active(routers).is_empty(),
+            };
+            Some((name.clone(), claim))
+        });
+        let is_known = self.wires.status.borrow().is_some();
+        let own = Claim {
+            key: self.hash_key,
+            serves: !is_known || !self.told_own.is_empty(),
+        };
+        if let Some(key) = better(own, &claims.collect()) {
+            // One that waits there already is as good.
+            let _full = self.anew.try_send(key);
+        }
     }
 
     fn beat(&mut self, model: &Model, fitness: &Fitness, behind: Option<&str>) {
