@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tracing::{debug, warn};
@@ -28,6 +30,10 @@ const ROUND_BYTES_MAX: usize = 2 << 20;
 /// One read. Unit: bytes.
 const READ_BYTES: usize = 65_536;
 const MODE: u32 = 0o600;
+/// How long a predecessor may take to be gone.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks whether it is.
+const BIND_POLL: Duration = Duration::from_millis(1);
 
 /// Who has said something; never used twice.
 pub(super) type ClientId = u64;
@@ -68,7 +74,7 @@ impl Control {
     /// # Errors
     /// If another process serves it, or the system refuses.
     pub(super) fn bind(path: &Path) -> anyhow::Result<Self> {
-        let socket = Socket::bind(path).map_err(|error| match error {
+        let socket = bind(path).map_err(|error| match error {
             SocketError::InUse { path, owner } => anyhow!(
                 "{}: lbd-vrrp is running already{owner}; stop it, or give this one another --socket",
                 path.display()
@@ -160,6 +166,17 @@ impl Control {
                 is_master: false,
                 is_over: false,
             });
+        }
+    }
+}
+
+/// A process that was just killed holds its lock until the kernel is done with all its sockets: its successor waits.
+fn bind(path: &Path) -> Result<Socket, SocketError> {
+    let until = Instant::now() + PREDECESSOR_TIMEOUT;
+    loop {
+        match Socket::bind(path) {
+            Err(SocketError::InUse { .. }) if Instant::now() < until => sleep(BIND_POLL),
+            bound => return bound,
         }
     }
 }

@@ -43,11 +43,12 @@ const REFRESH_EVERY_US: u64 = 10_000;
 
 /// The whole process.
 pub(super) struct Driver {
+    /// Dropped first: a successor waits for its end, and the packet socket takes the kernel its time.
+    pub(super) control: Control,
     pub(super) netlink: BlockingNetlink,
     watch: NetworkWatch,
     /// For whole frames; without it, VIPs are still found by whoever asks for them.
     pub(super) packets: Option<PacketSocket>,
-    pub(super) control: Control,
     pub(super) memory: Memory,
     pub(super) record: Record,
     pub(super) is_record_dirty: bool,
@@ -272,8 +273,9 @@ impl Driver {
     fn take_answers(&mut self, now_us: u64) {
         let mut answers = Vec::new();
         for (interface, family, voice) in self.ports.voices() {
+            let Some(probe) = &voice.probe else { continue };
             for _ in 0..ANSWERS_PER_ROUND_MAX {
-                match voice.probe.answer() {
+                match probe.answer() {
                     Ok(None) => break,
                     Err(_) => {}
                     Ok(Some(address)) => answers.push((interface.to_owned(), family, address)),

@@ -181,21 +181,20 @@ impl Driver {
         debug!(took_us, "{}: {} VIPs announced", run.name(), vips.len());
     }
 
-    fn probe(&self, index: usize, address: IpAddr) {
+    fn probe(&mut self, index: usize, address: IpAddr) {
         let Some(run) = self.runs.get(index) else {
             return;
         };
-        let interface = &run.group.interface;
-        let (Some(port), Some(voice)) = (
-            self.ports.get(interface),
-            self.ports.voice(interface, run.family),
-        ) else {
-            return;
-        };
-        let Some(link) = port.port.link.address else {
-            return;
-        };
-        if let Err(error) = voice.probe.ask(link, run.machine.config().source, address) {
+        let source = run.machine.config().source;
+        let probe = self.ports.probe(&run.group.interface, run.family);
+        let asked = probe.and_then(|found| match found {
+            Some((probe, port)) => match port.link.address {
+                Some(link) => probe.ask(link, source, address),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        });
+        if let Err(error) = asked {
             debug!("{}: cannot ask for {address}: {error}", run.name());
         }
     }

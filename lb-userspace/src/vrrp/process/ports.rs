@@ -25,7 +25,9 @@ pub(super) struct GroupPort {
 /// What is heard and said on an interface in one family.
 pub(super) struct Voice {
     pub(super) adverts: AdvertSocket,
-    pub(super) probe: NeighbourProbe,
+    /// Opened when it is needed first: closing such a socket takes the kernel 10 ms and more, which the successor of
+    /// a killed process would have to wait for.
+    pub(super) probe: Option<NeighbourProbe>,
 }
 
 /// All interfaces that matter, by name.
@@ -58,6 +60,28 @@ impl Ports {
         self.ports.get(interface)?.voices.get(&family)
     }
 
+    /// The socket that asks for neighbours on an interface, with what it is to know of the interface.
+    ///
+    /// # Errors
+    /// If the kernel gives none.
+    pub(super) fn probe(
+        &mut self,
+        interface: &str,
+        family: Family,
+    ) -> io::Result<Option<(&NeighbourProbe, &Port)>> {
+        let Some(GroupPort { port, voices, .. }) = self.ports.get_mut(interface) else {
+            return Ok(None);
+        };
+        let Some(voice) = voices.get_mut(&family) else {
+            return Ok(None);
+        };
+        let probe = match voice.probe.take() {
+            Some(probe) => probe,
+            None => NeighbourProbe::open(family, port.ifindex)?,
+        };
+        Ok(Some((voice.probe.insert(probe), port)))
+    }
+
     /// All sockets, with where they are.
     pub(super) fn voices(&self) -> impl Iterator<Item = (&str, Family, &Voice)> {
         self.ports.iter().flat_map(|(name, port)| {
@@ -68,8 +92,10 @@ impl Ports {
 
     /// What to wait for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.voices()
-            .flat_map(|(_, _, voice)| [voice.adverts.as_fd(), voice.probe.as_fd()])
+        self.voices().flat_map(|(_, _, voice)| {
+            let probe = voice.probe.as_ref().map(AsFd::as_fd);
+            std::iter::once(voice.adverts.as_fd()).chain(probe)
+        })
     }
 
     /// Asks the kernel for everything anew. Returns the interfaces that have come up since the last time.
@@ -173,7 +199,7 @@ impl Ports {
 fn open(family: Family, name: &str, ifindex: u32) -> io::Result<Voice> {
     Ok(Voice {
         adverts: AdvertSocket::open(family, name, ifindex)?,
-        probe: NeighbourProbe::open(family, ifindex)?,
+        probe: None,
     })
 }
 

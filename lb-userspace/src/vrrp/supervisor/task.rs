@@ -75,12 +75,12 @@ impl Task {
 
     pub(super) async fn run(mut self) {
         loop {
-            let Some(link) = self.reach().await else {
+            let Some(mut link) = self.reach().await else {
                 return;
             };
             let began = Instant::now();
             let peer = link.peer();
-            match self.session(link).await {
+            match self.session(&mut link).await {
                 End::Died => {
                     let pause = self.deaths.note(began.elapsed());
                     warn!("lbd-vrrp has died: starting it again");
@@ -90,7 +90,7 @@ impl Task {
                     warn!("lbd-vrrp says nothing any more: it is replaced");
                     finish(peer, Finish::Kill).await;
                 }
-                End::OtherVersion => finish(peer, Finish::MakeWay).await,
+                End::OtherVersion => make_way(peer, &mut link).await,
                 End::Idle => self.status.send_modify(|status| *status = None),
                 End::Stopped(done) => {
                     finish(peer, Finish::Await).await;
@@ -159,7 +159,7 @@ impl Task {
         }
     }
 
-    async fn session(&mut self, mut link: Link) -> End {
+    async fn session(&mut self, link: &mut Link) -> End {
         let mut session = Session::default();
         let mut silent_since = Instant::now();
         loop {
@@ -186,7 +186,7 @@ impl Task {
                     None => return End::Abandoned,
                 },
             };
-            match self.step(&mut session, &mut link, happened).await {
+            match self.step(&mut session, link, happened).await {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 // It does not read any more.
@@ -342,12 +342,23 @@ fn refuse(order: Order) {
 /// How a process is brought to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finish {
-    /// It is told to leave everything to its successor.
-    MakeWay,
     /// It does not listen.
     Kill,
     /// It knows already.
     Await,
+}
+
+/// Tells a process to leave everything to its successor. The successor need not wait until the kernel is done with
+/// it: it acts no more when it closes the connection.
+async fn make_way(peer: Option<Peer>, link: &mut Link) {
+    let told = peer.as_ref().map(|peer| peer.signal(libc::SIGUSR1));
+    if !matches!(told, Some(Ok(()))) {
+        return finish(peer, Finish::Kill).await;
+    }
+    let closed = async { while link.next().await.is_ok() {} };
+    if timeout(STOP_TIMEOUT, closed).await.is_err() {
+        finish(peer, Finish::Kill).await;
+    }
 }
 
 async fn finish(peer: Option<Peer>, how: Finish) {
@@ -357,7 +368,6 @@ async fn finish(peer: Option<Peer>, how: Finish) {
         return;
     };
     let told = match how {
-        Finish::MakeWay => peer.signal(libc::SIGUSR1),
         Finish::Kill => peer.signal(libc::SIGKILL),
         Finish::Await => Ok(()),
     };
