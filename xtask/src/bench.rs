@@ -1,4 +1,4 @@
-//! `cargo xtask bench datapath | pktgen | health`: builds the objects and the bench program, then becomes
+//! `cargo xtask bench datapath | pktgen | health | sync`: builds the objects and the bench program, then becomes
 //! it.
 
 use std::ffi::OsString;
@@ -32,6 +32,8 @@ enum Subject {
     Pktgen,
     /// Health checks a second for each core, and how soon the rings follow what they find
     Health,
+    /// Flow changes a second between two nodes, and what each costs them
+    Sync,
 }
 
 impl Subject {
@@ -40,6 +42,7 @@ impl Subject {
             Self::Datapath => "datapath",
             Self::Pktgen => "pktgen",
             Self::Health => "health",
+            Self::Sync => "sync",
         }
     }
 }

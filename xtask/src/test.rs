@@ -1,5 +1,5 @@
 //! `cargo xtask test [unit|bpf|e2e] [FILTER]`: runs the layers, streams their output, and counts.
-//! `cargo xtask test disruption`, `detection`, `failover`, `soak` and `sim`: the proofs, each a program of its
+//! `cargo xtask test disruption`, `detection`, `hostile`, `failover`, `soak` and `sim`: the proofs, each a program of its
 //! own ([`proof`]).
 
 mod proof;
@@ -222,11 +222,11 @@ fn unit_commands(workspace: &Workspace) -> Vec<Command> {
     vec![plain, lab, sim_command(workspace)]
 }
 
-/// The simulator's short form: thousands of histories, which want an optimised program.
+/// The short forms of the simulator, thousands of histories, and of the hostile peers, which want optimised programs.
 fn sim_command(workspace: &Workspace) -> Command {
     let mut sim = cargo_test(workspace);
     sim.args(["--release", "--package", "lb-lab", "--features", "sim"]);
-    sim.args(["--bin", "lb-sim"]);
+    sim.args(["--bin", "lb-sim", "--bin", "lb-hostile"]);
     sim
 }
 

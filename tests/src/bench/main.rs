@@ -1,4 +1,5 @@
-//! The benchmark: what a packet costs in the datapath, and a health check. Run by `cargo xtask bench`.
+//! The benchmark: what a packet costs in the datapath, a health check, and a flow that a peer is told of. Run by
+//! `cargo xtask bench`.
 
 mod datapath;
 mod facts;
@@ -9,6 +10,7 @@ mod pktgen;
 mod report;
 mod scenario;
 mod situation;
+mod sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ use lb_lab::{cpu, generator};
 #[derive(Parser)]
 #[command(
     name = "lb-bench",
-    about = "What a packet costs in the datapath, and a health check"
+    about = "What a packet costs in the datapath, a health check, and a flow that a peer is told of"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -36,6 +38,8 @@ enum Subject {
     Pktgen(pktgen::Args),
     /// Checks a second for each core, and how soon the rings follow what checks find
     Health(health::Args),
+    /// Flow changes a second from one node to another, and what each costs
+    Sync(sync::Args),
 }
 
 /// Where the figures go unless told otherwise.
@@ -63,5 +67,6 @@ fn run(subject: &Subject) -> Result<()> {
         Subject::Datapath(args) => datapath::run(args),
         Subject::Pktgen(args) => pktgen::run(args),
         Subject::Health(args) => health::run(args),
+        Subject::Sync(args) => sync::run(args),
     }
 }

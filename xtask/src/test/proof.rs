@@ -22,6 +22,8 @@ pub(super) enum Proof {
     Detection(ProgramArgs),
     /// Two balancers, ours and keepalived's, one of which goes away: what breaks, how long it is dark (a table, and JSON)
     Failover(ProgramArgs),
+    /// Twelve million messages to the peer link from those who lie: none is taken, nothing grows
+    Hostile(ProgramArgs),
     /// A hundred thousand health checks: what they leave behind (a table, and JSON)
     Soak(ProgramArgs),
     /// The datapath's core and the control plane's machines in a simulated network, many histories
@@ -68,6 +70,11 @@ const SOAK: Program = Program {
     features: "e2e",
     servers: &packages::FOR_SOAK,
 };
+const HOSTILE: Program = Program {
+    name: "lb-hostile",
+    features: "sim",
+    servers: &[],
+};
 const SIM: Program = Program {
     name: "lb-sim",
     features: "sim",
@@ -81,6 +88,7 @@ pub(super) fn run(workspace: &Workspace, proof: &Proof) -> Result<ExitCode> {
         Proof::Detection(args) => (DETECTION, args),
         Proof::Failover(args) => (FAILOVER, args),
         Proof::Soak(args) => (SOAK, args),
+        Proof::Hostile(args) => (HOSTILE, args),
         Proof::Sim(args) => (SIM, args),
     };
     let has_servers = !program.servers.is_empty();

@@ -49,6 +49,8 @@ pub struct Receiver {
     ack: FlowsAck,
     repeat_count: u32,
     repeat_us: u64,
+    /// When the latest datagram arrived. Unit: microseconds.
+    arrived_us: u64,
     /// When the last acknowledgement was sent. Unit: microseconds.
     sent_us: u64,
     complete_round: u32,
@@ -129,6 +131,7 @@ impl Receiver {
             self.take_flow(&flow, table, shadow, now);
         }
         if header.sequence == self.ack.latest {
+            self.arrived_us = now.us;
             self.lag_ms = header.lag_ms;
         }
         self.complete_round = self.complete_round.max(header.complete_round);
@@ -180,6 +183,8 @@ impl Receiver {
         self.repeat_count = self.repeat_count.saturating_sub(1);
         self.repeat_us = now.us + REPEAT_US;
         self.sent_us = now.us;
+        let held_us = now.us.saturating_sub(self.arrived_us);
+        self.ack.held_us = held_us.min(u32::MAX.into()) as u32;
         Some(self.ack)
     }
 

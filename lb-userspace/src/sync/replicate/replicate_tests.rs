@@ -13,7 +13,7 @@ use super::replicator::{FlowsStatus, Outlet, Replicator};
 use super::table::Now;
 use crate::sync::kind;
 
-const SET_COUNT: u32 = 512;
+const SET_COUNT: u32 = 2048;
 const SESSION: u64 = 1;
 const LATENCY_US: u64 = 500;
 
@@ -264,7 +264,8 @@ fn a_node_that_says_that_it_has_caught_up_has_everything() {
         let missing = (0..1500)
             .filter(|flow| pair.backend(1, *flow).is_none())
             .count();
-        assert_eq!(missing, 0, "with {loss_percent} % loss");
+        let status = [pair.status(0), pair.status(1)];
+        assert_eq!(missing, 0, "with {loss_percent} % loss: {status:#?}");
     }
 }
 

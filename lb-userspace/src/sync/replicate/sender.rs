@@ -14,7 +14,7 @@ use super::message::{FLOWS_MAX, FlowsAck, FlowsHeader, Malformed, put_flows};
 use super::queue::{Queue, Waiting};
 use super::shadow::Shadow;
 use super::table::{Now, Table};
-use super::window::{Fate, Window};
+use super::window::Window;
 use crate::sync::flow::SharedFlow;
 
 /// A refresh walks the table once in this time. Unit: microseconds.
@@ -150,17 +150,11 @@ impl Sender {
     /// # Errors
     /// [`Malformed`]: nothing has changed.
     pub fn acknowledged(&mut self, ack: &FlowsAck, now: Now) -> Result<(), Malformed> {
-        let (queue, shadow) = (&mut self.queue, &mut self.shadow);
-        let (mut settled_count, mut lost_count) = (0, 0);
-        self.window.acknowledged(ack, now.us, |content, fate| {
+        let mut settled_count = 0;
+        self.window.acknowledged(ack, now.us, |content| {
             settled_count += u32::from(content.is_owed);
-            if fate == Fate::Lost {
-                lost_count += 1;
-                take_back(content, queue, shadow);
-            }
         })?;
         self.owed_under_way -= settled_count;
-        self.counts.lost += lost_count;
         self.has_listener |= ack.dictionary_version > 0;
         if ack.wanted_round > self.round {
             self.begin_round(ack.wanted_round);

@@ -8,10 +8,9 @@ use std::collections::VecDeque;
 use super::message::{ACK_SPAN, FlowsAck, Malformed};
 
 /// Datagrams under way at least, however little is acknowledged: with 9 of 10 lost, fewer would starve the peer.
-const LIMIT_MIN: usize = 32;
-/// Later datagrams that may overtake one before it counts as lost.
-const OVERTAKEN_MAX: u64 = 16;
-/// Besides, it must be older than a round trip by so much. Unit: microseconds.
+const LIMIT_MIN: usize = 128;
+/// A datagram that was overtaken is lost when it is older than a round trip by so much, at least. Unit:
+/// microseconds.
 const REORDERING_US: u64 = 1_000;
 /// The time-out's bounds. The lower one is above what a busy peer takes; the upper one heals a link soon after
 /// it was cut. Unit: microseconds.
@@ -29,15 +28,6 @@ struct UnderWay<C> {
     content: C,
 }
 
-/// What has become of a datagram that was under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The peer has acknowledged it.
-    Arrived,
-    /// It has not, and will not.
-    Lost,
-}
-
 /// Datagrams under way, with what is to be done again if they are lost.
 #[derive(Debug)]
 pub struct Window<C> {
@@ -51,6 +41,9 @@ pub struct Window<C> {
     rtt_us: u64,
     deviation_us: u64,
     backoff: u32,
+    /// The latest one of which the peer has told, and when it last told of any. Unit of the latter: microseconds.
+    latest_arrived: u64,
+    arrived_us: u64,
     /// When datagrams were last found to be lost by time, so that one loss does not count many times.
     lost_us: u64,
 }
@@ -66,6 +59,8 @@ impl<C: Copy> Window<C> {
             rtt_us: 0,
             deviation_us: 0,
             backoff: 0,
+            latest_arrived: 0,
+            arrived_us: 0,
             lost_us: 0,
         }
     }
@@ -106,7 +101,7 @@ impl<C: Copy> Window<C> {
         self.count += 1;
     }
 
-    /// Takes an acknowledgement. `settle` gets the contents of those that are not under way any more.
+    /// Takes an acknowledgement. `arrived` gets the contents of those that have.
     ///
     /// # Errors
     /// [`Malformed`] if it acknowledges what was never sent.
@@ -114,57 +109,61 @@ impl<C: Copy> Window<C> {
         &mut self,
         ack: &FlowsAck,
         now_us: u64,
-        mut settle: impl FnMut(C, Fate),
+        mut arrived: impl FnMut(C),
     ) -> Result<(), Malformed> {
         if ack.latest >= self.next() {
             return Err(Malformed::Content(
                 "flows are acknowledged that were never sent",
             ));
         }
-        let late_us = self.rtt_us + self.rtt_us / 4 + REORDERING_US;
         let mut arrived_count = 0;
         let mut measured_us = None;
         for (sequence, place) in (self.first..=ack.latest).zip(&mut self.under_way) {
-            let Some(datagram) = place else { continue };
-            let is_overtaken = self.rtt_us > 0 && ack.latest - sequence > OVERTAKEN_MAX;
-            if ack.has(sequence) {
+            if let Some(datagram) = place.take_if(|_| ack.has(sequence)) {
                 arrived_count += 1;
                 if sequence == ack.latest {
-                    measured_us = Some(now_us.saturating_sub(datagram.sent_us));
+                    let passed_us = now_us.saturating_sub(datagram.sent_us);
+                    measured_us = Some(passed_us.saturating_sub(ack.held_us.into()));
                 }
-                settle(datagram.content, Fate::Arrived);
-            } else if is_overtaken && datagram.sent_us + late_us <= now_us {
-                settle(datagram.content, Fate::Lost);
-            } else {
-                continue;
+                arrived(datagram.content);
             }
-            *place = None;
-            self.count -= 1;
         }
+        self.count -= arrived_count;
+        self.latest_arrived = self.latest_arrived.max(ack.latest);
         if let Some(measured_us) = measured_us {
             self.measure(measured_us);
         }
         if arrived_count > 0 {
             self.backoff = 0;
+            self.arrived_us = now_us;
             self.limit = (self.limit + arrived_count).min(ACK_SPAN as usize);
         }
         self.shrink();
         Ok(())
     }
 
-    /// Gives up what has been under way for too long.
+    /// Gives up what has been under way for too long: for longer than the time-out, or, if a later one has
+    /// arrived, for longer than a round trip takes.
     pub fn expire(&mut self, now_us: u64, mut lost: impl FnMut(C)) {
-        let timeout_us = self.timeout_us();
-        let is_late = |datagram: &UnderWay<C>| datagram.sent_us + timeout_us <= now_us;
+        let (timeout_us, overtaken_us) = (self.timeout_us(), self.overtaken_us());
+        let latest_arrived = self.latest_arrived;
         let mut lost_count = 0;
-        for place in &mut self.under_way {
-            if let Some(datagram) = place.take_if(|datagram| is_late(datagram)) {
+        for (sequence, place) in (self.first..).zip(&mut self.under_way) {
+            let patience_us = if sequence < latest_arrived {
+                overtaken_us.min(timeout_us)
+            } else {
+                timeout_us
+            };
+            let is_late = |datagram: &mut UnderWay<C>| datagram.sent_us + patience_us <= now_us;
+            if let Some(datagram) = place.take_if(is_late) {
                 lost(datagram.content);
                 lost_count += 1;
             }
         }
         self.count -= lost_count;
-        if lost_count > 0 && self.lost_us + timeout_us <= now_us {
+        // Something arrives: the network loses datagrams, but it is there.
+        let is_silent = self.arrived_us + timeout_us <= now_us;
+        if lost_count > 0 && is_silent && self.lost_us + timeout_us <= now_us {
             self.lost_us = now_us;
             self.backoff = (self.backoff + 1).min(BACKOFF_MAX);
             self.limit = (self.limit / 2).max(LIMIT_MIN);
@@ -184,6 +183,14 @@ impl<C: Copy> Window<C> {
             rtt_us => rtt_us + 4 * self.deviation_us,
         };
         (timeout_us.max(TIMEOUT_MIN_US) << self.backoff).min(TIMEOUT_MAX_US)
+    }
+
+    /// For how long a datagram may be under way that a later one has overtaken.
+    fn overtaken_us(&self) -> u64 {
+        match self.rtt_us {
+            0 => TIMEOUT_FIRST_US,
+            rtt_us => rtt_us + (rtt_us / 4).max(2 * self.deviation_us) + REORDERING_US,
+        }
     }
 
     /// After RFC 6298 section 2.
@@ -225,32 +232,24 @@ mod tests {
         window
     }
 
-    /// What arrives and what is lost by an acknowledgement.
+    /// What arrives by an acknowledgement, and what is lost by then.
     fn take(window: &mut Window<u32>, ack: &FlowsAck, now_us: u64) -> (Vec<u32>, Vec<u32>) {
         let (mut arrived, mut lost) = (Vec::new(), Vec::new());
-        let settle = |content, fate| match fate {
-            Fate::Arrived => arrived.push(content),
-            Fate::Lost => lost.push(content),
-        };
-        window
-            .acknowledged(ack, now_us, settle)
-            .expect("they were sent");
+        let taken = window.acknowledged(ack, now_us, |content| arrived.push(content));
+        taken.expect("they were sent");
+        window.expire(now_us, |content| lost.push(content));
         (arrived, lost)
     }
 
     #[test]
-    fn what_many_later_ones_have_overtaken_is_lost_and_what_few_have_is_not() {
-        let mut window = sent(20);
-        let few: Vec<u64> = (2..10).collect();
-        assert_eq!(
-            take(&mut window, &ack(&few), 1000),
-            ((1..9).collect(), vec![])
-        );
-        let many: Vec<u64> = (2..20).collect();
-        let arrived: Vec<u32> = (9..19).collect();
-        assert_eq!(take(&mut window, &ack(&many), 2000), (arrived, vec![]));
-        assert_eq!(take(&mut window, &ack(&many), 4000), (vec![], vec![0]));
-        assert_eq!((window.count(), window.next()), (1, 21));
+    fn what_was_overtaken_is_lost_after_a_round_trip_and_what_was_not_is_not() {
+        let mut window = sent(4);
+        assert_eq!(take(&mut window, &ack(&[2, 3]), 2000), (vec![1, 2], vec![]));
+        assert_eq!(take(&mut window, &ack(&[2, 3]), 4999), (vec![], vec![]));
+        assert_eq!(take(&mut window, &ack(&[2, 3]), 5000), (vec![], vec![0]));
+        assert_eq!((window.count(), window.next()), (1, 5));
+        let lost_us = window.deadline_us().expect("the last one");
+        assert_eq!(take(&mut window, &ack(&[2, 3]), lost_us), (vec![], vec![3]));
     }
 
     #[test]
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_of_what_was_never_sent_is_refused() {
         let mut window = sent(3);
-        let refused = window.acknowledged(&ack(&[4]), 0, |_, _| ());
+        let refused = window.acknowledged(&ack(&[4]), 0, |_| ());
         assert!(refused.is_err());
         assert_eq!(window.count(), 3);
     }

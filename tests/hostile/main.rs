@@ -1,0 +1,140 @@
+//! `lb-hostile`: millions of messages from peers that lie, and from those who are none. Run by `cargo xtask test
+//! hostile`; its short form is a test like others.
+//!
+//! - [`datagrams`]: what anybody may send to the peer link over UDP: forged, damaged, replayed, of other sessions.
+//! - [`streams`]: the same over TCP, in every phase of a session.
+//! - [`payloads`]: what a peer may send that has the secret and has lost its mind.
+//!
+//! Nothing that its sender has not made may be taken, nothing may be taken twice, nothing may panic, and memory may
+//! not grow.
+
+mod datagrams;
+mod payloads;
+mod rng;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use crate::rng::Rng;
+
+/// What the process may grow by after the first tenth: the allocator's own play. Unit: bytes.
+const GROWTH_MAX_BYTES: u64 = 16 << 20;
+
+#[derive(Parser)]
+#[command(
+    name = "lb-hostile",
+    about = "Messages to the peer link from those who lie: none is taken, nothing grows"
+)]
+struct Args {
+    /// How many messages in all
+    #[arg(long, default_value_t = 12_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    messages: u64,
+    /// What the messages are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What has become of hostile messages.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Hostile messages.
+    pub(crate) hostile: u64,
+    /// Of these, by what became of them.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// Genuine messages between them, all of which were taken once.
+    pub(crate) genuine: u64,
+}
+
+impl Tally {
+    /// One more. What a reason quotes of the message, and numbers, are left out: there are as many as messages.
+    pub(crate) fn refuse(&mut self, reason: impl ToString) {
+        self.hostile += 1;
+        let text = reason.to_string();
+        let own_words = match text.split_once("refuses this node") {
+            Some((before, _theirs)) => format!("{before}refuses this node"),
+            None => text,
+        };
+        let unquoted: String = own_words.split('"').step_by(2).collect();
+        let reason = unquoted.replace(|char: char| char.is_ascii_digit(), "");
+        *self.refused.entry(reason).or_default() += 1;
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let mut rng = Rng::new(args.seed);
+    let tenth = args.messages / 10;
+    attack(&mut rng, tenth)?;
+    let before_bytes = resident_bytes()?;
+    attack(&mut rng, args.messages - tenth)?;
+    let growth_bytes = resident_bytes()?.saturating_sub(before_bytes);
+    println!("memory has grown by {} KiB", growth_bytes / 1024);
+    ensure!(
+        growth_bytes <= GROWTH_MAX_BYTES,
+        "memory has grown by {growth_bytes} bytes in {} messages",
+        args.messages - tenth
+    );
+    Ok(())
+}
+
+/// So many messages: most of them datagrams, which are the cheapest to send.
+fn attack(rng: &mut Rng, messages: u64) -> Result<()> {
+    report("datagrams", &datagrams::attack(rng, messages * 80 / 100)?);
+    report("streams", &streams::attack(rng, messages * 5 / 100)?);
+    report(
+        "a peer that has lost its mind",
+        &payloads::attack(rng, messages * 15 / 100)?,
+    );
+    Ok(())
+}
+
+fn report(what: &str, tally: &Tally) {
+    println!(
+        "{what}: {} hostile messages, {} genuine ones between them",
+        tally.hostile, tally.genuine
+    );
+    for (reason, count) in &tally.refused {
+        println!("    {count:>12}  {reason}");
+    }
+}
+
+/// What the process has in memory.
+fn resident_bytes() -> Result<u64> {
+    let path = "/proc/self/status";
+    let text = fs::read_to_string(path).context(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kib: u64 = kib
+        .with_context(|| format!("{path} has no VmRSS"))?
+        .trim()
+        .parse()?;
+    Ok(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hundred_thousand_hostile_messages_are_refused() {
+        run(&Args {
+            messages: 200_000,
+            seed: 7,
+        })
+        .expect("none is taken");
+    }
+}
