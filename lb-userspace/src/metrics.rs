@@ -7,6 +7,7 @@ mod daemon;
 mod families;
 mod flows;
 mod haproxy;
+mod pair;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -24,6 +24,7 @@ mod problem;
 pub mod rules;
 mod runtime;
 pub mod saved;
+pub mod shared;
 pub mod slow_start;
 pub mod text;
 

@@ -2,7 +2,8 @@
 //! with the model.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, LazyLock};
 
 use super::Look;
 use super::tests::{FULL, WEB, mistake, mistakes, model, report};
@@ -410,11 +411,22 @@ fn every_mistake_in_many_checks_is_told_at_once() {
     assert_eq!(places, ["5:8", "8:8", "9:10", "12:8", "13:8", "14:10"]);
 }
 
+/// A secret of a cluster, and the line that names it.
+static SECRET: LazyLock<(tempfile::TempDir, String)> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.key");
+    std::fs::write(&path, "q9Kx0Zr1tV8mN2pL5sWd7fYhJcBgUeAo+/34").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let line = format!("secret_file = \"{}\"", path.display());
+    (directory, line)
+});
+
 /// Text of the reference, with what need not exist on this machine replaced by what does.
 fn here(text: &str) -> String {
     let lines = text.lines().map(|line| match line.split_once(" = ") {
         Some(("password_file" | "password_env", _)) => "password_env = \"PATH\"",
         Some(("ca_file", _)) => "verify = false",
+        Some(("secret_file", _)) => &SECRET.1,
         Some(("command", _)) => "command = [\"/bin/true\"]",
         Some(("on_change", _)) => "on_change = \"/bin/true\"",
         _ => line,

@@ -183,6 +183,10 @@ fn a_secret_is_a_file_that_nobody_else_can_read() {
         assert!(told.contains(words), "{told}");
         assert!(!told.contains(GOOD), "{told}");
     }
+    let path = secret(directory.path(), 0o600, GOOD);
+    if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+        assert!(mistake(&text(&path)).contains("belongs to user 65534"));
+    }
     assert!(mistake(&text(directory.path())).contains("no regular file"));
     assert!(mistake(&text(Path::new("cluster.key"))).contains("no absolute path"));
 }

@@ -160,6 +160,11 @@ pub(super) fn event(event: &Event) -> String {
     )
 }
 
-fn calendar(unix_ms: u64) -> impl std::fmt::Display {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms))
+/// The last millisecond that has a date of four digits. Unit: milliseconds since 1970, UTC.
+const CALENDAR_MAX_MS: u64 = 253_402_300_799_999;
+
+/// A moment as people write it.
+pub(super) fn calendar(unix_ms: u64) -> impl std::fmt::Display {
+    let since = Duration::from_millis(unix_ms.min(CALENDAR_MAX_MS));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since)
 }

@@ -1,9 +1,8 @@
 //! VIPs and peers as tables for people.
 
-use std::time::{Duration, SystemTime};
-
 use super::grid::Align::{Left, Right};
 use super::grid::{Grid, facts};
+use super::health_tables::calendar;
 use super::units::duration;
 use crate::control::peers::PeerView;
 use crate::control::proto::{FailoverDone, LastFailover, Peers, Vips, VirtualRouter};
@@ -235,10 +234,9 @@ fn last_failover(failover: Option<&LastFailover>) -> String {
     let Some(failover) = failover else {
         return "none since lbd began".to_owned();
     };
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(failover.unix_ms);
     format!(
         "{}  {} {}: {} -> {}: {}",
-        humantime::format_rfc3339_millis(at),
+        calendar(failover.unix_ms),
         failover.group,
         failover.family,
         failover.from,

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use crate::config::{self, Overrides};
 use crate::engine::{EngineError, EngineHandle};
 use crate::events::unix_ms;
-use crate::model::diff::{differences, dropped, takes_restart};
+use crate::model::diff::{differences, dropped, group_differences, takes_restart};
 use crate::model::{Hooks, Model, Service};
 use crate::tally::{Counted, Tally};
 
@@ -73,6 +73,9 @@ impl Origin {
         for change in differences(&current, &new.services) {
             info!("reload: {change}");
         }
+        for change in group_differences(&self.model.vrrp, &new.vrrp) {
+            info!("reload: {change}");
+        }
         if self.model.hooks != new.hooks {
             info!("reload: hooks.on_change {}", words(&new.hooks));
         }
@@ -107,6 +110,7 @@ mod tests {
     use crate::config::parse;
     use crate::engine::Request;
     use crate::engine::snapshot::{DatapathOrigin, DatapathState, ServiceState, Snapshot};
+    use crate::model::cluster::Cluster;
 
     fn model(text: &str) -> Model {
         let overrides = Overrides {
@@ -129,7 +133,23 @@ mod tests {
             Some("node.manage_vips")
         );
         let web = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";
-        assert_eq!(restart(&format!("[node]\nname = \"lb2\"\n{web}")), None);
+        let named = format!("[node]\nname = \"lb2\"\n{web}");
+        assert_eq!(restart(&named), None);
+        let group =
+            "[[vrrp]]\nname = \"web\"\ninterface = \"eth0\"\nvrid = 51\nvips = \"203.0.113.10\"\n";
+        assert_eq!(restart(group), None);
+        let mut one_of_two = model("");
+        one_of_two.cluster = Some(Cluster {
+            listen: "10.0.9.1:7946".parse().unwrap(),
+            secret_file: "/etc/lbd/cluster.key".into(),
+            heartbeat_ms: 100,
+            patience_s: 120,
+            peers: BTreeMap::new(),
+        });
+        assert_eq!(takes_restart(&model(""), &one_of_two), ["[cluster]"]);
+        let mut renamed = one_of_two.clone();
+        renamed.node = "lb2".to_owned();
+        assert_eq!(takes_restart(&one_of_two, &renamed), ["node.name"]);
     }
 
     const WEB: &str = "[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n";

@@ -4,7 +4,7 @@ use lb_common::drop_reason::DropReason;
 
 use super::Source;
 use super::families::Families;
-use super::{backends, checks, daemon, flows, haproxy};
+use super::{backends, checks, daemon, flows, haproxy, pair};
 use crate::engine::snapshot::Snapshot;
 use crate::model::Keyword as _;
 
@@ -31,6 +31,10 @@ pub(super) async fn collect(source: &Source) -> anyhow::Result<String> {
     checks::reactions(&board, &mut families);
     drop(board);
     daemon::daemon(&source.monitor, &mut families);
+    pair::vips(&source.monitor.vrrp, &mut families);
+    if snapshot.cluster.is_some() {
+        pair::peers(&source.monitor.peers.view(), &mut families);
+    }
     families.encode()
 }
 

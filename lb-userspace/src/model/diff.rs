@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+mod groups;
+
 use super::check::Check;
 use super::{AdminState, AgentState, Backend, Fit, Health, Keyword, Model, Service};
 use crate::model::text::write_duration;
+
+pub use groups::group_differences;
 
 /// Services by name, as in [`super::Model`].
 type Services = BTreeMap<String, Service>;

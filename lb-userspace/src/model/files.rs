@@ -158,6 +158,13 @@ pub fn secret_file(path: &str) -> Result<String, TextError> {
             help: format!("chmod 600 {path}; if others may have read it, make a new one"),
         });
     }
+    let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
+    if owner != 0 && owner != user {
+        return Err(TextError {
+            message: format!("{key} {path} belongs to user {owner}, who can read it"),
+            help: format!("give it to the user that lbd runs as: chown {user} {path}"),
+        });
+    }
     let content = read_bounded(Path::new(path), SECRET_BYTES_MAX);
     let content = content.map_err(|error| unreadable(key, path, &error))?;
     if content.len() < SECRET_BYTES_MIN {

@@ -10,6 +10,7 @@ use super::check::{Check, CheckMode, Role};
 use super::diff::{differences, dropped};
 use super::doubt::Doubt;
 use super::rules::{self, Checked};
+use super::shared::{Entry, Overlay};
 use super::{
     AdminState, AgentState, Backend, Fit, ForwardMode, HOLD_DOWN_DEFAULT_S, Health, Model,
     OnAllDown, OnDown, OnRemove, Policies, Protocol, Scheduler, Service, UdpFlow,
@@ -43,6 +44,9 @@ pub struct Saved {
     file: Vec<SavedService>,
     /// As it was in force.
     current: Vec<SavedService>,
+    /// What was changed at run time, here or on another node of the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shared: Vec<Entry>,
 }
 
 /// What a start makes of saved state.
@@ -64,7 +68,25 @@ impl Saved {
             format: FORMAT,
             file: saved(file),
             current: saved(current),
+            shared: Vec::new(),
         }
+    }
+
+    /// With what was changed at run time on any node of the cluster.
+    #[must_use]
+    pub fn with_shared(mut self, overlay: &Overlay) -> Self {
+        self.shared = overlay.entries();
+        self
+    }
+
+    /// What was changed at run time on any node of the cluster. If the config file has changed meanwhile, which
+    /// `loaded` shows, that is a reload: see [`Overlay::note_reload`].
+    pub fn shared(&self, loaded: &Model, now_unix_ms: u64) -> Overlay {
+        let mut overlay = Overlay::restored(&loaded.node, self.shared.clone());
+        if restored(&self.file, loaded).services != loaded.services {
+            overlay.note_reload(now_unix_ms);
+        }
+        overlay
     }
 
     /// As JSON.
@@ -515,6 +537,34 @@ mod tests {
                 "service `web`, backend `web2` weight 100 -> 7 (the config file has changed)",
                 "service `web`, backend `web3` added (the config file has changed)",
             ]
+        );
+    }
+
+    #[test]
+    fn what_is_shared_survives_and_another_file_takes_it_back() {
+        let file = model();
+        let current = changed(&file);
+        let mut overlay = Overlay::new(file.node.as_str());
+        assert_eq!(overlay.note_change(&file, &current, 1_000), 4);
+        let json = Saved::of(&file, &current).with_shared(&overlay).to_json();
+        let saved = Saved::from_json(&json.unwrap()).unwrap();
+        let same = saved.shared(&file, 2_000);
+        assert_eq!(same.entries(), overlay.entries());
+        let mut new = model();
+        new.services.get_mut("web").unwrap().idle_timeout_s = 30;
+        let laid = saved.shared(&new, 2_000).model(&new, &current).model;
+        let web = &laid.services["web"];
+        assert_eq!((web.idle_timeout_s, web.backends.len()), (30, 2));
+        assert_eq!(web.backends["web2"].weight, 100);
+        assert_eq!(web.backends["web1"].admin, AdminState::Drain);
+        // Of a node that was on its own, nothing is.
+        let alone = Saved::of(&file, &current).to_json().unwrap();
+        assert!(!String::from_utf8(alone.clone()).unwrap().contains("shared"));
+        assert!(
+            Saved::from_json(&alone)
+                .unwrap()
+                .shared(&file, 1)
+                .is_empty()
         );
     }
 

@@ -22,6 +22,7 @@ use lb_userspace::engine::views::{
 };
 use lb_userspace::engine::{EngineError, EngineHandle, Progress, Request};
 use lb_userspace::forecast::{Present, forecast};
+use lb_userspace::model::cluster::{Cluster, Peer, VrrpGroup};
 use lb_userspace::model::diff::takes_restart;
 use lb_userspace::model::{
     Backend, Change, Interface, Limits, Model, OnStop, Service, Urgency, XdpMode,
@@ -54,6 +55,46 @@ const NOW_S: u32 = 1_000;
 impl Daemon {
     /// Starts with no service and room for two.
     pub(crate) fn start() -> Self {
+        Self::start_with(nothing())
+    }
+
+    /// Starts as one of two nodes: `lb1`, with the group `web` of both families and the peer `lb2`.
+    pub(crate) fn start_pair() -> Self {
+        let peer = Peer {
+            name: "lb2".to_owned(),
+            address: "10.0.9.2:7946".parse().unwrap(),
+        };
+        let group = VrrpGroup {
+            name: "web".to_owned(),
+            interface: "eth0".to_owned(),
+            vrid: 51,
+            vips: ["203.0.113.10", "2001:db8::10"]
+                .map(|vip| vip.parse().unwrap())
+                .into(),
+            priority: 200,
+            interval_cs: 10,
+            preempt: true,
+            preempt_delay_ms: 0,
+            peers: Default::default(),
+            sources: Default::default(),
+            accept: true,
+            virtual_mac: false,
+            authenticate: true,
+            tracks: vec![],
+        };
+        let mut model = nothing();
+        model.vrrp.insert("web".to_owned(), group);
+        model.cluster = Some(Cluster {
+            listen: "10.0.9.1:7946".parse().unwrap(),
+            secret_file: "/etc/lbd/cluster.key".into(),
+            heartbeat_ms: 100,
+            patience_s: 120,
+            peers: BTreeMap::from([(peer.name.clone(), peer)]),
+        });
+        Self::start_with(model)
+    }
+
+    fn start_with(model: Model) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("lbd.sock");
         let bound = Socket::bind(&socket).unwrap();
@@ -62,7 +103,7 @@ impl Daemon {
         let (stop, stopped) = oneshot::channel();
         let monitor = Monitor::default();
         let told = monitor.clone();
-        runtime.spawn(serve_requests(requests));
+        runtime.spawn(serve_requests(model, requests));
         runtime.spawn(async move {
             let listener = bound.listener().unwrap();
             let stop = async move {
@@ -94,8 +135,9 @@ impl Drop for Daemon {
     }
 }
 
-async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
-    let mut model = Model {
+/// A node without services, and with room for three.
+fn nothing() -> Model {
+    Model {
         node: "lb1".to_owned(),
         interfaces: vec![],
         manage_vips: true,
@@ -109,7 +151,10 @@ async fn serve_requests(mut requests: mpsc::Receiver<Request>) {
             ..Limits::default()
         },
         services: BTreeMap::new(),
-    };
+    }
+}
+
+async fn serve_requests(mut model: Model, mut requests: mpsc::Receiver<Request>) {
     let mut drains = 0;
     while let Some(request) = requests.recv().await {
         match request {

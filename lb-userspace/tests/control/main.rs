@@ -5,4 +5,5 @@ mod events;
 mod fake;
 mod lbctl;
 mod lives;
+mod pair;
 mod refusals;

@@ -12,6 +12,7 @@ use crate::control::{read, view};
 use crate::engine::EngineHandle;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::views::PlanQuery;
+use crate::model::diff::group_differences;
 use crate::model::{Change, Urgency, backend_from, service_from};
 
 /// Tells what a change would do, and makes none.
@@ -109,8 +110,10 @@ pub(in crate::control) async fn config_diff(
     let (overrides, unnamed) = overrides(&file, &snapshot);
     let loaded = config::parse(&file.name, &file.text, &overrides)
         .map_err(|report| ApiError::field("text", report.to_string()))?;
+    let groups = group_differences(&snapshot.vrrp, &loaded.model.vrrp);
     let view = engine.plan(PlanQuery::Replace(loaded.model)).await?;
     let mut plan = view::plan(view);
+    plan.changes.extend(groups);
     plan.warnings.extend(loaded.warnings.lines());
     plan.warnings.extend(unnamed.iter().map(|name| {
         format!("{name} is in force and not in the file: it stays as long as lbd is started with --iface {name}")
