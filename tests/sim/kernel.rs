@@ -93,6 +93,11 @@ impl SimKernel {
         self.origins[place].get()
     }
 
+    /// Writes a flow's origin as a peer has told it.
+    pub(crate) fn put_origin(&self, place: usize, origin: &FlowOrigin) {
+        self.origins[place].set(*origin);
+    }
+
     pub(crate) fn entry_count(&self) -> usize {
         self.entries.len() - 1
     }

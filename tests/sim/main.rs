@@ -6,6 +6,7 @@
 //!   the balancers are told ([`config`]). [`agenda`] has what is due, [`outcome`] what came of it.
 //! - [`node`] is a balancer of ours over the memory of [`kernel`]; [`classical`] is one with a table of
 //!   all flows, for comparison ([`compare`]).
+//! - [`cluster`] is the same of several nodes, with what moves VIPs and rings between them.
 //! - [`rules`] switches single rules off, and [`proofs`] shows the hole that opens.
 //! - [`shrink`] makes a failing history small; [`regressions`] are those that failed once.
 
@@ -14,6 +15,7 @@ mod attack;
 mod balancer;
 mod classical;
 mod client;
+mod cluster;
 mod compare;
 mod config;
 mod history;
@@ -36,6 +38,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+use crate::cluster::plan::Faults;
 use crate::history::{Changes, Load};
 
 /// Without options: thousands of histories, every rule switched off once, and the comparison with the
@@ -64,16 +67,38 @@ struct Args {
     /// Only the histories
     #[arg(long)]
     histories: bool,
+    /// Only those of several nodes; with --seed: one of these
+    #[arg(long)]
+    nodes: bool,
+    /// With --nodes and --seed: faults of this kind, not the seed's
+    #[arg(long, requires = "seed", requires = "nodes")]
+    faults: Option<Faults>,
 }
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
+    if args.nodes {
+        return Ok(match args.seed {
+            Some(seed) => cluster::report::one(seed, args.changes, args.faults, args.follow),
+            None => {
+                let code = cluster::report::histories(0..args.seeds);
+                if !args.histories {
+                    cluster::report::rules(16);
+                }
+                code
+            }
+        });
+    }
     if let Some(seed) = args.seed {
         let plan = report::plan_of(seed, args.changes, args.load, args.clients);
         return Ok(report::one(&plan, args.follow));
     }
     let mut code = report::histories(0..args.seeds);
+    if cluster::report::histories(0..args.seeds / 4) == ExitCode::FAILURE {
+        code = ExitCode::FAILURE;
+    }
     if !args.histories {
+        cluster::report::rules(16);
         report::rules();
         report::comparison();
         code = if report::regressions()? == ExitCode::SUCCESS {

@@ -46,11 +46,11 @@ pub(crate) fn run_classical(plan: &Plan) -> Outcome {
 }
 
 /// Runs the plans of `seeds` on all cores, and hands out each with its outcome as it ends.
-pub(crate) fn run_all(
+pub(crate) fn run_all<P, O>(
     seeds: std::ops::Range<u64>,
-    plan_of: impl Fn(u64) -> Plan + Sync,
-    run: impl Fn(&Plan) -> Outcome + Sync,
-    take: impl FnMut(Plan, Outcome) + Send,
+    plan_of: impl Fn(u64) -> P + Sync,
+    run: impl Fn(&P) -> O + Sync,
+    take: impl FnMut(P, O) + Send,
 ) {
     let next = AtomicU64::new(seeds.start);
     let take = Mutex::new(take);

@@ -61,6 +61,8 @@ pub struct Coordinator {
     pub(super) outputs: Vec<Output>,
     patience_ms: u64,
     start: Start,
+    /// Groups in which this node has become Active since the last look.
+    newly_active: BTreeSet<GroupId>,
     has_met_anybody: bool,
     report_number: u64,
     report_due_ms: u64,
@@ -92,6 +94,7 @@ impl Coordinator {
             outputs: Vec::new(),
             patience_ms: settings.patience_ms,
             start,
+            newly_active: BTreeSet::new(),
             has_met_anybody: false,
             report_number: 0,
             report_due_ms: now_ms,
@@ -152,7 +155,9 @@ impl Coordinator {
 
     /// In which groups this node is Active.
     pub fn note_own_active(&mut self, active: BTreeSet<GroupId>) {
-        self.view.active = active;
+        let old = std::mem::replace(&mut self.view.active, active);
+        let new = self.view.active.difference(&old);
+        self.newly_active.extend(new.cloned());
     }
 
     /// To be called before the transitions step: tells them who leads and who is there, and brings them what the
@@ -169,6 +174,7 @@ impl Coordinator {
             }
         }
         self.shares = shares;
+        self.newly_active.clear();
         self.report(rings, now_ms);
     }
 
@@ -285,6 +291,10 @@ impl Coordinator {
 
     /// Takes the lead, if it is this node's turn. To yield it takes another's claim.
     fn decide(&mut self, share: &mut Share, now_ms: u64) {
+        if self.has_taken_over(share) {
+            self.claim(share);
+            return;
+        }
         let owner = self.view.owner(share.group.as_ref(), &share.term.owner);
         let is_turn = owner == self.view.name && share.role() == Role::Follower;
         if !is_turn {
@@ -295,6 +305,14 @@ impl Coordinator {
         if now_ms >= since_ms + self.claim_wait_ms(share, since_ms) {
             self.claim(share);
         }
+    }
+
+    /// Whether the VIP has just come here from another node that has decided so far. That one may have died
+    /// without the link having noticed, and is not waited for.
+    fn has_taken_over(&self, share: &Share) -> bool {
+        let is_new = |group| self.newly_active.contains(group);
+        let had_owner = !share.term.owner.is_empty();
+        share.role() == Role::Follower && had_owner && share.group.as_ref().is_some_and(is_new)
     }
 
     /// How long after that moment a node that should lead waits for whoever led last.
@@ -320,12 +338,12 @@ impl Coordinator {
         let last = &share.term.owner;
         let is_own = *last == self.view.name;
         let is_first = last.is_empty() && !share.has_history;
-        let is_orphan = !is_own && !is_first && !self.view.is_there(last);
+        let may_be_behind = self.has_taken_over(share) || !self.view.is_there(last);
         share.term.number = share.term.number.saturating_add(1);
         share.term.owner.clone_from(&self.view.name);
         share.due_since_ms = None;
         share.side = Side::Owns(Owned {
-            is_orphan,
+            consults: !is_own && !is_first && may_be_behind,
             ..Owned::default()
         });
         for peer in self.names_up() {

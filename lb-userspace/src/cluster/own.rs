@@ -36,7 +36,7 @@ impl Coordinator {
         if !owned.is_leading {
             owned.is_leading = true;
             transition.take_lead(now_ms);
-            if owned.is_orphan {
+            if owned.consults {
                 transition.consult(|_| true);
             }
         } else if has_company_grown {

@@ -64,8 +64,9 @@ pub(super) struct Owned {
     pub(super) in_force: u64,
     /// The transition has been told that this node leads.
     pub(super) is_leading: bool,
-    /// Whoever led before cannot be asked.
-    pub(super) is_orphan: bool,
+    /// Whoever led before may have been a step ahead, and may not answer any more: all slots are to consult
+    /// the flow table.
+    pub(super) consults: bool,
 }
 
 /// A follower, as its owner sees it.

@@ -492,8 +492,9 @@ fn a_hand_over_keeps_the_ring_as_it_is() {
     bench.pass(200);
     assert_eq!(bench.role(2), (Role::Owner, 2));
     assert_eq!(bench.role(1), (Role::Follower, 2));
-    bench.check(2, &[moving(3, 1), settled(2)]);
-    bench.check(1, &[moving(3, 1), settled(2)]);
+    // What the last owner may have done meanwhile is on record, and consulted.
+    bench.check(2, &[moving(3, 1), quiet(2)]);
+    bench.check(1, &[moving(3, 1), quiet(2)]);
 }
 
 #[test]

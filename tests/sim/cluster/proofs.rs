@@ -1,0 +1,104 @@
+//! A scenario for each rule in which its hole opens when it is switched off.
+
+use super::outcome::Outcome;
+use super::plan::{Faults, Plan, Way};
+use super::rules::{Rule, Rules};
+use crate::history::Changes;
+use crate::runner;
+
+/// What goes wrong without a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victims {
+    /// Established connections break, those of the unsynced window included.
+    Flows,
+    /// Established connections break whose record the node that they came to was believed to have.
+    Synced,
+    /// The nodes do not agree in the end.
+    Agreement,
+}
+
+impl Victims {
+    pub(crate) fn count(self, outcome: &Outcome) -> usize {
+        match self {
+            Self::Flows => outcome.broken.len() + outcome.unsynced_count,
+            Self::Synced => outcome.broken.len(),
+            Self::Agreement => outcome.violations.len(),
+        }
+    }
+}
+
+/// A rule's scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proof {
+    pub(crate) rule: Rule,
+    pub(crate) changes: Changes,
+    pub(crate) faults: Faults,
+    pub(crate) way: Way,
+    pub(crate) victims: Victims,
+}
+
+const fn proof(rule: Rule, changes: Changes, faults: Faults, way: Way) -> Proof {
+    Proof {
+        rule,
+        changes,
+        faults,
+        way,
+        victims: Victims::Flows,
+    }
+}
+
+/// Scenarios, each of a rule whose need a few histories show.
+pub(crate) const PROOFS: [Proof; 4] = [
+    Proof {
+        victims: Victims::Agreement,
+        ..proof(Rule::OneOwner, Changes::Mix, Faults::SyncCut, Way::Vip)
+    },
+    proof(
+        Rule::Replication,
+        Changes::Drain,
+        Faults::HandOver,
+        Way::Vip,
+    ),
+    Proof {
+        victims: Victims::Synced,
+        ..proof(
+            Rule::Retransmission,
+            Changes::Drain,
+            Faults::SyncLoss,
+            Way::Vip,
+        )
+    },
+    proof(Rule::Cut, Changes::Mix, Faults::SyncCut, Way::Ecmp),
+];
+
+/// What came of a scenario: all outcomes added up.
+pub(crate) fn run(proof: &Proof, rules: &Rules, seed_count: u64) -> Outcome {
+    let mut total = Outcome::default();
+    runner::run_all(
+        0..seed_count,
+        |seed| Plan::of(seed, proof.changes, proof.faults).by(proof.way),
+        |plan| super::run(plan, rules),
+        |_, outcome| total.add(&outcome),
+    );
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_several_nodes_close_holes_that_open_without_them() {
+        for proof in &PROOFS {
+            let rule = proof.rule;
+            let without = run(proof, &Rules::without(rule), 16);
+            let with = run(proof, &Rules::default(), 16);
+            assert!(!with.has_failed(), "with {rule}: {with:#?}");
+            let (open, closed) = (proof.victims.count(&without), proof.victims.count(&with));
+            assert!(
+                open > 5 * closed,
+                "{rule}: {open} wrong without it, {closed} with it"
+            );
+        }
+    }
+}
