@@ -26,7 +26,7 @@ const BACKEND_WEIGHT: u32 = 100;
 const VRRP_COMM: &str = "lbd-vrrp";
 
 /// How long a node may take to know what the other one knows.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long processes may take to end, or to be there.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,6 +105,15 @@ impl Ours {
             comm.is_ok_and(|comm| comm.trim_end() == VRRP_COMM)
         };
         Ok(pids.filter(is_vrrp).collect())
+    }
+
+    /// What a node says of its peers and VIPs, for an error.
+    fn status(&self, node: NodeId) -> String {
+        let say = |words: &[&str]| match self.lbd(node).and_then(|lbd| lbd.ctl(words)) {
+            Ok(output) => output.stdout + &output.stderr,
+            Err(error) => format!("{error:#}"),
+        };
+        say(&["-o", "json", "peer", "status"]) + &say(&["-o", "json", "vip", "list"])
     }
 
     /// Whether a node knows what it can know.
@@ -254,6 +263,7 @@ impl Pair for Ours {
             wait_until(&format!("{node} to have caught up"), READY_TIMEOUT, || {
                 self.is_ready(node, peer)
             })
+            .with_context(|| self.status(node))
             .with_context(|| self.logs())?;
         }
         Ok(())

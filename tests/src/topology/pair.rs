@@ -10,6 +10,7 @@ use super::build::{
 };
 use super::{Forward, Plan, Subnet, Topology, VIPS_V4, VIPS_V6};
 use crate::netns::{self, Netns};
+use crate::process::run;
 
 /// The link between the two, on each of them.
 pub const SYNC_INTERFACE: &str = "sync0";
@@ -153,8 +154,15 @@ pub(super) fn node(plan: &Plan, switch: &Netns, node: NodeId) -> Result<Netns> {
     let host = node.host();
     plug_lb(&lb, "eth0", switch, BACKEND_BRIDGE, &node.lan_port())?;
     plug(&lb, SYNC_INTERFACE, switch, SYNC_BRIDGE, &node.sync_port())?;
+    let mac = format!("02:00:00:00:00:0{host}");
+    // A network card takes no frames that are for another one; a veth takes all that a switch sends. So the
+    // switch is told where the address is, and floods nothing when that port is down.
+    let port = node.lan_port();
+    run(switch
+        .command("bridge")
+        .args(["fdb", "replace", &mac, "dev", &port, "master", "static"]))?;
     lb.ip(&format!(
-        "link set dev eth0 address 02:00:00:00:00:0{host}\n\
+        "link set dev eth0 address {mac}\n\
          link set dev {SYNC_INTERFACE} address 02:00:00:00:09:0{host}\n\
          addr add {}/24 dev {SYNC_INTERFACE}",
         node.sync_address()
