@@ -148,12 +148,17 @@ fn is_caught_up(peers: &Value) -> bool {
     all_up && peers["behind"].is_null()
 }
 
-/// Whether `lbctl vip list` knows of routers that are in a state.
+/// Whether `lbctl vip list` knows of routers that are in a state, or in fault.
 fn speaks_vrrp(routers: &Value) -> bool {
+    let is_so = |router: &Value| match router["state"].as_str() {
+        Some("active" | "backup") => true,
+        Some("initialize") => router["troubles"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty()),
+        _ => false,
+    };
     let list = routers["routers"].as_array();
-    list.is_some_and(|list| {
-        !list.is_empty() && list.iter().all(|router| router["state"] != "initialize")
-    })
+    list.is_some_and(|list| !list.is_empty() && list.iter().all(is_so))
 }
 
 /// The configuration of a node.
