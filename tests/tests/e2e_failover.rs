@@ -1,10 +1,12 @@
-//! The failover proof in short: what it sees of a pair that is known to break connections.
+//! The failover proof in short: no connection breaks through a pair of ours, and the proof notices those that
+//! do, through another.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_lab::disruption::raise_descriptor_limit;
 use lb_lab::failover::event::Event;
+use lb_lab::failover::outcome::Row;
 use lb_lab::failover::run::{Make, RunPlan, run};
 use lb_lab::topology::Balancers;
 use lb_lab::{Forward, require};
@@ -30,6 +32,80 @@ fn plan(make: Make, forward: Forward, events: &[Event]) -> RunPlan {
         newcomer_pause: Duration::from_millis(50),
         server: PathBuf::from(env!("CARGO_BIN_EXE_lb-failover")),
     }
+}
+
+/// What our pair needs to be tried.
+const PROGRAMS: [&str; 3] = ["ip", "nft", "nginx"];
+
+/// Two tests at a time share the machine with others: how long it is dark is the proof's matter, and here only
+/// that it does not stay so. Unit: milliseconds.
+const DARK_MAX_MS: f64 = 3000.0;
+
+fn assert_unbroken(rows: &[Row]) {
+    for row in rows {
+        let summary = row.summary();
+        let broken = summary.broken + summary.broken_unproved;
+        assert_eq!(broken, 0, "{}: {summary:?}", row.phase);
+        assert!(
+            summary.connections >= 4 * CONNECTIONS,
+            "{}: {summary:?}",
+            row.phase
+        );
+        assert_eq!(summary.false_failovers, 0, "{}: {summary:?}", row.phase);
+        assert!(
+            summary.darkness.max_ms < DARK_MAX_MS,
+            "{}: {summary:?}",
+            row.phase
+        );
+    }
+}
+
+/// A pair of ours goes through `events`, in a network that is made for them.
+fn go_through(forward: Forward, events: &[Event]) -> Vec<Row> {
+    raise_descriptor_limit().unwrap();
+    let balancers = events[0].balancers();
+    let plan = RunPlan {
+        balancers,
+        ..plan(Make::Ours, forward, events)
+    };
+    run(&plan, |_| {}).unwrap()
+}
+
+#[test]
+fn a_node_loses_its_power_and_is_handed_the_vips_back_with_dsr() {
+    if require(&PROGRAMS).is_missing() {
+        return;
+    }
+    let rows = go_through(Forward::Dsr, &[Event::PowerLoss, Event::HandOver]);
+    assert_unbroken(&rows);
+    assert_eq!(rows[0].samples[0].seen.took, [false, true]);
+}
+
+#[test]
+fn a_node_loses_its_power_right_after_a_change_with_nat() {
+    if require(&PROGRAMS).is_missing() {
+        return;
+    }
+    assert_unbroken(&go_through(Forward::Nat, &[Event::ChangeBefore]));
+}
+
+#[test]
+fn processes_die_and_stand_still_and_the_vips_stay() {
+    if require(&PROGRAMS).is_missing() {
+        return;
+    }
+    let events = [Event::DaemonKilled, Event::VrrpKilled, Event::Stalled];
+    let rows = go_through(Forward::Dsr, &events);
+    assert_unbroken(&rows);
+    assert!(rows.iter().all(|row| row.stays));
+}
+
+#[test]
+fn a_router_spreads_flows_over_both_nodes_and_spreads_them_anew() {
+    if require(&PROGRAMS).is_missing() {
+        return;
+    }
+    assert_unbroken(&go_through(Forward::Dsr, &[Event::Ecmp]));
 }
 
 #[test]

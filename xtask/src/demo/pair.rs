@@ -59,7 +59,7 @@ pub(super) fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
         servers.word()
     ));
     let mut pair = Pair::build(servers)?;
-    let phases = tell(&mut pair).with_context(|| pair.logs())?;
+    let phases = tell(&mut pair).inspect_err(|_| eprintln!("{}", pair.logs()))?;
 
     heading("What the client saw");
     print!("{}", format_rows(&rows(&phases), Align::Right));
@@ -73,6 +73,7 @@ pub(super) fn play(workspace: &Workspace, args: &DemoArgs) -> Result<()> {
 /// The story: before, the plug, the power back, an orderly hand-over.
 fn tell(pair: &mut Pair) -> Result<Vec<Phase>> {
     pair.wait_holder(NodeId::Lb1)?;
+    pair.wait_caught_up()?;
     show_network(pair);
     heading("The VIPs, as lb1 sees them (lbctl vip list)");
     print_indented(&pair.lbd(NodeId::Lb1)?.ctl_ok(&["vip", "list"])?);
@@ -99,6 +100,7 @@ fn tell(pair: &mut Pair) -> Result<Vec<Phase>> {
     pair.wait_holder(NodeId::Lb1)?;
     say("lb1 has learnt what lb2 knows, and has taken the VIPs back");
     phases.push(traffic.phase("lb1 is back")?);
+    pair.wait_caught_up()?;
 
     say(&format!("lbctl vip failover {GROUP}"));
     print_indented(&pair.lbd(NodeId::Lb1)?.ctl_ok(&["vip", "failover", GROUP])?);
@@ -177,6 +179,21 @@ impl Pair {
             Ok(vips
                 .all(|vip| addresses.contains(&format!(" {vip}/")))
                 .then_some(()))
+        })
+    }
+
+    /// Waits until each knows what the other one knows.
+    fn wait_caught_up(&self) -> Result<()> {
+        wait_until("both nodes to have caught up", MOVE_TIMEOUT, || {
+            for node in NodeId::ALL {
+                let status = self.lbd(node)?.ctl_ok(&["-o", "json", "peer", "status"])?;
+                let is_so =
+                    status.contains("\"is_up\": true") && !status.contains("\"behind\": \"");
+                if !is_so {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
         })
     }
 
