@@ -115,6 +115,7 @@ impl Running {
             services_file: StateFile::of_services(&socket),
             pins: Pins::of(&socket),
             on_stop: Some(OnStop::Detach),
+            membership: None,
         };
         let Started {
             handle: engine,

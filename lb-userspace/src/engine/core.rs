@@ -22,6 +22,7 @@ use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
 use super::peers::{Agreement, Audience, Peers};
 use super::saved_services::SavedServices;
+use super::shared_changes::PeerConfigs;
 use super::snapshot::DatapathOrigin;
 use super::steer::{Counted, LeavingBackends};
 use super::surroundings::Surroundings;
@@ -55,6 +56,8 @@ pub(super) struct Engine {
     pub(super) agreement: watch::Sender<Agreement>,
     /// The other nodes, if there are any.
     pub(super) peers: Option<Peers>,
+    /// What is known of their configurations.
+    pub(super) configs: PeerConfigs,
     /// The age of the oldest change of the flow table that a peer has not acknowledged. Unit: milliseconds.
     pub(super) flow_lag_ms: Arc<AtomicU64>,
     pub(super) announcer: Announcer,
@@ -145,6 +148,7 @@ impl Engine {
             fitness: watch::Sender::new(Fitness::default()),
             agreement: watch::Sender::new(Agreement::default()),
             peers: parts.peers,
+            configs: PeerConfigs::default(),
             flow_lag_ms: Arc::default(),
             model: empty,
             limits: parts.limits,

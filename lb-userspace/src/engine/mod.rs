@@ -18,6 +18,7 @@ mod peers;
 mod report;
 mod resolver;
 mod saved_services;
+mod shared_changes;
 pub mod snapshot;
 mod state_file;
 mod steer;
@@ -41,7 +42,7 @@ use tracing::{error, warn};
 use self::core::{Engine, Parts};
 use self::join::Linked;
 use self::own_vips::OwnVips;
-use self::saved_services::SavedServices;
+use self::saved_services::{Company, SavedServices};
 use self::surroundings::Surroundings;
 use crate::loader::{self, Sharing};
 use crate::model::{Model, OnStop};
@@ -111,7 +112,11 @@ pub async fn start(options: Options) -> anyhow::Result<Started> {
         on_stop,
         membership,
     } = options;
-    let (saved, model) = SavedServices::resume(services_file, model);
+    let company = match &membership {
+        Some(_) => Company::Peers,
+        None => Company::Nobody,
+    };
+    let (saved, model) = SavedServices::resume(services_file, model, company);
     let limits = model.limits;
     let own_vips = OwnVips::load(state_file)?;
     let surroundings = Surroundings::open()?;

@@ -1,6 +1,6 @@
 //! The engine among its peers: what the agreement on the rings needs of it, and what it gets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
@@ -34,6 +34,8 @@ pub enum PeerNews {
     OwnActive(BTreeSet<GroupId>),
     /// A peer's message about rings.
     Message(String, Vec<u8>),
+    /// A peer's message about changes made at run time.
+    Changes(String, Vec<u8>),
 }
 
 /// What the engine tells of the agreement.
@@ -43,6 +45,10 @@ pub struct Agreement {
     pub behind: Option<String>,
     /// How each ring is shared.
     pub services: Vec<ServiceStatus>,
+    /// How the configurations of peers differ, by peer.
+    pub drift: BTreeMap<String, Vec<String>>,
+    /// Changes of peers that cannot be in force here, and why.
+    pub refused_changes: Vec<String>,
 }
 
 /// The engine's part in the agreement.
@@ -91,6 +97,7 @@ impl Peers {
                 Ok(message) => coordinator.receive(&peer, message, now_ms),
                 Err(error) => debug!(peer, "{error}"),
             },
+            PeerNews::Changes(..) => {}
         }
     }
 }
@@ -98,14 +105,29 @@ impl Peers {
 impl Engine {
     /// Takes what has happened among the peers, and looks at the rings.
     pub(super) async fn hear(&mut self, news: Vec<PeerNews>) {
-        let now_ms = monotonic_ms();
-        if let Some(peers) = &mut self.peers {
-            for one in news {
-                peers.take(one, now_ms);
+        for one in news {
+            match one {
+                PeerNews::Changes(peer, bytes) => self.hear_changes(&peer, &bytes).await,
+                PeerNews::Up(peer) => {
+                    self.take_news(PeerNews::Up(peer.clone()));
+                    self.tell_all_changes(&peer);
+                }
+                other => self.take_news(other),
             }
-            self.follow(crate::netlink::monitor::Changes::default())
-                .await;
         }
+        self.follow(crate::netlink::monitor::Changes::default())
+            .await;
+    }
+
+    fn take_news(&mut self, news: PeerNews) {
+        if let Some(peers) = &mut self.peers {
+            peers.take(news, monotonic_ms());
+        }
+    }
+
+    /// The way to the peers.
+    pub(super) fn links(&self) -> Option<LinksHandle> {
+        self.peers.as_ref().map(|peers| peers.links.clone())
     }
 
     /// Before the rings are looked at.
@@ -180,6 +202,8 @@ impl Engine {
         let agreement = Agreement {
             behind: peers.coordinator.behind(),
             services: peers.coordinator.status(),
+            drift: self.configs.drift.clone(),
+            refused_changes: self.configs.refused.clone(),
         };
         self.agreement.send_if_modified(|known| {
             let is_changed = *known != agreement;

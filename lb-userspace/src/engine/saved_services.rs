@@ -3,8 +3,10 @@
 use tracing::{info, warn};
 
 use super::state_file::StateFile;
+use crate::events::unix_ms;
 use crate::model::Model;
 use crate::model::saved::Saved;
+use crate::model::shared::{Entry, Laid, Merged, Overlay};
 
 /// The file of saved services, and what it is compared with.
 #[derive(Debug)]
@@ -14,14 +16,27 @@ pub(super) struct SavedServices {
     configured: Model,
     /// What was written last.
     written: Option<Vec<u8>>,
+    /// What was changed at run time, here and elsewhere; `None` without peers.
+    overlay: Option<Overlay>,
+}
+
+/// Whether changes are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// With peers.
+    Peers,
+    /// There is nobody to share them with.
+    Nobody,
 }
 
 impl SavedServices {
     /// Reads what an earlier daemon has saved, and returns the model to start with, where the config
     /// file says `loaded`. What cannot be read is not resumed: forwarding by the config file is better
     /// than none.
-    pub(super) fn resume(file: StateFile, loaded: Model) -> (Self, Model) {
-        let resumed = read(&file).map(|saved| saved.resume(loaded.clone()));
+    pub(super) fn resume(file: StateFile, loaded: Model, company: Company) -> (Self, Model) {
+        let saved = read(&file);
+        let overlay = (company == Company::Peers).then(|| overlay(saved.as_ref(), &loaded));
+        let resumed = saved.map(|saved| saved.resume(loaded.clone()));
         let model = match resumed {
             None => loaded.clone(),
             Some(resumed) => {
@@ -34,22 +49,71 @@ impl SavedServices {
                 resumed.model
             }
         };
-        let saved = Self {
+        let mut saved = Self {
             file,
             configured: loaded,
             written: None,
+            overlay,
+        };
+        if let Some(overlay) = &mut saved.overlay
+            && overlay.is_empty()
+        {
+            // What was changed while there were no peers is theirs, too.
+            overlay.note_change(&saved.configured, &model, unix_ms());
+        }
+        let model = match &saved.overlay {
+            Some(_) => saved.laid(&model).model,
+            None => model,
         };
         (saved, model)
     }
 
-    /// The config file was read again.
+    /// The config file was read again: what was changed of services and backends is taken back, on all nodes.
     pub(super) fn reloaded(&mut self, configured: Model) {
         self.configured = configured;
+        if let Some(overlay) = &mut self.overlay {
+            overlay.note_reload(unix_ms());
+        }
+    }
+
+    /// Something was changed on this node.
+    pub(super) fn note_change(&mut self, before: &Model, after: &Model) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.note_change(before, after, unix_ms());
+        }
+    }
+
+    /// Takes a peer's words over.
+    pub(super) fn merge_shared(&mut self, entries: Vec<Entry>) -> Merged {
+        let overlay = self.overlay.as_mut();
+        overlay.map_or_else(Merged::default, |overlay| overlay.merge(entries, unix_ms()))
+    }
+
+    /// The words that have come in after that number, and the number to ask with the next time.
+    pub(super) fn shared_since(&self, number: u64) -> (Vec<Entry>, u64) {
+        let overlay = self.overlay.as_ref();
+        overlay.map_or((Vec::new(), 0), |overlay| overlay.since(number))
+    }
+
+    /// The config file's model with what was changed at run time; without peers, what is in force.
+    pub(super) fn laid(&self, current: &Model) -> Laid {
+        match &self.overlay {
+            Some(overlay) => overlay.model(&self.configured, current),
+            None => Laid {
+                model: current.clone(),
+                refused: Vec::new(),
+            },
+        }
     }
 
     /// Saves what is in force, if that is new. A failure is logged: the change holds until lbd ends.
     pub(super) fn save(&mut self, current: &Model) {
-        let json = match Saved::of(&self.configured, current).to_json() {
+        let state = Saved::of(&self.configured, current);
+        let state = match &self.overlay {
+            Some(overlay) => state.with_shared(overlay),
+            None => state,
+        };
+        let json = match state.to_json() {
             Ok(json) => json,
             Err(error) => {
                 warn!("changes made with lbctl cannot be saved: {error}");
@@ -71,6 +135,13 @@ impl SavedServices {
     /// If it cannot be removed.
     pub(super) fn remove_file(&self) -> anyhow::Result<()> {
         Ok(self.file.remove()?)
+    }
+}
+
+fn overlay(saved: Option<&Saved>, loaded: &Model) -> Overlay {
+    match saved {
+        Some(saved) => saved.shared(loaded, unix_ms()),
+        None => Overlay::new(&loaded.node),
     }
 }
 
@@ -127,15 +198,15 @@ mod tests {
     #[test]
     fn a_drain_survives_the_daemon_and_a_new_config_file() {
         let file = file("survives");
-        let (mut saved, first) = SavedServices::resume(file.clone(), model(CONFIG));
+        let (mut saved, first) = SavedServices::resume(file.clone(), model(CONFIG), Company::Nobody);
         saved.save(&drained(&first));
-        let (_, again) = SavedServices::resume(file.clone(), model(CONFIG));
+        let (_, again) = SavedServices::resume(file.clone(), model(CONFIG), Company::Nobody);
         assert_eq!(again, drained(&model(CONFIG)));
         let heavier = format!("{CONFIG}weight = 7\n");
-        let (_, reloaded) = SavedServices::resume(file.clone(), model(&heavier));
+        let (_, reloaded) = SavedServices::resume(file.clone(), model(&heavier), Company::Nobody);
         assert_eq!(reloaded, drained(&model(&heavier)));
         saved.remove_file().unwrap();
-        let (_, fresh) = SavedServices::resume(file, model(CONFIG));
+        let (_, fresh) = SavedServices::resume(file, model(CONFIG), Company::Nobody);
         assert_eq!(fresh, model(CONFIG));
     }
 
@@ -143,7 +214,7 @@ mod tests {
     fn a_damaged_file_does_not_keep_lbd_from_starting() {
         let file = file("damaged");
         file.write(b"{\"format\": 1, \"fi").unwrap();
-        let (saved, started) = SavedServices::resume(file, model(CONFIG));
+        let (saved, started) = SavedServices::resume(file, model(CONFIG), Company::Nobody);
         assert_eq!(started, model(CONFIG));
         saved.remove_file().unwrap();
     }

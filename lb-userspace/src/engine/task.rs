@@ -154,6 +154,7 @@ impl Engine {
         let warnings = self.adopt(model).await?;
         self.saved.reloaded(configured);
         self.saved.save(&self.model);
+        self.tell_changes();
         Ok(warnings)
     }
 
@@ -161,7 +162,11 @@ impl Engine {
         self.note_strictness(&change);
         let (model, problems) = self.model.apply(change)?;
         let mut warnings: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        let before = self.model.clone();
         warnings.extend(self.adopt(model).await?);
+        self.saved.note_change(&before, &self.model);
+        self.saved.save(&self.model);
+        self.tell_changes();
         Ok(warnings)
     }
 

@@ -29,6 +29,10 @@ const EVENTS_MAX: usize = 256;
 /// Between two looks at what has changed, where no peer asks for more.
 const TICK: Duration = Duration::from_millis(100);
 
+/// A peer whose heartbeats have failed to come for so long is not waited for. Long enough for a link that loses nine
+/// datagrams of ten.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
 /// What the task is given.
 pub struct Ends {
     /// The engine.
@@ -63,6 +67,8 @@ pub struct Wires {
 pub(super) struct PeerSeen {
     /// Whether there is a link.
     pub(super) is_up: bool,
+    /// Whether there is one over which no heartbeat comes any more.
+    pub(super) is_silent: bool,
     /// What it said last; `None` = nothing that is understood here.
     pub(super) status: Option<NodeStatus>,
     /// When; `None` = nothing in this session.
@@ -147,6 +153,8 @@ impl Task {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        // Facts come first: a router that begins must know whether this node has caught up.
+        self.speak();
         self.configure();
         loop {
             let has_links = self.links.is_some();
@@ -183,6 +191,7 @@ impl Task {
             for event in events.drain(..) {
                 self.take(event, &mut news);
             }
+            self.note_silence(&mut news);
             self.note_own(&mut news);
             if !news.is_empty() && self.engine.tell(news).await.is_err() {
                 return;
@@ -229,6 +238,7 @@ impl Task {
             }
             LinkEvent::Frame { peer, kind, bytes } => match kind {
                 kinds::RINGS => news.push(PeerNews::Message(peer, bytes)),
+                kinds::CHANGES => news.push(PeerNews::Changes(peer, bytes)),
                 kinds::DETACHED => {
                     info!(peer, "the peer has taken its datapath off");
                     news.push(PeerNews::Detached(peer));
@@ -252,6 +262,12 @@ impl Task {
             return;
         };
         known.heard = Some(at);
+        if known.is_silent {
+            known.is_silent = false;
+            info!(peer, "the peer is heard again");
+            self.told_peers.remove(&peer);
+            news.push(PeerNews::Up(peer.clone()));
+        }
         // A heartbeat that is not understood still says that its sender lives.
         if let Some(status) = NodeStatus::decode(payload) {
             known.status = Some(status);
@@ -261,6 +277,18 @@ impl Task {
         if self.told_peers.get(&peer) != Some(&active) {
             self.told_peers.insert(peer.clone(), active.clone());
             news.push(PeerNews::Active(peer, active));
+        }
+    }
+
+    /// The rings do not wait for who is silent, though the connection may still stand.
+    fn note_silence(&mut self, news: &mut Vec<PeerNews>) {
+        for (name, peer) in &mut self.peers {
+            let is_old = peer.heard.is_some_and(|heard| heard.elapsed() > SILENT_AFTER);
+            if peer.is_up && is_old && !peer.is_silent {
+                warn!(peer = name, "no heartbeat of the peer for {SILENT_AFTER:?}");
+                peer.is_silent = true;
+                news.push(PeerNews::Down(name.clone()));
+            }
         }
     }
 

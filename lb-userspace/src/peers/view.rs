@@ -36,7 +36,7 @@ pub(super) fn view(sight: &Sight<'_>) -> PeersView {
         behind: sight.behind.clone(),
         hash_key: format!("{:016x}", sight.hash_key),
         peers: peers.collect(),
-        refused_changes: Vec::new(),
+        refused_changes: sight.agreement.refused_changes.clone(),
         rings: rings.iter().map(|one| ring(sight.model, one)).collect(),
     }
 }
@@ -94,7 +94,9 @@ fn drift(sight: &Sight<'_>, link: &LinkStatus) -> Vec<String> {
         let name = name(sight.model, &service.service);
         Some(format!("service {name}: it does not follow: {reason}"))
     });
-    other_key.into_iter().chain(refusals).collect()
+    let configs = sight.agreement.drift.get(&link.peer).into_iter().flatten();
+    let others = refusals.chain(configs.cloned());
+    other_key.into_iter().chain(others).collect()
 }
 
 fn refused(link: &LinkStatus) -> BTreeMap<String, u64> {
