@@ -612,7 +612,7 @@ fn damaged_messages_are_refused_and_harmless() {
             let at = (random >> 8) as usize % bytes.len();
             bytes[at] ^= 1 << (random % 8);
         }
-        if random % 5 == 0 {
+        if random.is_multiple_of(5) {
             bytes.truncate(random as usize % bytes.len());
         }
         let now_ms = bench.now_ms;

@@ -136,6 +136,9 @@ fn failovers(vrrp: &VrrpHandle, families: &mut Families) {
 /// A figure of a peer; `None` = it is not known.
 type PeerFigure = fn(&PeerView) -> Option<f64>;
 
+/// A count of a peer.
+type PeerCount = fn(&PeerView) -> u64;
+
 /// What is known of the other nodes.
 pub(super) fn peers(view: &PeersView, families: &mut Families) {
     let help = "Whether this node knows all that its peers know";
@@ -174,7 +177,7 @@ pub(super) fn peers(view: &PeersView, families: &mut Families) {
         (
             "lbd_peer_drift",
             "In how many things the peer's configuration differs from this node's",
-            |one| one.is_up.then(|| one.drift.len() as f64),
+            |one| one.is_up.then_some(one.drift.len() as f64),
         ),
     ];
     for (name, help, figure) in gauges {
@@ -185,7 +188,7 @@ pub(super) fn peers(view: &PeersView, families: &mut Families) {
             }
         }
     }
-    let counters: [(&str, &str, fn(&PeerView) -> u64); 2] = [
+    let counters: [(&str, &str, PeerCount); 2] = [
         (
             "lbd_peer_flows_sent_total",
             "Changes of the flow table sent to the peer, once more included",
