@@ -198,7 +198,8 @@ mod tests {
     #[test]
     fn a_drain_survives_the_daemon_and_a_new_config_file() {
         let file = file("survives");
-        let (mut saved, first) = SavedServices::resume(file.clone(), model(CONFIG), Company::Nobody);
+        let (mut saved, first) =
+            SavedServices::resume(file.clone(), model(CONFIG), Company::Nobody);
         saved.save(&drained(&first));
         let (_, again) = SavedServices::resume(file.clone(), model(CONFIG), Company::Nobody);
         assert_eq!(again, drained(&model(CONFIG)));

@@ -81,7 +81,10 @@ impl PeerConfigs {
                 self.outlines.insert(peer.to_owned(), outline);
                 self.compare();
             }
-            Err(_) => debug!(peer, "its configuration cannot be read: of a later version?"),
+            Err(_) => debug!(
+                peer,
+                "its configuration cannot be read: of a later version?"
+            ),
         }
     }
 }
@@ -164,7 +167,10 @@ impl Engine {
                 },
                 _later,
             )) => self.configs.take_outline(peer, part, part_count, bytes),
-            Err(_) => debug!(peer, "what it has changed cannot be read: of a later version?"),
+            Err(_) => debug!(
+                peer,
+                "what it has changed cannot be read: of a later version?"
+            ),
         }
     }
 

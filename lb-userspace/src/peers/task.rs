@@ -283,7 +283,9 @@ impl Task {
     /// The rings do not wait for who is silent, though the connection may still stand.
     fn note_silence(&mut self, news: &mut Vec<PeerNews>) {
         for (name, peer) in &mut self.peers {
-            let is_old = peer.heard.is_some_and(|heard| heard.elapsed() > SILENT_AFTER);
+            let is_old = peer
+                .heard
+                .is_some_and(|heard| heard.elapsed() > SILENT_AFTER);
             if peer.is_up && is_old && !peer.is_silent {
                 warn!(peer = name, "no heartbeat of the peer for {SILENT_AFTER:?}");
                 peer.is_silent = true;

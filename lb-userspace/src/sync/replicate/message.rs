@@ -24,10 +24,12 @@ pub struct FlowsHeader {
     pub complete_round: u32,
     /// The age of the sender's oldest change that the receiver has not acknowledged. Unit: milliseconds.
     pub lag_ms: u32,
+    /// When it was made, by the sender's clock. Unit: milliseconds, without its upper bits.
+    pub sent_ms: u32,
     /// Flows that follow.
     pub count: u16,
     /// 0.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
 }
 
 /// Which flow datagrams have arrived and were merged. Little endian.
@@ -167,7 +169,7 @@ pub fn parse_ack(payload: &[u8]) -> Result<FlowsAck, Malformed> {
     })
 }
 
-const _: () = assert!(size_of::<FlowsHeader>() == 24);
+const _: () = assert!(size_of::<FlowsHeader>() == 32);
 const _: () = assert!(size_of::<FlowsAck>() == 56);
 const _: () = assert!(
     cfg!(target_endian = "little"),

@@ -14,6 +14,7 @@ pub mod replicator;
 pub mod sender;
 pub mod shadow;
 pub mod table;
+mod transit;
 pub mod window;
 
 #[cfg(test)]

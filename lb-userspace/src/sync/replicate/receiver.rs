@@ -6,6 +6,7 @@ use super::dictionary::{Assembly, Dictionary, Translation, Untranslatable};
 use super::message::{FlowsAck, Malformed, parse_flows};
 use super::shadow::Shadow;
 use super::table::{Merge, Merged, Now};
+use super::transit::Transits;
 use crate::sync::flow::SharedFlow;
 
 /// An acknowledgement is repeated so often, if all has arrived of late, and if not: then they are lost as well.
@@ -55,6 +56,7 @@ pub struct Receiver {
     sent_us: u64,
     complete_round: u32,
     lag_ms: u32,
+    transits: Transits,
     /// Whether anything meant nothing here since this node's dictionary last changed.
     has_missed: bool,
     counts: ReceiverCounts,
@@ -127,7 +129,10 @@ impl Receiver {
         } else {
             REPEATS
         };
-        for flow in flows {
+        let late_ms = self.transits.note(header.sent_ms, now);
+        let late_s = late_ms.saturating_add(500) / 1_000;
+        for mut flow in flows {
+            flow.remaining_s = flow.remaining_s.saturating_sub_unsigned(late_s);
             self.take_flow(&flow, table, shadow, now);
         }
         if header.sequence == self.ack.latest {

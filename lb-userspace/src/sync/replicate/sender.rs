@@ -322,8 +322,9 @@ impl Sender {
             dictionary_version: version,
             complete_round: self.complete_round,
             lag_ms,
+            sent_ms: (now.us / 1_000) as u32,
             count: self.batch.len() as u16,
-            reserved: 0,
+            reserved: [0; 3],
         };
         self.payload.clear();
         put_flows(&header, &self.batch, &mut self.payload);
