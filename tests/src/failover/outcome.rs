@@ -39,9 +39,9 @@ pub struct Row {
     pub is_split: bool,
     /// The repetitions.
     pub samples: Vec<Sample>,
-    /// Connections that were found broken after the repetitions of the whole event, of which each was not
-    /// followed by a proof. Said with the event's last phase.
-    pub broken_unproved: usize,
+    /// How connections broke that were found broken after the repetitions of the whole event, of which each
+    /// was not followed by a proof. Said with the event's last phase.
+    pub broken_unproved: BTreeMap<String, usize>,
 }
 
 /// Of times, the middle one, the one that 99 of 100 do not exceed, and the longest.
@@ -118,7 +118,7 @@ impl Row {
             both_active: Spread::of(seen().map(|seen| seen.both)),
             connections: outcomes.iter().map(|outcome| outcome.connections).sum(),
             broken: outcomes.iter().map(|outcome| outcome.broken).sum(),
-            broken_unproved: self.broken_unproved,
+            broken_unproved: self.broken_unproved.values().sum(),
             broken_how,
             new: outcomes
                 .iter()
@@ -218,7 +218,7 @@ mod tests {
             phase: "something",
             warning: Warning::None,
             stays: true,
-            broken_unproved: 0,
+            broken_unproved: BTreeMap::new(),
             is_split: false,
             samples: vec![sample([true, false]), sample([true, true])],
         };

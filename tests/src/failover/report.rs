@@ -55,7 +55,9 @@ fn places(rows: &[Row]) -> Vec<(&'static str, Duration)> {
 fn cells<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
     let merged = rows.cloned().reduce(|mut merged, row| {
         merged.samples.extend(row.samples);
-        merged.broken_unproved += row.broken_unproved;
+        for (how, count) in row.broken_unproved {
+            *merged.broken_unproved.entry(how).or_default() += count;
+        }
         merged
     });
     let Some(row) = merged else {
@@ -129,12 +131,15 @@ fn row_json(row: &Row) -> Value {
         "interval_ms": row.interval.as_millis(),
         "phase": row.phase,
         "summary": row.summary(),
+        "broken_unproved_how": row.broken_unproved,
         "samples": samples,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::failover::event::Warning;
     use crate::failover::outcome::Sample;
@@ -149,7 +154,7 @@ mod tests {
             stays: false,
             is_split: false,
             samples: vec![Sample::default()],
-            broken_unproved: 0,
+            broken_unproved: BTreeMap::new(),
         }
     }
 

@@ -158,7 +158,7 @@ fn repeat(
                 && phase.other != Other::HasThem,
             is_split: phase.other == Other::HasThem,
             samples: Vec::new(),
-            broken_unproved: 0,
+            broken_unproved: BTreeMap::new(),
         });
         holder = (phase.holder)(pair);
     }
@@ -223,12 +223,17 @@ fn take(
     Ok(Sample { seen, lanes })
 }
 
-/// Has every connection stand. Returns how many had to be replaced.
-fn stand(traffic: &mut Traffic) -> Result<usize> {
+/// Has every connection stand. Returns how those broke that had to be replaced.
+fn stand(traffic: &mut Traffic) -> Result<BTreeMap<String, usize>> {
     traffic.prove()?;
     let counts = traffic.end_event()?;
     traffic.refill()?;
-    Ok(counts.values().map(|counts| counts.broken.len()).sum())
+    let mut how = BTreeMap::new();
+    for broken in counts.values().flat_map(|counts| &counts.broken) {
+        let words = format!("{}, {}: {}", broken.lane, broken.group, broken.breakage);
+        *how.entry(words).or_default() += 1;
+    }
+    Ok(how)
 }
 
 /// Every connection proves that it lives; those that do not are replaced by others.
