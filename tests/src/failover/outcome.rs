@@ -151,9 +151,9 @@ impl Row {
         let mut faults = Vec::new();
         let broken = summary.broken + summary.broken_unproved;
         if broken > 0 {
+            let (how, unproved) = (&summary.broken_how, &self.broken_unproved);
             faults.push(format!(
-                "{broken} connections broken: {:?}",
-                summary.broken_how
+                "{broken} connections broken: {how:?}, {unproved:?}"
             ));
         }
         if summary.false_failovers > 0 {
