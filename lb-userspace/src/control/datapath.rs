@@ -6,9 +6,9 @@ use tracing::info;
 
 use super::error::ApiError;
 use super::proto::{Changed, Refusal};
-use crate::engine::EngineHandle;
+use super::routes::pair::Node;
 
-/// Takes the datapath off (VIPs, then the XDP program and its maps) and ends lbd. Connections break.
+/// Takes the datapath off (VIPs, which go to a peer where one can have them, then the XDP program and its maps) and ends lbd. Connections break.
 #[utoipa::path(
     post,
     path = "/v1/datapath/detach",
@@ -17,9 +17,11 @@ use crate::engine::EngineHandle;
         (status = 500, description = "Something could not be removed", body = Refusal)
     )
 )]
-pub(super) async fn detach(State(engine): State<EngineHandle>) -> Result<Json<Changed>, ApiError> {
+pub(super) async fn detach(State(node): State<Node>) -> Result<Json<Changed>, ApiError> {
     info!("API: the datapath is to be taken off");
-    engine.detach().await?;
+    // VIPs that move go first, and to a peer if there is one.
+    node.monitor.vrrp.stop().await;
+    node.engine.detach().await?;
     Ok(Json(Changed {
         name: "datapath".to_owned(),
         warnings: Vec::new(),

@@ -29,6 +29,7 @@ pub(super) fn router(engine: EngineHandle, monitor: Monitor) -> Router {
         .route("/v1/vips", get(pair::vips))
         .route("/v1/vips/{group}/failover", post(pair::failover))
         .route("/v1/peers", get(pair::peers))
+        .route("/v1/datapath/detach", post(datapath::detach))
         .method_not_allowed_fallback(routes::no_such_method)
         .with_state(Node {
             engine: engine.clone(),
@@ -38,7 +39,6 @@ pub(super) fn router(engine: EngineHandle, monitor: Monitor) -> Router {
         .route("/openapi.json", openapi)
         .route("/v1/status", get(routes::status))
         .route("/v1/stats", get(routes::stats))
-        .route("/v1/datapath/detach", post(datapath::detach))
         .route(
             "/v1/services",
             get(routes::list_services).post(routes::add_service),

@@ -61,6 +61,7 @@ struct Attached {
 #[derive(Clone, Debug, Default)]
 pub struct VrrpHandle {
     attached: Arc<OnceLock<Attached>>,
+    stops: Arc<OnceLock<mpsc::Sender<oneshot::Sender<()>>>>,
     history: Arc<Mutex<History>>,
 }
 
@@ -80,6 +81,24 @@ impl VrrpHandle {
     ) {
         // A daemon has one supervisor: the first one stays.
         let _second = self.attached.set(Attached { status, failovers });
+    }
+
+    /// Attaches whoever has the process hand its VIPs over and end. Once only, like [`Self::attach`].
+    pub fn attach_stop(&self, stops: mpsc::Sender<oneshot::Sender<()>>) {
+        let _second = self.stops.set(stops);
+    }
+
+    /// Has the process hand its VIPs over and end, and waits for that: before the datapath is taken off. Without a
+    /// process there is nothing to wait for.
+    pub async fn stop(&self) {
+        let Some(stops) = self.stops.get() else {
+            return;
+        };
+        let (done, stopped) = oneshot::channel();
+        if stops.send(done).await.is_ok() {
+            // Dropped or sent, it has ended.
+            let _either = stopped.await;
+        }
     }
 
     /// What it has said last; `None` = nothing yet, or it is not there.

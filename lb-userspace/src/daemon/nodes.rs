@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::args::{Args, LogFormat};
@@ -61,7 +61,7 @@ pub(super) struct Nodes {
     /// The VRRP process.
     supervisor: Arc<Supervisor>,
     links: Option<LinksHandle>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
     herald: Herald,
 }
 
@@ -90,6 +90,8 @@ impl Nodes {
         };
         let (requests, asked) = mpsc::channel(FAILOVERS_MAX);
         monitor.vrrp.attach(supervisor.status(), requests);
+        let (stops, stopped) = mpsc::channel(1);
+        monitor.vrrp.attach_stop(stops);
         let links = ends.joined.as_ref().map(|joined| joined.links.clone());
         let task = Task::new(ends, wires, monitor.peers.clone());
         let supervisor = Arc::new(supervisor);
@@ -97,6 +99,7 @@ impl Nodes {
             tasks: [
                 tokio::spawn(task.run()),
                 tokio::spawn(hand_over_on_request(asked, Arc::clone(&supervisor))),
+                tokio::spawn(stop_on_request(stopped, Arc::clone(&supervisor))),
             ],
             supervisor,
             links,
@@ -130,6 +133,18 @@ async fn hand_over_on_request(
         let _unheard = request
             .reply
             .send(outcome.map_err(|error| error.to_string()));
+    }
+}
+
+/// The same for whoever takes the datapath off.
+async fn stop_on_request(
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+    supervisor: Arc<Supervisor>,
+) {
+    while let Some(done) = asked.recv().await {
+        supervisor.stop().await;
+        // Whoever asked may have gone.
+        let _unheard = done.send(());
     }
 }
 
