@@ -8,7 +8,9 @@ use lb_common::abi::{Address, Backend, Scheduler, Service, Slot};
 use lb_common::datapath::{Verdict, flow, process};
 use lb_common::hash::{self, FlowTuple};
 use lb_common::kernel::Kernel as _;
-use lb_userspace::transition::sweep::{Census, Directory, Expired, Fate, Sweep, SweptService};
+use lb_userspace::transition::sweep::{
+    Census, Directory, Expired, Fate, Knowledge, Sweep, SweptService,
+};
 use lb_userspace::transition::{Facts, Phase, RingTransition};
 
 use crate::balancer::{Balancer, LiveFlow, Segment, Vitals};
@@ -183,6 +185,7 @@ impl Node {
         let mut sweep = Sweep::begin(
             self.kernel.now_s,
             self.expired,
+            Knowledge::Own,
             [(SERVICE_ID, &self.machine)],
         );
         for place in 0..self.kernel.entry_count() {

@@ -230,7 +230,7 @@ impl Heard {
 pub fn group(interface: &str, vips: &[IpAddr], priority: u8, changes: &Value) -> Result<Value> {
     let mut group = json!({
         "name": "web", "interface": interface, "vrid": 51, "vips": vips, "priority": priority,
-        "interval_cs": 10, "preempt": true, "preempt_delay_ms": 0, "peers": [], "sources": [],
+        "interval_cs": 20, "preempt": true, "preempt_delay_ms": 0, "peers": [], "sources": [],
         "accept": true, "virtual_mac": false, "authenticate": false, "tracks": [],
     });
     let Some(changes) = changes.as_object() else {

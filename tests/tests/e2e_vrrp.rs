@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two advertisements, as [`group`] has it.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(200);
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const VIP_V4: &str = "203.0.113.10";
 const VIP_V6: &str = "2001:db8::10";

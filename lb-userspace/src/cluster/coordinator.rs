@@ -114,10 +114,15 @@ impl Coordinator {
         self.has_met_anybody = true;
         let mut claims = Vec::new();
         for share in self.shares.values_mut() {
-            if let Side::Owns(owned) = &mut share.side {
-                owned.peers.remove(peer);
-                claims.push(share.claim());
-            }
+            share.lackers.remove(peer);
+            claims.push(match &mut share.side {
+                Side::Owns(owned) => {
+                    owned.peers.remove(peer);
+                    share.claim()
+                }
+                // This node may not have listened when it was said.
+                Side::Follows(_) => share.question(),
+            });
         }
         self.say_claims(peer, claims);
     }
@@ -270,13 +275,20 @@ impl Coordinator {
     fn meet_services(&mut self, rings: &impl Rings) {
         let services = rings.services();
         let known: BTreeSet<ServiceEndpoint> = services.iter().map(|one| one.endpoint).collect();
-        self.shares.retain(|service, _| known.contains(service));
+        let gone = self
+            .shares
+            .extract_if(.., |service, _| !known.contains(service));
+        let gone: Vec<Share> = gone.map(|(_, share)| share).collect();
+        for peer in self.names_up() {
+            gone.iter()
+                .for_each(|share| self.say_absent(&peer, share.claim()));
+        }
         let mut questions = Vec::new();
         for service in services {
             let share = self.shares.entry(service.endpoint).or_insert_with(|| {
                 let has_history = self.start == Start::Adopted;
                 let share = Share::new(service.endpoint, None, has_history);
-                questions.push(share.claim());
+                questions.push(share.question());
                 share
             });
             share.group = service.group;
@@ -295,7 +307,8 @@ impl Coordinator {
             self.claim(share);
             return;
         }
-        let owner = self.view.owner(share.group.as_ref(), &share.term.owner);
+        let group = share.group.as_ref();
+        let owner = self.view.owner(group, &share.lackers, &share.term.owner);
         let is_turn = owner == self.view.name && share.role() == Role::Follower;
         if !is_turn {
             share.due_since_ms = None;

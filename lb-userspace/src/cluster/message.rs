@@ -184,9 +184,10 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// What came does not fit what was there before: the whole ring is to be sent.
     Incomplete,
-    /// The sender does not have the service, or no room: it will not forward the service's flows as the owner
-    /// does, and is not waited for.
+    /// The sender has no room: it will not forward the service's flows as the owner does, and is not waited for.
     Unable,
+    /// The sender does not have the service, or one whose ring is made in another way: nor does it decide the ring.
+    Absent,
 }
 
 /// What a follower's sweep has found of a ring.

@@ -8,10 +8,14 @@ use crate::transition::{Company, Lead, Reach, Settling};
 use super::Rings;
 use super::coordinator::Coordinator;
 use super::message::{
-    Had, Message, REASON_BYTES_MAX, Refusal, RefusalKind, ServiceEndpoint, SlotSet, Standing, Swept,
+    Claim, Had, Message, REASON_BYTES_MAX, Refusal, RefusalKind, ServiceEndpoint, SlotSet,
+    Standing, Swept, Term,
 };
 use super::ring::ReceivedRing;
 use super::share::{Follower, Owned, Role, ServiceStatus, Share, Side};
+
+/// A ring that had no room here is tried again after this. Unit: milliseconds.
+const RETRY_MS: u64 = 30_000;
 
 impl Coordinator {
     /// Tells a ring that this node leads, and what the followers have said.
@@ -164,6 +168,15 @@ impl Coordinator {
             };
             self.say(&owner, Message::Standing(standing));
         }
+        if followed.refused.is_some() && now_ms >= followed.retry_ms && self.view.is_there(&owner) {
+            // There may be room by now: the owner says it again.
+            followed.retry_ms = now_ms + RETRY_MS;
+            let question = Claim {
+                service: share.service,
+                term: Term::default(),
+            };
+            self.say(&owner, Message::Claim(vec![question]));
+        }
         if let Some((version, kind, reason)) = followed.misfit.take() {
             let refusal = Refusal {
                 version,
@@ -186,6 +199,7 @@ impl Coordinator {
             }
             Err(reason) => {
                 followed.refused = Some(revision);
+                followed.retry_ms = now_ms + RETRY_MS;
                 let refusal = Refusal {
                     version: share.version(revision),
                     kind: RefusalKind::Unable,

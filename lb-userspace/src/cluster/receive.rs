@@ -44,11 +44,10 @@ impl Coordinator {
             return;
         }
         let Some(share) = self.shares.get_mut(&claim.service) else {
-            if !is_question {
-                self.refuse_unknown(peer, claim);
-            }
-            return;
+            self.unknown_count += 1;
+            return self.say_absent(peer, claim);
         };
+        share.lackers.remove(peer);
         if is_question {
             if let Side::Owns(owned) = &mut share.side {
                 owned.peers.remove(peer);
@@ -59,7 +58,9 @@ impl Coordinator {
             let answer = vec![share.claim()];
             self.say(peer, Message::Stale(answer));
         } else if share.role() == Role::Owner
-            && self.view.is_owner_by_activity(share.group.as_ref())
+            && self
+                .view
+                .is_owner_by_activity(share.group.as_ref(), &share.lackers)
         {
             self.overrule(&claim);
         } else {
@@ -67,15 +68,15 @@ impl Coordinator {
         }
     }
 
-    fn refuse_unknown(&mut self, peer: &str, claim: Claim) {
-        self.unknown_count += 1;
+    /// Tells a peer that this node does not have the service.
+    pub(super) fn say_absent(&mut self, peer: &str, claim: Claim) {
         let refusal = Refusal {
             version: Version {
                 service: claim.service,
                 term: claim.term,
                 revision: 0,
             },
-            kind: RefusalKind::Unable,
+            kind: RefusalKind::Absent,
             reason: "it has no such service, or one whose ring is made in another way".to_owned(),
         };
         self.say(peer, Message::Refusal(refusal));
@@ -88,7 +89,10 @@ impl Coordinator {
         if !self.view.is_known(&claim.term.owner) || !claim.term.is_later_than(&share.term) {
             return;
         }
-        if share.role() == Role::Owner && self.view.is_owner_by_activity(share.group.as_ref()) {
+        let is_owner = self
+            .view
+            .is_owner_by_activity(share.group.as_ref(), &share.lackers);
+        if share.role() == Role::Owner && is_owner {
             self.overrule(&claim);
         } else {
             Self::step_back(share, claim.term);
@@ -148,14 +152,26 @@ impl Coordinator {
 
     fn hear_refusal(&mut self, peer: &str, refusal: Refusal) {
         self.refused_count += 1;
-        let share = self.shares.get_mut(&refusal.version.service);
-        let Some(owned) = share.and_then(|share| share.owned_in(&refusal.version.term)) else {
+        let Some(share) = self.shares.get_mut(&refusal.version.service) else {
             return;
         };
+        if refusal.kind == RefusalKind::Absent {
+            share.lackers.insert(peer.to_owned());
+        }
+        let is_absent = refusal.kind == RefusalKind::Absent;
+        let Side::Owns(owned) = &mut share.side else {
+            return;
+        };
+        // Whoever does not have the service does not know the term either.
+        if share.term != refusal.version.term && !is_absent {
+            return;
+        }
         let follower = owned.peers.entry(peer.to_owned()).or_default();
         match refusal.kind {
             RefusalKind::Incomplete => follower.sent = None,
-            RefusalKind::Unable => follower.refusal = Some(cut(refusal.reason)),
+            RefusalKind::Unable | RefusalKind::Absent => {
+                follower.refusal = Some(cut(refusal.reason));
+            }
         }
     }
 

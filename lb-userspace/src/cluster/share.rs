@@ -1,6 +1,6 @@
 //! One service's ring, as this node shares it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{Claim, RefusalKind, RingPart, ServiceEndpoint, Swept, Term, Version};
 use super::ring::{Assembly, Misfit, Progress, ReceivedRing, SentRing, SharedRing};
@@ -35,6 +35,8 @@ pub struct ServiceStatus {
 pub(super) struct Share {
     pub(super) service: ServiceEndpoint,
     pub(super) group: Option<GroupId>,
+    /// Peers that have said that they do not have the service, or not with a ring to be shared.
+    pub(super) lackers: BTreeSet<String>,
     /// The latest term that this node knows of.
     pub(super) term: Term,
     pub(super) side: Side,
@@ -97,6 +99,8 @@ pub(super) struct Followed {
     pub(super) acked: Option<u64>,
     /// The revision that cannot be put in force here.
     pub(super) refused: Option<u64>,
+    /// When that is tried again. Unit: milliseconds.
+    pub(super) retry_ms: u64,
     pub(super) misfit: Option<(Version, RefusalKind, String)>,
 }
 
@@ -105,6 +109,7 @@ impl Share {
         Self {
             service,
             group,
+            lackers: BTreeSet::new(),
             term: Term::default(),
             side: Side::Follows(Box::default()),
             due_since_ms: None,
@@ -123,6 +128,14 @@ impl Share {
         Claim {
             service: self.service,
             term: self.term.clone(),
+        }
+    }
+
+    /// Who decides the ring? Whoever does claims it anew, and begins anew with who asks.
+    pub(super) fn question(&self) -> Claim {
+        Claim {
+            service: self.service,
+            term: Term::default(),
         }
     }
 
@@ -161,7 +174,12 @@ impl Followed {
         };
         match assembly.and_then(|assembly| assembly.take(part)) {
             Ok(Progress::Waiting(assembly)) => self.assembly = Some(assembly),
-            Ok(Progress::Done(ring)) => self.received = Some(ring),
+            Ok(Progress::Done(ring)) => {
+                // Who says it again has not heard that it is in force, or cannot be.
+                self.acked = self.acked.filter(|acked| *acked != ring.revision);
+                self.refused = None;
+                self.received = Some(ring);
+            }
             Err(misfit) => {
                 let kind = match misfit {
                     Misfit::Incomplete => RefusalKind::Incomplete,

@@ -525,6 +525,108 @@ fn a_service_that_a_peer_has_not_is_led_without_it_and_with_it_once_it_has() {
 }
 
 #[test]
+fn a_follower_that_had_no_room_is_asked_again_when_there_may_be_some() {
+    let mut bench = Bench::together(2, &[1]);
+    bench.node(2).rings.room = 5;
+    bench.want(1, &[9], &[]);
+    bench.pass(3_400);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 1);
+    bench.pass(40_000);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 1);
+    bench.want(1, &[8], &[]);
+    bench.pass(3_400);
+    bench.check(1, &[moving(8, 9)]);
+    bench.node(2).rings.room = 99;
+    bench.pass(31_000);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 0);
+    assert_eq!(bench.slots(2), bench.slots(1));
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
+
+/// The Active node's file may be the older one, or the service another node's alone.
+#[test]
+fn a_service_that_the_active_node_has_not_is_led_by_one_that_has() {
+    let mut bench = Bench::new(3, &[1]);
+    bench.node(1).rings.is_configured = false;
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(1_500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    assert_eq!(bench.role(3).0, Role::Follower);
+    assert_eq!(bench.node(3).coordinator.behind(), None);
+    bench.want(2, &[3], &[1]);
+    bench.pass(100);
+    bench.check(2, &[moving(3, 1)]);
+    bench.check(3, &[moving(3, 1)]);
+    // Now it gets it, and leads.
+    bench.node(1).rings.is_configured = true;
+    bench.pass(500);
+    assert_eq!(bench.role(1).0, Role::Owner);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    bench.check(1, &[moving(3, 1)]);
+    // And loses it again.
+    bench.node(1).rings.is_configured = false;
+    bench.pass(500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    bench.want(2, &[2], &[3]);
+    bench.pass(500);
+    bench.check(2, &[moving(2, 1)]);
+    bench.check(3, &[moving(2, 1)]);
+}
+
+/// Each judges by itself whether the other is silent, and what comes from a silent one is not heard.
+#[test]
+fn what_was_said_to_a_node_that_did_not_listen_is_said_again() {
+    for (deaf, speaker) in [(2, 1), (1, 2)] {
+        let mut bench = Bench::together(2, &[1]);
+        let now_ms = bench.now_ms;
+        bench
+            .node(deaf)
+            .coordinator
+            .link_down(&name(speaker), now_ms);
+        bench.want(1, &[3], &[1]);
+        bench.pass(500);
+        bench.node(deaf).coordinator.link_up(&name(speaker));
+        bench.tell_active();
+        bench.pass(500);
+        bench.check(1, &[moving(3, 1)]);
+        bench.check(2, &[moving(3, 1)]);
+        // Both notice, and hear each other again one after the other.
+        let now_ms = bench.now_ms;
+        for (one, other) in [(1, 2), (2, 1)] {
+            bench.node(one).coordinator.link_down(&name(other), now_ms);
+        }
+        bench.pass(500);
+        bench.node(speaker).coordinator.link_up(&name(deaf));
+        bench.pass(50);
+        bench.node(deaf).coordinator.link_up(&name(speaker));
+        bench.tell_active();
+        bench.pass(200);
+        bench.want(1, &[4], &[3]);
+        bench.pass(500);
+        bench.check(1, &[moving(4, 1)]);
+        bench.check(2, &[moving(4, 1)]);
+    }
+}
+
+/// Within one look, so that nobody's company has changed.
+#[test]
+fn a_link_that_is_lost_and_back_at_once_leaves_nothing_unacknowledged() {
+    let mut bench = Bench::together(2, &[1]);
+    let now_ms = bench.now_ms;
+    for (one, other) in [(1, 2), (2, 1)] {
+        bench.node(one).coordinator.link_down(&name(other), now_ms);
+        bench.node(one).coordinator.link_up(&name(other));
+    }
+    bench.tell_active();
+    bench.pass(200);
+    bench.want(1, &[3], &[1]);
+    bench.pass(200);
+    bench.check(1, &[moving(3, 1)]);
+    bench.check(2, &[moving(3, 1)]);
+}
+
+#[test]
 fn a_cold_node_follows_and_has_no_say() {
     let mut bench = Bench::together(2, &[1, 2]);
     bench.want(1, &[2, 2], &[1]);

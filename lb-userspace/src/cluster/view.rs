@@ -139,9 +139,15 @@ impl View {
         self.active.contains(group)
     }
 
-    /// Who decides a ring: `last` has decided it so far, or nobody has (an empty name).
-    pub(super) fn owner<'v>(&'v self, group: Option<&GroupId>, last: &'v str) -> &'v str {
-        let peers = self.peers.iter().filter(|(_, peer)| peer.is_up());
+    /// Who decides a ring that `lackers` do not have: `last` has decided it so far, or nobody has (an empty name).
+    pub(super) fn owner<'v>(
+        &'v self,
+        group: Option<&GroupId>,
+        lackers: &BTreeSet<String>,
+        last: &'v str,
+    ) -> &'v str {
+        let peers = self.peers.iter();
+        let peers = peers.filter(|(name, peer)| peer.is_up() && !lackers.contains(*name));
         let others = peers.map(|(name, peer)| (name.as_str(), &peer.active));
         let nodes: BTreeMap<&str, _> = others.chain([(self.name.as_str(), &self.active)]).collect();
         let is_active = |active: &BTreeSet<GroupId>| group.is_some_and(|one| active.contains(one));
@@ -154,7 +160,12 @@ impl View {
     }
 
     /// Whether this node decides a ring because it is Active, whatever another one claims.
-    pub(super) fn is_owner_by_activity(&self, group: Option<&GroupId>) -> bool {
-        group.is_some_and(|group| self.is_active(group)) && self.owner(group, "") == self.name
+    pub(super) fn is_owner_by_activity(
+        &self,
+        group: Option<&GroupId>,
+        lackers: &BTreeSet<String>,
+    ) -> bool {
+        let is_active = group.is_some_and(|group| self.is_active(group));
+        is_active && self.owner(group, lackers, "") == self.name
     }
 }

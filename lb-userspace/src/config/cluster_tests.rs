@@ -495,3 +495,23 @@ fn what_is_worth_knowing_is_told() {
             .any(|one| one.contains("not attached"))
     );
 }
+
+#[test]
+fn groups_whose_names_do_not_fit_a_heartbeat_are_refused() {
+    let site = Site::new();
+    let groups = |name_len: usize| -> String {
+        let group = |number: usize| {
+            format!(
+                "[[vrrp]]\nname = \"{number:0name_len$}\"\ninterface = \"eth0\"\nvrid = {}\n\
+                 vips = [\"203.0.113.{}\"]\npeers = [\"10.0.0.2\"]\n",
+                number + 1,
+                number + 1
+            )
+        };
+        (0..20).map(group).collect()
+    };
+    let with_cluster = |groups: &str| format!("{}{groups}", site.cluster(PEER));
+    assert_eq!(model(&with_cluster(&groups(35))).vrrp.len(), 20);
+    has_mistake(&with_cluster(&groups(36)), "take 820 bytes of a heartbeat");
+    assert_eq!(model(&groups(36)).vrrp.len(), 20, "nobody is told");
+}

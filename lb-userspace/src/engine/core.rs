@@ -20,7 +20,7 @@ use super::fitness::Fitness;
 use super::handle::{EngineError, Models, Outcome, Progress};
 use super::interfaces::{Interfaces, Program, Unattached};
 use super::own_vips::OwnVips;
-use super::peers::{Agreement, Audience, Peers};
+use super::peers::{Agreement, Audience, EndpointIndex, Peers};
 use super::saved_services::SavedServices;
 use super::shared_changes::PeerConfigs;
 use super::snapshot::DatapathOrigin;
@@ -52,6 +52,8 @@ pub(super) struct Engine {
     pub(super) own_vips: OwnVips,
     pub(super) saved: SavedServices,
     models: watch::Sender<Arc<Model>>,
+    /// Of the model that was published last.
+    pub(super) index: EndpointIndex,
     pub(super) fitness: watch::Sender<Fitness>,
     pub(super) agreement: watch::Sender<Agreement>,
     /// The other nodes, if there are any.
@@ -145,6 +147,7 @@ impl Engine {
             rings_written: None,
             rings_written_count: 0,
             models: watch::Sender::new(Arc::new(empty.clone())),
+            index: EndpointIndex::default(),
             fitness: watch::Sender::new(Fitness::default()),
             agreement: watch::Sender::new(Agreement::default()),
             peers: parts.peers,
@@ -180,6 +183,7 @@ impl Engine {
         self.note_found();
         self.prepare(&nothing).await?;
         self.carry_out(&[], &BTreeSet::new()).await?;
+        self.configs.refused = self.saved.laid(&self.model).refused;
         self.saved.save(&self.model);
         self.publish();
         Ok(self.warnings(&nothing))
@@ -191,7 +195,8 @@ impl Engine {
     }
 
     /// Tells those who follow the model what it is now.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.index = EndpointIndex::of(&self.model);
         self.models.send_replace(Arc::new(self.model.clone()));
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::peers::PeerNews;
@@ -158,13 +159,19 @@ impl EngineHandle {
             .await?
     }
 
-    /// Tells what has happened among the peers.
+    /// Tells what has happened among the peers, unless too much waits for the engine: then it stays in `news`.
     ///
     /// # Errors
     /// [`EngineError::Stopped`].
-    pub async fn tell(&self, news: Vec<PeerNews>) -> Result<(), EngineError> {
-        let sent = self.requests.send(Request::Peers(news)).await;
-        sent.map_err(|_| EngineError::Stopped)
+    pub fn try_tell(&self, news: &mut Vec<PeerNews>) -> Result<(), EngineError> {
+        match self.requests.try_reserve() {
+            Ok(place) => {
+                place.send(Request::Peers(std::mem::take(news)));
+                Ok(())
+            }
+            Err(TrySendError::Full(())) => Ok(()),
+            Err(TrySendError::Closed(())) => Err(EngineError::Stopped),
+        }
     }
 
     /// Takes everything off (VIPs first, then program and maps); the engine ends then.

@@ -54,6 +54,7 @@ pub use doubts::InDoubt;
 pub use fitness::Fitness;
 pub use handle::{EngineError, EngineHandle, Models, Outcome, Progress, Request};
 pub use join::{Joined, Membership};
+pub(crate) use peers::endpoint;
 pub use peers::{Agreement, PeerNews};
 pub use state_file::{StateFile, StateFileError};
 

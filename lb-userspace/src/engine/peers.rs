@@ -1,10 +1,10 @@
 //! The engine among its peers: what the agreement on the rings needs of it, and what it gets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::core::Engine;
 use super::steer::{Leaving, Why, nameless};
@@ -13,7 +13,7 @@ use crate::cluster::{Coordinator, GroupId, Rings, ServiceStatus, SharedService};
 use crate::desired::ids::ServiceIdentity;
 use crate::desired::protocol_number;
 use crate::maps::monotonic_ms;
-use crate::model::{Model, Protocol, Service};
+use crate::model::{Model, Service};
 use crate::peers::kinds;
 use crate::sync::link::{LinksHandle, SendError};
 use crate::transition::RingTransition;
@@ -32,10 +32,16 @@ pub enum PeerNews {
     Active(String, BTreeSet<GroupId>),
     /// Those in which this node is.
     OwnActive(BTreeSet<GroupId>),
+    /// Backends that a peer has flows of, and this node's services do not have.
+    Strangers(String, Vec<(ServiceEndpoint, SocketAddr)>),
     /// A peer's message about rings.
     Message(String, Vec<u8>),
     /// A peer's message about changes made at run time.
     Changes(String, Vec<u8>),
+    /// All peers are there, and have the changes that this node has.
+    Agreed,
+    /// A peer has had other changes than this node for a while.
+    Differs(String),
 }
 
 /// What the engine tells of the agreement.
@@ -49,6 +55,8 @@ pub struct Agreement {
     pub drift: BTreeMap<String, Vec<String>>,
     /// Changes of peers that cannot be in force here, and why.
     pub refused_changes: Vec<String>,
+    /// What all nodes with the same changes have in common.
+    pub changes: u64,
 }
 
 /// The engine's part in the agreement.
@@ -97,7 +105,10 @@ impl Peers {
                 Ok(message) => coordinator.receive(&peer, message, now_ms),
                 Err(error) => debug!(peer, "{error}"),
             },
-            PeerNews::Changes(..) => {}
+            PeerNews::Changes(..)
+            | PeerNews::Strangers(..)
+            | PeerNews::Agreed
+            | PeerNews::Differs(_) => {}
         }
     }
 }
@@ -108,6 +119,9 @@ impl Engine {
         for one in news {
             match one {
                 PeerNews::Changes(peer, bytes) => self.hear_changes(&peer, &bytes).await,
+                PeerNews::Agreed => self.agree().await,
+                PeerNews::Differs(peer) => self.tell_changes_again(&peer),
+                PeerNews::Strangers(peer, backends) => self.take_in_strangers(&peer, backends),
                 PeerNews::Up(peer) => {
                     self.take_news(PeerNews::Up(peer.clone()));
                     self.tell_all_changes(&peer);
@@ -195,7 +209,8 @@ impl Engine {
     }
 
     /// Tells those who follow it how the agreement is.
-    pub(super) fn tell_agreement(&self) {
+    pub(super) fn tell_agreement(&mut self) {
+        let changes = self.saved.shared_digest();
         let Some(peers) = &self.peers else {
             return;
         };
@@ -204,6 +219,7 @@ impl Engine {
             services: peers.coordinator.status(),
             drift: self.configs.drift.clone(),
             refused_changes: self.configs.refused.clone(),
+            changes,
         };
         self.agreement.send_if_modified(|known| {
             let is_changed = *known != agreement;
@@ -213,7 +229,7 @@ impl Engine {
     }
 
     fn service_at(&self, endpoint: &ServiceEndpoint) -> Option<&Service> {
-        service_at(&self.model, endpoint)
+        self.index.service(&self.model, endpoint)
     }
 }
 
@@ -230,12 +246,12 @@ impl Rings for Engine {
     }
 
     fn transition(&mut self, service: &ServiceEndpoint) -> Option<&mut RingTransition> {
-        let service = service_at(&self.model, service)?;
+        let service = self.index.service(&self.model, service)?;
         self.keeper.transition_mut(service)
     }
 
     fn transition_to_follow(&mut self, service: &ServiceEndpoint) -> Option<&mut RingTransition> {
-        let service = service_at(&self.model, service)?;
+        let service = self.index.service(&self.model, service)?;
         self.keeper.transition_to_follow(service)
     }
 
@@ -280,7 +296,33 @@ impl Rings for Engine {
 }
 
 impl Engine {
-    /// Makes entries for backends that a peer's ring names and this node's configuration does not.
+    /// Makes entries for backends that a peer has flows of: those flows may come here.
+    fn take_in_strangers(&mut self, peer: &str, backends: Vec<(ServiceEndpoint, SocketAddr)>) {
+        let mut by_service: BTreeMap<ServiceEndpoint, Vec<SocketAddr>> = BTreeMap::new();
+        for (service, backend) in backends {
+            by_service.entry(service).or_default().push(backend);
+        }
+        for (endpoint, backends) in by_service {
+            match self.ids_of(&endpoint, &backends) {
+                Ok(_) => info!(
+                    peer,
+                    "{} backends of {}:{} have flows at the peer, and are not in this node's configuration",
+                    backends.len(),
+                    endpoint.vip,
+                    endpoint.port
+                ),
+                Err(reason) => warn!(
+                    peer,
+                    "flows of {}:{} to {} backends that this node does not have cannot be taken over: {reason}",
+                    endpoint.vip,
+                    endpoint.port,
+                    backends.len()
+                ),
+            }
+        }
+    }
+
+    /// Makes entries for backends that a peer's ring or flows name and this node's configuration does not.
     fn take_in(&mut self, service: &Service, backends: &[SocketAddr]) -> Result<(), String> {
         let now_ms = monotonic_ms();
         let before = self.leaving.clone();
@@ -308,7 +350,7 @@ impl Engine {
 }
 
 /// What a service is known by on every node.
-pub(super) fn endpoint(service: &Service) -> ServiceEndpoint {
+pub(crate) fn endpoint(service: &Service) -> ServiceEndpoint {
     ServiceEndpoint {
         vip: service.vip,
         port: service.port,
@@ -316,14 +358,28 @@ pub(super) fn endpoint(service: &Service) -> ServiceEndpoint {
     }
 }
 
-fn service_at<'m>(model: &'m Model, endpoint: &ServiceEndpoint) -> Option<&'m Service> {
-    let protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
-    let protocol = protocols
-        .into_iter()
-        .find(|one| protocol_number(*one) == endpoint.protocol)?;
-    let mut services = model.services.values();
-    services
-        .find(|one| (one.vip, one.port, one.protocol) == (endpoint.vip, endpoint.port, protocol))
+/// Services by where they are, so that thousands of them are not searched for each.
+#[derive(Debug, Default)]
+pub(super) struct EndpointIndex(HashMap<ServiceEndpoint, String>);
+
+impl EndpointIndex {
+    pub(super) fn of(model: &Model) -> Self {
+        let services = model.services.values();
+        Self(
+            services
+                .map(|service| (endpoint(service), service.name.clone()))
+                .collect(),
+        )
+    }
+
+    /// A service of a model, which may be a newer one than the index.
+    fn service<'m>(&self, model: &'m Model, wanted: &ServiceEndpoint) -> Option<&'m Service> {
+        let is_it = |service: &&Service| endpoint(service) == *wanted;
+        let known = self.0.get(wanted).and_then(|name| model.services.get(name));
+        known
+            .filter(is_it)
+            .or_else(|| model.services.values().find(is_it))
+    }
 }
 
 /// The group that has a VIP.

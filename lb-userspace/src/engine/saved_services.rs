@@ -18,6 +18,8 @@ pub(super) struct SavedServices {
     written: Option<Vec<u8>>,
     /// What was changed at run time, here and elsewhere; `None` without peers.
     overlay: Option<Overlay>,
+    /// Of the changes up to a number.
+    digest: Option<(u64, u64)>,
 }
 
 /// Whether changes are shared.
@@ -54,6 +56,7 @@ impl SavedServices {
             configured: loaded,
             written: None,
             overlay,
+            digest: None,
         };
         if let Some(overlay) = &mut saved.overlay
             && overlay.is_empty()
@@ -95,12 +98,51 @@ impl SavedServices {
         overlay.map_or((Vec::new(), 0), |overlay| overlay.since(number))
     }
 
+    /// What all nodes with the same changes have in common; 0 without peers.
+    pub(super) fn shared_digest(&mut self) -> u64 {
+        let Some(overlay) = &self.overlay else {
+            return 0;
+        };
+        let number = overlay.last_number();
+        match self.digest {
+            Some((of, digest)) if of == number => digest,
+            _ => {
+                let digest = overlay.digest();
+                self.digest = Some((number, digest));
+                digest
+            }
+        }
+    }
+
+    /// All peers have the same changes: what was taken back long ago needs not be remembered.
+    pub(super) fn forget_shared(&mut self) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.forget(unix_ms());
+        }
+    }
+
     /// The config file's model with what was changed at run time; without peers, what is in force.
     pub(super) fn laid(&self, current: &Model) -> Laid {
         match &self.overlay {
             Some(overlay) => overlay.model(&self.configured, current),
             None => Laid {
                 model: current.clone(),
+                refused: Vec::new(),
+            },
+        }
+    }
+
+    /// What a reload of the config file makes of the model in force: settings are the file's, on all nodes; admin
+    /// states stay, those included that a peer has told of backends which the file did not have so far.
+    pub(super) fn laid_after_reload(&self, configured: &Model, current: &Model) -> Laid {
+        match &self.overlay {
+            Some(overlay) => {
+                let mut overlay = overlay.clone();
+                overlay.note_reload(unix_ms());
+                overlay.model(configured, current)
+            }
+            None => Laid {
+                model: configured.clone().keeping_state_of(current),
                 refused: Vec::new(),
             },
         }
@@ -209,6 +251,19 @@ mod tests {
         saved.remove_file().unwrap();
         let (_, fresh) = SavedServices::resume(file, model(CONFIG), Company::Nobody);
         assert_eq!(fresh, model(CONFIG));
+    }
+
+    #[test]
+    fn a_reload_brings_a_backend_that_a_peer_has_drained_already() {
+        let file = file("reloaded");
+        let (without, _) = CONFIG.split_once("[[service.backend]]").unwrap();
+        let (mut saved, started) = SavedServices::resume(file, model(without), Company::Peers);
+        let mut peer = Overlay::new("lb2");
+        peer.note_change(&model(CONFIG), &drained(&model(CONFIG)), unix_ms());
+        saved.merge_shared(peer.entries());
+        let laid = saved.laid_after_reload(&model(CONFIG), &started);
+        assert_eq!(laid.model, drained(&model(CONFIG)));
+        assert_eq!(laid.refused, [""; 0]);
     }
 
     #[test]

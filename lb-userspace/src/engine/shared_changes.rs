@@ -41,6 +41,8 @@ pub(super) struct PeerConfigs {
     outlines: BTreeMap<String, Outline>,
     /// Changes of peers that cannot be in force here, and why.
     pub(super) refused: Vec<String>,
+    /// Changes of peers are to be put in force once more: it has failed.
+    pub(super) owes_adoption: bool,
     /// That of this node, as it was told last.
     said: Option<Outline>,
     /// How the peers' configurations differ from this node's.
@@ -93,7 +95,6 @@ impl Engine {
     /// A link has come up: the peer is told everything.
     pub(super) fn tell_all_changes(&mut self, peer: &str) {
         self.configs.told.remove(peer);
-        self.configs.outlines.remove(peer);
         self.tell_changes_to(peer);
         let outline = Outline::of(&self.model);
         self.send_outline(&[peer.to_owned()], &outline);
@@ -185,14 +186,37 @@ impl Engine {
         for key in &merged.changed {
             info!(peer, "changed by the peer: {key}");
         }
-        let laid = self.saved.laid(&self.model);
-        self.configs.refused = laid.refused;
-        if let Err(error) = self.adopt(laid.model).await {
-            warn!(peer, "changes of the peer cannot be in force: {error}");
-            self.configs.refused.push(error.to_string());
-        }
+        self.adopt_shared().await;
+        // What could not be put in force is known all the same, also after a restart.
+        self.saved.save(&self.model);
         // Others may not have a link to that peer.
         self.tell_changes();
+    }
+
+    async fn adopt_shared(&mut self) {
+        let laid = self.saved.laid(&self.model);
+        self.configs.refused = laid.refused;
+        self.configs.owes_adoption = false;
+        if let Err(error) = self.adopt(laid.model).await {
+            warn!("changes of a peer cannot be in force, and are tried again: {error}");
+            self.configs.refused.push(error.to_string());
+            self.configs.owes_adoption = true;
+        }
+    }
+
+    /// To be called now and then while all peers have the same changes.
+    pub(super) async fn agree(&mut self) {
+        self.saved.forget_shared();
+        if self.configs.owes_adoption {
+            self.adopt_shared().await;
+        }
+    }
+
+    /// A peer has not the same changes, and nothing is on the way: it has refused some, when its clock was wrong
+    /// perhaps. It is told all of them again.
+    pub(super) fn tell_changes_again(&mut self, peer: &str) {
+        self.configs.told.remove(peer);
+        self.tell_changes_to(peer);
     }
 }
 

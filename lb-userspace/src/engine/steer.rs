@@ -20,10 +20,13 @@ use crate::maps::{MapStore, monotonic_ms};
 use crate::model::{AdminState, Backend, Change, Model, Service, Urgency};
 use crate::reconcile::InstalledRing;
 use crate::steering::Observed;
-use crate::transition::sweep::{Census, Directory, Expired, Fate, Sweep, SweptService};
+use crate::transition::sweep::{Census, Directory, Expired, Fate, Knowledge, Sweep, SweptService};
 
 /// While a backend is leaving, its flows are counted this often.
 const LEAVING_PERIOD: Duration = Duration::from_secs(2);
+
+/// A backend that only a peer has keeps its entry for so long, for the peer's flows to arrive. Unit: milliseconds.
+const HEARING_MS: u64 = 30_000;
 
 /// Nothing is done more often than this for the rings' sake.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -339,7 +342,12 @@ impl Engine {
             .services
             .values()
             .filter_map(|service| Some((service.service.id, service.transition?)));
-        let mut sweep = Sweep::begin(now_s, expired, transitions);
+        let knowledge = if self.peers.is_some() {
+            Knowledge::Shared
+        } else {
+            Knowledge::Own
+        };
+        let mut sweep = Sweep::begin(now_s, expired, knowledge, transitions);
         let mut deleted = 0;
         for place in 0..flows.entry_count() {
             let Some(entry) = flows.entry(place) else {
@@ -404,8 +412,11 @@ impl Engine {
         let is_stateless = !service.tracks_flows() && !service.has_transitions();
         let has_waited = !is_stateless || counted.began_ms >= leaving.since_ms + idle_timeout_ms;
         let was_counted_since = counted.began_ms >= leaving.since_ms;
-        let flows = counted.census.of_backend(id.id).total();
-        !is_in_ring && has_waited && was_counted_since && flows == 0
+        // What a peer has of it takes a moment to arrive.
+        let has_heard =
+            leaving.why == Why::Removed || counted.began_ms >= leaving.since_ms + HEARING_MS;
+        let has_flows = counted.census.has_flows(id.id);
+        !is_in_ring && has_waited && was_counted_since && has_heard && !has_flows
     }
 
     fn entry_of(&self, service: &Service) -> Option<ServiceEntry> {

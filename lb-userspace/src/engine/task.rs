@@ -150,9 +150,11 @@ impl Engine {
     }
 
     async fn replace(&mut self, configured: Model) -> Outcome {
-        let model = configured.clone().keeping_state_of(&self.model);
-        let warnings = self.adopt(model).await?;
+        let laid = self.saved.laid_after_reload(&configured, &self.model);
+        let warnings = self.adopt(laid.model).await?;
         self.saved.reloaded(configured);
+        self.configs.refused = laid.refused;
+        self.configs.owes_adoption = false;
         self.saved.save(&self.model);
         self.tell_changes();
         Ok(warnings)

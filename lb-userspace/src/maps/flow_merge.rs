@@ -132,7 +132,7 @@ fn beside(table: &FlowMemory, new: &Flow, now_s: u32) -> ControlFlow<Merged> {
 /// come into a set whose probation is full; who established it need not pass it once more.
 fn room(table: &FlowMemory, new: &Flow, now_s: u32) -> Option<(FlowPlace, u64)> {
     let (first, second) = flow::sets(new.fingerprint, table.set_count());
-    let kind = Kind::of(new.record.state());
+    let kind = Kind::of(new.record, now_s);
     let rooms = [first, second].map(|set| room_in(table, set, kind, now_s));
     let best = rooms.into_iter().flatten().min_by_key(|room| room.cost);
     best.map(|room| (room.place, room.old))
@@ -144,11 +144,16 @@ enum Kind {
     Established,
     HalfOpen,
     Learned,
+    /// Its flow may be over.
+    Expired(i32),
 }
 
 impl Kind {
-    const fn of(state: FlowState) -> Self {
-        if state.is_half_open() {
+    fn of(record: FlowRecord, now_s: u32) -> Self {
+        let (state, remaining_s) = (record.state(), record.remaining_s(now_s));
+        if remaining_s < 0 {
+            Self::Expired(remaining_s)
+        } else if state.is_half_open() {
             Self::HalfOpen
         } else if state.has(FlowState::LEARNED) {
             Self::Learned
@@ -206,6 +211,7 @@ fn room_in(table: &FlowMemory, set: u32, kind: Kind, now_s: u32) -> Option<Room>
             Kind::Established => true,
             Kind::HalfOpen => !is_vacant || half_open < PROBATION_PER_SET,
             Kind::Learned => is_vacant && live < LEARNING_FILL_MAX && learned < LEARNED_PER_SET,
+            Kind::Expired(remaining_s) => room.cost < Cost::Expired(remaining_s),
         }
     })
 }

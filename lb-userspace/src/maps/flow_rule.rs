@@ -11,6 +11,8 @@ use std::cmp::{Ordering, Reverse};
 use lb_common::abi::{FlowRecord, FlowState};
 use lb_common::datapath::life;
 
+use crate::sync::flow::untold_s;
+
 /// How long a service keeps its flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
@@ -28,6 +30,15 @@ impl Lifetime {
         let linger_s = life::linger_s(record.state(), self.protocol, self.idle_timeout_s);
         let age_s = i64::from(linger_s) - i64::from(record.remaining_s(now_s));
         u32::try_from(age_s).unwrap_or(0)
+    }
+
+    /// Whether the flow of a record that expires in `remaining_s` may live, where peers have had packets of it that
+    /// they did not live to tell of ([`untold_s`]). What has begun to end is not kept any longer, and a handshake
+    /// is over sooner than that.
+    pub fn may_live(&self, state: FlowState, remaining_s: i32) -> bool {
+        let is_lasting = !state.is_half_open() && !state.is_closing();
+        let untold_s = untold_s(self.idle_timeout_s) as i32;
+        remaining_s >= 0 || is_lasting && remaining_s >= -untold_s
     }
 }
 

@@ -15,12 +15,9 @@ use super::flow_merge::{self, Standing};
 use super::flow_rule::{Clocks, Lifetime, Sighting, compare};
 use super::meanings::{KnownService, Meanings, Snapshot};
 use super::{Flow, FlowMemory};
-use crate::sync::flow::SharedFlow;
+use crate::sync::flow::{SharedFlow, refresh_s};
 use crate::sync::replicate::dictionary::Dictionary;
 use crate::sync::replicate::table::{Merge, Merged, Table};
-
-/// A flow that lives on is told to peers again when a part of its idle time-out has passed: one part of so many.
-const REFRESHES_PER_TIMEOUT: u32 = 4;
 
 /// The flow table of a datapath, for the thread that tells its flows to peers. It belongs to that thread alone;
 /// packets and the engine go on using the table.
@@ -103,17 +100,17 @@ impl SharedFlows {
             displaced_id: shared.displaced_id,
             displaced_generation: shared.displaced_generation,
         };
+        let (lifetime, state) = (service.lifetime(), FlowState(shared.state));
         let is_whole = backend.service_id == service.service.id
-            && shared.remaining_s >= 0
+            && lifetime.may_live(state, shared.remaining_s)
             && self.is_of(&origin, service, shared.flow_hash);
         if !is_whole {
             return None;
         }
-        let (lifetime, state) = (service.lifetime(), FlowState(shared.state));
         // No longer than this node would keep it.
         let linger_s = life::linger_s(state, lifetime.protocol, lifetime.idle_timeout_s);
-        let remaining_s = shared.remaining_s.unsigned_abs().min(linger_s);
-        let expires_s = now_s.wrapping_add(remaining_s);
+        let remaining_s = shared.remaining_s.min(linger_s as i32);
+        let expires_s = now_s.wrapping_add_signed(remaining_s);
         let record = FlowRecord::new(shared.backend_id, shared.generation, expires_s, state);
         let fingerprint = flow::fingerprint(&service.service, shared.flow_hash);
         let flow = Flow {
@@ -164,10 +161,13 @@ impl Table for SharedFlows {
 
     fn share(&self, place: FlowPlace, entry: &FlowEntry, now_s: u32) -> Option<SharedFlow> {
         let remaining_s = entry.record.remaining_s(now_s);
-        if remaining_s < 0 {
+        let (backend, service) = self.snapshot.of_record(entry.record)?;
+        if !service
+            .lifetime()
+            .may_live(entry.record.state(), remaining_s)
+        {
             return None;
         }
-        let (backend, service) = self.snapshot.of_record(entry.record)?;
         let found = self.flows.words(place.0 as usize).read()?;
         let flow_hash = flow::flow_hash(&service.service, entry.fingerprint);
         let is_its = (found.fingerprint, found.record) == (entry.fingerprint, entry.record)
@@ -194,7 +194,7 @@ impl Table for SharedFlows {
         let timeout_s = service.map_or(IDLE_TIMEOUT_UDP_S, |(_, service)| {
             service.service.idle_timeout_s
         });
-        (timeout_s / REFRESHES_PER_TIMEOUT).max(1)
+        refresh_s(timeout_s)
     }
 
     fn dictionary(&self) -> Arc<Dictionary> {

@@ -16,6 +16,13 @@ pub const VRRP_INTERVAL_DEFAULT_CS: u16 = 100;
 pub const PEERS_MAX: usize = 4;
 /// Groups of a node: each one is up to two virtual routers with sockets and timers of their own. Unit: groups.
 pub const VRRP_GROUPS_MAX: usize = 64;
+
+/// What all groups may take of a heartbeat, which tells the peers of each of their families: its name, and
+/// [`VRRP_GROUP_EXTRA_BYTES`]. Unit: bytes.
+pub const VRRP_GROUP_BYTES_MAX: usize = 800;
+
+/// See [`VRRP_GROUP_BYTES_MAX`]. Unit: bytes.
+pub const VRRP_GROUP_EXTRA_BYTES: usize = 5;
 /// VIPs of a group in one family: with our trailer, an advertisement of so many fits in 1,280 bytes, which every
 /// IPv6 link carries. Unit: addresses.
 pub const VRRP_VIPS_MAX: usize = 48;

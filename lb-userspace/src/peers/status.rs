@@ -2,13 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::cluster::VRRP_GROUPS_MAX;
 use crate::vrrp::protocol::{PeerRouter, State, Status};
 
 /// The format of [`NodeStatus`]: another one is not understood, and the heartbeat tells only that its sender lives.
 const FORMAT: u8 = 1;
 
-/// Virtual routers that a heartbeat tells of: more would not fit a datagram.
-pub const ROUTERS_MAX: usize = 128;
+/// Virtual routers that a heartbeat tells of: two families of as many groups as there can be.
+pub const ROUTERS_MAX: usize = 2 * VRRP_GROUPS_MAX;
+
+/// Of a version, so much is told. Unit: bytes.
+const VERSION_BYTES_MAX: usize = 60;
+/// The same of a reason. Unit: bytes.
+const REASON_BYTES_MAX: usize = 200;
 
 /// A node, as it sees itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,8 @@ pub struct NodeStatus {
     pub behind: Option<String>,
     /// Its virtual routers.
     pub routers: Vec<PeerRouter>,
+    /// [`crate::model::shared::Overlay::digest`] of its changes made at run time.
+    pub changes: u64,
 }
 
 impl NodeStatus {
@@ -28,8 +36,20 @@ impl NodeStatus {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         // Strings and lists have a form always; should that change, the heartbeat still says that we live.
-        bytes.extend(postcard::to_stdvec(self).unwrap_or_default());
+        bytes.extend(postcard::to_stdvec(&self.bounded()).unwrap_or_default());
         bytes
+    }
+
+    /// With texts of a length for which there is room beside [`crate::model::cluster::VRRP_GROUP_BYTES_MAX`].
+    fn bounded(&self) -> Self {
+        let cut = |text: &str, len_max| text[..text.floor_char_boundary(len_max)].to_owned();
+        let behind = self.behind.as_deref();
+        Self {
+            version: cut(&self.version, VERSION_BYTES_MAX),
+            vrrp_version: cut(&self.vrrp_version, VERSION_BYTES_MAX),
+            behind: behind.map(|behind| cut(behind, REASON_BYTES_MAX)),
+            ..self.clone()
+        }
     }
 
     /// From bytes; `None` = they are of another format, or damaged.
@@ -60,6 +80,8 @@ pub fn routers(status: Option<&Status>, unfit: impl Fn(&str) -> bool) -> Vec<Pee
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::cluster::{VRRP_GROUP_BYTES_MAX, VRRP_GROUP_EXTRA_BYTES};
+    use crate::sync::link::HEARTBEAT_MAX_BYTES;
     use crate::vrrp::protocol::Family;
 
     fn status() -> NodeStatus {
@@ -74,7 +96,26 @@ mod tests {
                 priority: 200,
                 is_fit: true,
             }],
+            changes: 77,
         }
+    }
+
+    #[test]
+    fn the_longest_groups_and_reasons_have_room() {
+        let router = PeerRouter {
+            group: "g".repeat(VRRP_GROUP_BYTES_MAX / 16 - VRRP_GROUP_EXTRA_BYTES),
+            ..status().routers[0].clone()
+        };
+        let full = NodeStatus {
+            version: "é".repeat(500),
+            vrrp_version: "é".repeat(500),
+            behind: Some("é".repeat(500)),
+            routers: vec![router; 16],
+            changes: u64::MAX,
+        };
+        let bytes = full.encode();
+        assert!(bytes.len() <= HEARTBEAT_MAX_BYTES, "{}", bytes.len());
+        assert_eq!(NodeStatus::decode(&bytes), Some(full.bounded()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::facts::{configuration, facts, is_unfit};
 use super::hash_key::{self, Claim, HashKey, better};
 use super::kinds;
 use super::status::{NodeStatus, routers};
-use super::view::{Sight, view};
+use super::view::{Names, Sight, view};
 use crate::cluster::GroupId;
 use crate::control::peers::PeersHandle;
 use crate::engine::{Agreement, EngineHandle, Fitness, Joined, Models, PeerNews};
@@ -30,8 +30,19 @@ const EVENTS_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 
 /// A peer whose heartbeats have failed to come for so long is not waited for. Long enough for a link that loses nine
-/// datagrams of ten.
-const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// datagrams of ten; see [`silent_after`].
+const SILENT_AFTER_MIN: Duration = Duration::from_secs(3);
+/// The same, in heartbeats: where they come seldom.
+const SILENT_AFTER_BEATS: u32 = 5;
+
+/// A daemon says how it is with every tick: one that has not for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
+/// A peer has had other changes for so long that some must have been refused: they are told again, and so often.
+const DIFFERENT_MAX: Duration = Duration::from_secs(10);
+
+/// Between two words to the engine that all nodes have the same changes.
+const AGREED_PERIOD: Duration = Duration::from_secs(60);
 
 /// What the task is given.
 pub struct Ends {
@@ -71,8 +82,12 @@ pub(super) struct PeerSeen {
     pub(super) is_silent: bool,
     /// What it said last; `None` = nothing that is understood here.
     pub(super) status: Option<NodeStatus>,
-    /// When; `None` = nothing in this session.
+    /// When that was so; `None` = nothing in this session.
     pub(super) heard: Option<Instant>,
+    /// When the link came up.
+    up_at: Option<Instant>,
+    /// Since when it has other changes than this node, or was last told all of them for that.
+    differs: Option<Instant>,
 }
 
 /// The task's state.
@@ -97,8 +112,12 @@ pub struct Task {
     /// What the engine was told last.
     told_own: BTreeSet<GroupId>,
     told_peers: BTreeMap<String, BTreeSet<GroupId>>,
-    /// What was said last with heartbeats.
-    said: Vec<u8>,
+    /// What services are called.
+    names: Names,
+    /// When the API was last told.
+    viewed: Option<Instant>,
+    /// When the engine was last told that all have the same changes.
+    agreed: Option<Instant>,
 }
 
 impl Task {
@@ -144,7 +163,9 @@ impl Task {
             peers: BTreeMap::new(),
             told_own: BTreeSet::new(),
             told_peers: BTreeMap::new(),
-            said: Vec::new(),
+            names: Names::default(),
+            viewed: None,
+            agreed: None,
         }
     }
 
@@ -156,10 +177,13 @@ impl Task {
         // Facts come first: a router that begins must know whether this node has caught up.
         self.speak();
         self.configure();
+        let mut news = Vec::new();
         loop {
             let has_links = self.links.is_some();
+            // While the engine is busy, peers wait rather than memory grows; what lbd-vrrp must know does not wait.
+            let has_room = news.len() < EVENTS_MAX;
             tokio::select! {
-                count = self.link_events.recv_many(&mut events, EVENTS_MAX), if has_links => {
+                count = self.link_events.recv_many(&mut events, EVENTS_MAX), if has_links && has_room => {
                     if count == 0 {
                         return;
                     }
@@ -187,16 +211,17 @@ impl Task {
                 }
                 _ = ticks.tick() => {}
             }
-            let mut news = Vec::new();
             for event in events.drain(..) {
                 self.take(event, &mut news);
             }
             self.note_silence(&mut news);
             self.note_own(&mut news);
-            if !news.is_empty() && self.engine.tell(news).await.is_err() {
+            self.note_differences(&mut news);
+            self.note_agreed(&mut news);
+            self.speak();
+            if !news.is_empty() && self.engine.try_tell(&mut news).is_err() {
                 return;
             }
-            self.speak();
         }
     }
 
@@ -216,6 +241,7 @@ impl Task {
             LinkEvent::Up { peer, .. } => {
                 let seen = PeerSeen {
                     is_up: true,
+                    up_at: Some(Instant::now()),
                     ..PeerSeen::default()
                 };
                 self.peers.insert(peer.clone(), seen);
@@ -251,8 +277,24 @@ impl Task {
                 _ => {}
             },
             LinkEvent::Heartbeat {
-                peer, payload, at, ..
-            } => self.hear(peer, &payload, at, news),
+                peer,
+                payload,
+                payload_age_ms,
+                at,
+            } => {
+                // A daemon that hangs says nothing new, though its heartbeats come.
+                let age = Duration::from_millis(payload_age_ms.into());
+                let age = if age > HANGS_AFTER {
+                    age
+                } else {
+                    Duration::ZERO
+                };
+                let said = at.checked_sub(age).unwrap_or(at);
+                self.hear(peer, &payload, said, news);
+            }
+            LinkEvent::Strangers { peer, backends } => {
+                news.push(PeerNews::Strangers(peer, backends));
+            }
             LinkEvent::Datagram { .. } => {}
         }
     }
@@ -262,7 +304,7 @@ impl Task {
             return;
         };
         known.heard = Some(at);
-        if known.is_silent {
+        if known.is_silent && at.elapsed() <= silent_after(self.heartbeat_ms) {
             known.is_silent = false;
             info!(peer, "the peer is heard again");
             self.told_peers.remove(&peer);
@@ -282,14 +324,35 @@ impl Task {
 
     /// The rings do not wait for who is silent, though the connection may still stand.
     fn note_silence(&mut self, news: &mut Vec<PeerNews>) {
+        let patience = silent_after(self.heartbeat_ms);
         for (name, peer) in &mut self.peers {
-            let is_old = peer
-                .heard
-                .is_some_and(|heard| heard.elapsed() > SILENT_AFTER);
-            if peer.is_up && is_old && !peer.is_silent {
-                warn!(peer = name, "no heartbeat of the peer for {SILENT_AFTER:?}");
-                peer.is_silent = true;
-                news.push(PeerNews::Down(name.clone()));
+            let last = peer.heard.or(peer.up_at);
+            let is_old = last.is_some_and(|last| last.elapsed() > patience);
+            if !peer.is_up || !is_old || peer.is_silent {
+                continue;
+            }
+            match peer.heard {
+                Some(_) => warn!(peer = name, "no heartbeat of the peer for {patience:?}"),
+                None => warn!(peer = name, "{}", no_datagrams(name)),
+            }
+            peer.is_silent = true;
+            news.push(PeerNews::Down(name.clone()));
+        }
+    }
+
+    /// Peers that have had other changes than this node for a while.
+    fn note_differences(&mut self, news: &mut Vec<PeerNews>) {
+        let own = self.agreement.borrow().changes;
+        for (name, peer) in &mut self.peers {
+            let status = peer.status.as_ref().filter(|_| peer.is_up);
+            if status.is_none_or(|status| status.changes == own) {
+                peer.differs = None;
+                continue;
+            }
+            let since = *peer.differs.get_or_insert_with(Instant::now);
+            if since.elapsed() >= DIFFERENT_MAX {
+                peer.differs = Some(Instant::now());
+                news.push(PeerNews::Differs(name.clone()));
             }
         }
     }
@@ -306,6 +369,30 @@ impl Task {
         }
     }
 
+    /// Now and then, if every configured peer says that it has the changes that this node has.
+    fn note_agreed(&mut self, news: &mut Vec<PeerNews>) {
+        let is_early = self
+            .agreed
+            .is_some_and(|agreed| agreed.elapsed() < AGREED_PERIOD);
+        let model = self.models.borrow();
+        let Some(cluster) = model.cluster.as_ref().filter(|_| !is_early) else {
+            return;
+        };
+        let own = self.agreement.borrow().changes;
+        let agrees = |name: &String| {
+            let peer = self
+                .peers
+                .get(name)
+                .filter(|peer| peer.is_up && !peer.is_silent);
+            let status = peer.and_then(|peer| peer.status.as_ref());
+            status.is_some_and(|status| status.changes == own)
+        };
+        if cluster.peers.keys().all(agrees) {
+            self.agreed = Some(Instant::now());
+            news.push(PeerNews::Agreed);
+        }
+    }
+
     /// Tells the peers and `lbd-vrrp` how things are.
     fn speak(&mut self) {
         let model = Arc::clone(&self.models.borrow());
@@ -314,13 +401,13 @@ impl Task {
         let links = self.links.as_ref().map(LinksHandle::status);
         let links = links.unwrap_or_default();
         let behind = agreement.behind.clone().or_else(|| self.key_behind());
-        let behind = behind.or_else(|| flows_behind(&links));
+        let behind = behind.or_else(|| self.flows_behind(&links));
         self.mind_the_key();
         let lag_ms = links.peers.iter().filter(|peer| peer.is_up);
         let lag_ms = lag_ms.map(|peer| u64::from(peer.flows.lag_ms)).max();
         self.flow_lag_ms
             .store(lag_ms.unwrap_or(0), Ordering::Relaxed);
-        self.beat(&model, &fitness, behind.as_deref());
+        self.beat(&model, &fitness, behind.as_deref(), agreement.changes);
         let peers = self.peers.iter().filter_map(|(name, peer)| {
             let heard = peer.heard.filter(|_| peer.is_up)?;
             Some(PeerFacts {
@@ -332,15 +419,31 @@ impl Task {
         });
         let facts = facts(&model, &fitness, behind.clone(), peers.collect());
         self.wires.facts.send_replace(facts);
-        self.handle.set(view(&Sight {
-            model: &model,
-            behind,
-            hash_key: hash_key_fingerprint(&self.hash_key),
-            links: &links,
-            seen: &self.peers,
-            agreement: &agreement,
-            now_unix_ms: unix_ms(),
-        }));
+        if self.viewed.is_none_or(|viewed| viewed.elapsed() >= TICK) {
+            self.viewed = Some(Instant::now());
+            self.names.follow(&model);
+            self.handle.set(view(&Sight {
+                model: &model,
+                names: &self.names,
+                behind,
+                hash_key: hash_key_fingerprint(&self.hash_key),
+                links: &links,
+                seen: &self.peers,
+                agreement: &agreement,
+                now_unix_ms: unix_ms(),
+            }));
+        }
+    }
+
+    /// Why this node lacks flows that its peers have, if so.
+    fn flows_behind(&self, links: &LinksStatus) -> Option<String> {
+        let mut up = links.peers.iter().filter(|peer| peer.is_up);
+        let behind = up.find(|peer| !peer.flows.is_caught_up)?;
+        let seen = self.peers.get(&behind.peer);
+        Some(match seen {
+            Some(seen) if seen.is_silent && seen.heard.is_none() => no_datagrams(&behind.peer),
+            _ => format!("it does not have all flows of {} yet", behind.peer),
+        })
     }
 
     /// A node with another key does not know its peers' flows, whatever else it knows.
@@ -374,7 +477,7 @@ impl Task {
         }
     }
 
-    fn beat(&mut self, model: &Model, fitness: &Fitness, behind: Option<&str>) {
+    fn beat(&mut self, model: &Model, fitness: &Fitness, behind: Option<&str>, changes: u64) {
         let Some(links) = &self.links else {
             return;
         };
@@ -386,13 +489,11 @@ impl Task {
                 .map_or_else(String::new, |one| one.version.clone()),
             behind: behind.map(str::to_owned),
             routers: routers(status.as_ref(), |group| is_unfit(model, fitness, group)),
+            changes,
         }
         .encode();
-        if said == self.said {
-            return;
-        }
-        match links.set_heartbeat(said.clone()) {
-            Ok(()) => self.said = said,
+        match links.set_heartbeat(said) {
+            Ok(()) => {}
             Err(error) => warn!("the peers are not told how this node is: {error}"),
         }
     }
@@ -404,9 +505,14 @@ fn active(routers: &[PeerRouter]) -> BTreeSet<GroupId> {
     active.map(|one| (one.group.clone(), one.family)).collect()
 }
 
-/// Why this node lacks flows that its peers have, if so.
-fn flows_behind(links: &LinksStatus) -> Option<String> {
-    let mut up = links.peers.iter().filter(|peer| peer.is_up);
-    let behind = up.find(|peer| !peer.flows.is_caught_up)?;
-    Some(format!("it does not have all flows of {} yet", behind.peer))
+/// After which a peer that says nothing is silent.
+fn silent_after(heartbeat_ms: u32) -> Duration {
+    let beats = Duration::from_millis(heartbeat_ms.into()) * SILENT_AFTER_BEATS;
+    beats.max(SILENT_AFTER_MIN)
+}
+
+fn no_datagrams(peer: &str) -> String {
+    format!(
+        "the link to {peer} is up, but no datagram of it comes: is UDP open between the two, as TCP is?"
+    )
 }

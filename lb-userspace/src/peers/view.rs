@@ -1,19 +1,55 @@
 //! The other nodes, as the API tells of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::cluster::message::ServiceEndpoint;
 use crate::cluster::{Role, ServiceStatus};
 use crate::control::peers::{PeerView, PeersView, SharedRing};
-use crate::engine::Agreement;
+use crate::engine::{Agreement, endpoint};
 use crate::model::Model;
 use crate::peers::status::NodeStatus;
 use crate::peers::task::PeerSeen;
 use crate::sync::link::{LinkStatus, LinksStatus};
 
+/// What services are called, by where they are.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Of which the names are.
+    model: Option<Arc<Model>>,
+    by_endpoint: HashMap<ServiceEndpoint, String>,
+}
+
+impl Names {
+    /// Those of this model, from now on.
+    pub(super) fn follow(&mut self, model: &Arc<Model>) {
+        if self
+            .model
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, model))
+        {
+            return;
+        }
+        let services = model.services.values();
+        self.by_endpoint = services
+            .map(|service| (endpoint(service), service.name.clone()))
+            .collect();
+        self.model = Some(Arc::clone(model));
+    }
+
+    /// What the operator calls a service.
+    fn of(&self, endpoint: &ServiceEndpoint) -> String {
+        match self.by_endpoint.get(endpoint) {
+            Some(name) => name.clone(),
+            None => format!("{} port {}", endpoint.vip, endpoint.port),
+        }
+    }
+}
+
 /// What this view is made of.
 pub(super) struct Sight<'a> {
     pub(super) model: &'a Model,
+    pub(super) names: &'a Names,
     pub(super) behind: Option<String>,
     /// The fingerprint of the flow hash key in force.
     pub(super) hash_key: u64,
@@ -37,7 +73,7 @@ pub(super) fn view(sight: &Sight<'_>) -> PeersView {
         hash_key: format!("{:016x}", sight.hash_key),
         peers: peers.collect(),
         refused_changes: sight.agreement.refused_changes.clone(),
-        rings: rings.iter().map(|one| ring(sight.model, one)).collect(),
+        rings: rings.iter().map(|one| ring(sight.names, one)).collect(),
     }
 }
 
@@ -52,6 +88,7 @@ fn peer(sight: &Sight<'_>, link: &LinkStatus, seen: &PeerSeen) -> PeerView {
         vrrp_version,
         behind,
         routers,
+        changes: _,
     } = status;
     PeerView {
         name: link.peer.clone(),
@@ -91,7 +128,7 @@ fn drift(sight: &Sight<'_>, link: &LinkStatus) -> Vec<String> {
     });
     let refusals = sight.agreement.services.iter().filter_map(|service| {
         let reason = service.refusals.get(&link.peer)?;
-        let name = name(sight.model, &service.service);
+        let name = sight.names.of(&service.service);
         Some(format!("service {name}: it does not follow: {reason}"))
     });
     let configs = sight.agreement.drift.get(&link.peer).into_iter().flatten();
@@ -112,25 +149,12 @@ fn refused(link: &LinkStatus) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn ring(model: &Model, status: &ServiceStatus) -> SharedRing {
+fn ring(names: &Names, status: &ServiceStatus) -> SharedRing {
     SharedRing {
-        service: name(model, &status.service),
+        service: names.of(&status.service),
         owner: status.term.owner.clone(),
         term: status.term.number,
         revision: status.revision.unwrap_or(0),
         is_current: status.role == Role::Owner || status.revision.is_some(),
-    }
-}
-
-/// What the operator calls a service.
-fn name(model: &Model, endpoint: &ServiceEndpoint) -> String {
-    let mut services = model.services.values();
-    let service = services.find(|one| {
-        let protocol = crate::desired::protocol_number(one.protocol);
-        (one.vip, one.port, protocol) == (endpoint.vip, endpoint.port, endpoint.protocol)
-    });
-    match service {
-        Some(service) => service.name.clone(),
-        None => format!("{} port {}", endpoint.vip, endpoint.port),
     }
 }

@@ -7,13 +7,14 @@
 //! left are the exceptions, and a slot without any settles. So the purge cannot be forgotten: only the
 //! sweep that made it lets a slot settle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{FINGERPRINT_MIN, FlowEntry, FlowRecord, FlowState, Service};
 use lb_common::limits::{FIN_LINGER_S, RST_LINGER_S};
 use lb_common::{datapath::flow, hash};
 
 use super::RingTransition;
+use crate::sync::flow::untold_s;
 
 /// What becomes of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,25 @@ pub enum Expired {
     Keep,
     /// They go: the table is nearly full.
     Delete,
+}
+
+/// Whose packets the table knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// All came here: a record that has expired is that of a silent flow.
+    Own,
+    /// Peers had some of them. One that has died had perhaps more than it told of ([`untold_s`]).
+    Shared,
+}
+
+impl Knowledge {
+    /// For how long a flow may have been less silent than its record says. Unit: seconds.
+    fn untold_s(self, service: &Service) -> i32 {
+        match self {
+            Self::Own => 0,
+            Self::Shared => untold_s(service.idle_timeout_s) as i32,
+        }
+    }
 }
 
 /// Live entries, as a share of the table, above which a sweep deletes expired ones. Unit: percent.
@@ -107,8 +127,11 @@ pub struct Exceptions {
 pub struct Sweep {
     now_s: u32,
     expired: Expired,
+    knowledge: Knowledge,
     /// By backend id.
     backends: Vec<FlowCounts>,
+    /// Those that may have flows which seem to have expired, by id.
+    doubtful: BTreeSet<u16>,
     /// By service id.
     services: BTreeMap<u16, Exceptions>,
     live_count: u64,
@@ -120,6 +143,7 @@ impl Sweep {
     pub fn begin<'a>(
         now_s: u32,
         expired: Expired,
+        knowledge: Knowledge,
         transitions: impl IntoIterator<Item = (u16, &'a RingTransition)>,
     ) -> Self {
         let services = transitions
@@ -135,7 +159,9 @@ impl Sweep {
         Self {
             now_s,
             expired,
+            knowledge,
             backends: Vec::new(),
+            doubtful: BTreeSet::new(),
             services: services.collect(),
             live_count: 0,
             expired_count: 0,
@@ -171,11 +197,16 @@ impl Sweep {
             0
         };
         self.count(record, is_live, displaced_id);
+        if !is_live && remaining_s + self.knowledge.untold_s(&owner.service) >= 0 {
+            self.doubtful.insert(backend_id);
+        }
         let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
             let is_spared = is_live || self.expired == Expired::Keep;
             return if is_spared { Fate::Keep } else { Fate::Delete };
         };
-        let is_silent = remaining_s + forged_end_s(record.state(), &owner.service) < 0;
+        let extra_s = forged_end_s(record.state(), &owner.service)
+            .saturating_add(self.knowledge.untold_s(&owner.service));
+        let is_silent = remaining_s.saturating_add(extra_s) < 0;
         let is_redundant = backend_id == current && displaced_id == 0;
         let takes_care = owner.transition.is_some_and(|one| one.is_swept_with_care());
         if !is_redundant && (takes_care || !is_silent) {
@@ -220,6 +251,7 @@ impl Sweep {
     pub fn end(self) -> Census {
         Census {
             backends: self.backends,
+            doubtful: self.doubtful,
             services: self.services,
             live_count: self.live_count,
             expired_count: self.expired_count,
@@ -258,6 +290,7 @@ pub const fn slot_of(service: &Service, fingerprint: u64, ring_len: u32) -> usiz
 #[derive(Clone, Debug)]
 pub struct Census {
     backends: Vec<FlowCounts>,
+    doubtful: BTreeSet<u16>,
     /// The rings in transition, by service id: for [`RingTransition::swept`].
     pub services: BTreeMap<u16, Exceptions>,
     /// Live entries.
@@ -273,6 +306,11 @@ impl Census {
             .get(usize::from(backend_id))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Whether a backend has a flow on record that lives, or that may live ([`Knowledge::Shared`]).
+    pub fn has_flows(&self, backend_id: u16) -> bool {
+        self.of_backend(backend_id).total() > 0 || self.doubtful.contains(&backend_id)
     }
 }
 

@@ -55,8 +55,17 @@ fn record(backend_id: u16, remaining_s: i32, state: FlowState) -> FlowRecord {
 
 /// A sweep over one entry.
 fn visit(expired: Expired, entry: FlowEntry, displaced_id: u16) -> (Fate, Census) {
+    visit_knowing(Knowledge::Own, expired, entry, displaced_id)
+}
+
+fn visit_knowing(
+    knowledge: Knowledge,
+    expired: Expired,
+    entry: FlowEntry,
+    displaced_id: u16,
+) -> (Fate, Census) {
     let directory = directory();
-    let mut sweep = Sweep::begin(NOW_S, expired, [(SERVICE.id, &directory.0)]);
+    let mut sweep = Sweep::begin(NOW_S, expired, knowledge, [(SERVICE.id, &directory.0)]);
     let fate = sweep.visit(&entry, || displaced_id, &directory);
     (fate, sweep.end())
 }
@@ -83,6 +92,20 @@ fn what_a_quiet_slot_says_itself_and_what_has_expired_is_purged() {
         let (fate, census) = visit(Expired::Keep, entry(SLOT, purged), 0);
         assert_eq!((fate, exceptions(&census)), (Fate::Delete, 0));
     }
+}
+
+/// The node that had its last packets may have died before it told of them.
+#[test]
+fn a_flow_that_a_peer_has_told_of_is_kept_as_long_as_it_may_have_had_packets_since() {
+    let visit = |remaining_s| {
+        let found = entry(SLOT, record(1, remaining_s, FlowState::OPEN));
+        let (fate, census) = visit_knowing(Knowledge::Shared, Expired::Keep, found, 0);
+        assert_eq!(census.has_flows(1), fate == Fate::Keep);
+        (fate, exceptions(&census))
+    };
+    let untold_s = untold_s(SERVICE.idle_timeout_s) as i32;
+    assert_eq!(visit(-untold_s), (Fate::Keep, 1));
+    assert_eq!(visit(-untold_s - 1), (Fate::Delete, 0));
 }
 
 #[test]
@@ -151,7 +174,12 @@ fn free_and_busy_entries_are_nobodys() {
 #[test]
 fn live_flows_are_counted_by_backend_and_state() {
     let directory = directory();
-    let mut sweep = Sweep::begin(NOW_S, Expired::Keep, [(SERVICE.id, &directory.0)]);
+    let mut sweep = Sweep::begin(
+        NOW_S,
+        Expired::Keep,
+        Knowledge::Own,
+        [(SERVICE.id, &directory.0)],
+    );
     let half_closed = FlowState::FIN.with(FlowState::HALF_CLOSED);
     for (backend_id, remaining_s, state) in [
         (1, 0, FlowState::OPEN),

@@ -7,6 +7,7 @@ use lb_common::abi::{FLOW_SET_ENTRIES, FlowEntry, FlowOrigin};
 use lb_userspace::maps::flow_rule::{Clocks, Lifetime, Sighting, compare};
 
 use crate::kernel::SimKernel;
+use lb_userspace::sync::flow::refresh_s;
 
 /// A flow on its way to another node; ids are the same everywhere here.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +141,11 @@ impl Sender {
 
     fn differing(&self, set: u32, kernel: &SimKernel) -> Vec<(usize, FlowEntry)> {
         let base = set as usize * FLOW_SET_ENTRIES;
-        let refresh_s = (kernel.service.idle_timeout_s / 4).max(1) as i32;
+        let lifetime = Lifetime {
+            protocol: 6,
+            idle_timeout_s: kernel.service.idle_timeout_s,
+        };
+        let refresh_s = refresh_s(kernel.service.idle_timeout_s) as i32;
         let entries = (base..base + FLOW_SET_ENTRIES).filter_map(|place| {
             let (entry, known) = (kernel.entries[place].get(), self.shadow[place]);
             if entry.fingerprint < lb_common::abi::FINGERPRINT_MIN {
@@ -151,7 +156,8 @@ impl Sender {
                 || entry.record.state() != known.record.state();
             let remaining_s = entry.record.remaining_s(kernel.now_s);
             let is_later = remaining_s - known.record.remaining_s(kernel.now_s) >= refresh_s;
-            (remaining_s >= 0 && (is_other || is_later)).then_some((place, entry))
+            (lifetime.may_live(entry.record.state(), remaining_s) && (is_other || is_later))
+                .then_some((place, entry))
         });
         entries.collect()
     }
@@ -204,7 +210,7 @@ pub(crate) fn merge(kernel: &SimKernel, flow: &SharedFlow) -> Option<(usize, Flo
         }
         return Some((place, kernel.entries[place].get()));
     }
-    if flow.remaining_s < 0 {
+    if !lifetime.may_live(record.state(), flow.remaining_s) {
         return None;
     }
     use lb_common::kernel::Kernel as _;

@@ -11,7 +11,9 @@ use lb_common::hash::{self, FlowTuple};
 use lb_common::kernel::Kernel as _;
 use lb_userspace::cluster::message::{Had, Message, ServiceEndpoint};
 use lb_userspace::cluster::{Coordinator, GroupId, Output, Rings, Settings, SharedService, Start};
-use lb_userspace::transition::sweep::{Directory, Exceptions, Expired, Fate, Sweep, SweptService};
+use lb_userspace::transition::sweep::{
+    Directory, Exceptions, Expired, Fate, Knowledge, Sweep, SweptService,
+};
 use lb_userspace::transition::{
     Company, Facts, Members, Phase, Reach, RingTransition, Settling, Timing,
 };
@@ -459,7 +461,12 @@ impl Node {
             machine: &control.rings.machine,
         };
         let transitions = [(SERVICE_ID, &control.rings.machine)];
-        let mut sweep = Sweep::begin(self.kernel.now_s, Expired::Keep, transitions);
+        let mut sweep = Sweep::begin(
+            self.kernel.now_s,
+            Expired::Keep,
+            Knowledge::Shared,
+            transitions,
+        );
         for place in 0..self.kernel.entry_count() {
             let entry = self.kernel.entries[place].get();
             let displaced_id = || self.kernel.origin(place).displaced_id;
@@ -485,7 +492,7 @@ impl Node {
                 .swept(&SERVICE, exceptions, local_ms, local_ms);
         }
         let machine = &control.rings.machine;
-        let is_gone = |id: &u16| !machine.refers_to(*id) && census.of_backend(*id).total() == 0;
+        let is_gone = |id: &u16| !machine.refers_to(*id) && !census.has_flows(*id);
         for id in control.leaving.iter().copied().filter(is_gone) {
             self.kernel.backends[usize::from(id)] = Backend::zeroed();
         }

@@ -82,6 +82,11 @@ impl Overlay {
         (entries.collect(), self.last_number)
     }
 
+    /// The number of the last word that came in: what is true has not changed while it has not.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
     /// The same on all nodes that agree. Words that take something back do not count: where all that is
     /// true is the same, they have done their work.
     pub fn digest(&self) -> u64 {

@@ -29,6 +29,7 @@ use self::wire::{Command, Wire};
 use super::datagram::PAYLOAD_MAX_BYTES;
 use super::hello::Version;
 use super::kind;
+use super::replicate::dictionary::ServiceEndpoint;
 use super::replicate::table::SharedTable;
 use super::secret::Secret;
 use super::session::FRAME_MAX_BYTES;
@@ -95,6 +96,13 @@ pub enum LinkEvent {
         payload_age_ms: u32,
         /// When it arrived.
         at: Instant,
+    },
+    /// The peer has flows of backends that this node's services do not have: each is told once a dictionary.
+    Strangers {
+        /// The peer's name.
+        peer: String,
+        /// Their services, and where they are.
+        backends: Vec<(ServiceEndpoint, SocketAddr)>,
     },
     /// A datagram of the daemon's own kinds.
     Datagram {

@@ -424,6 +424,16 @@ impl Engine {
         for ends in &self.sessions.all {
             let status = self.replicator.status(ends.number, now);
             ends.peer.set_flows(status.unwrap_or_default());
+            // Asked for only where they can be told: each is once.
+            let Ok(place) = self.shared.events.try_reserve() else {
+                add(&ends.peer.counts.overruns, 1);
+                continue;
+            };
+            let backends = self.replicator.take_strangers(ends.number);
+            if !backends.is_empty() {
+                let peer = ends.peer.name.clone();
+                place.send(LinkEvent::Strangers { peer, backends });
+            }
         }
     }
 

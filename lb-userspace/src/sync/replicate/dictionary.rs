@@ -1,7 +1,7 @@
 //! What a node's ids of services and backends mean, in words that every node understands; and the translation of
 //! one node's ids into another's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -184,8 +184,10 @@ impl Assembly {
 /// Why a flow means nothing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untranslatable {
-    /// This node has no such service or backend.
+    /// This node has no such service.
     Unknown,
+    /// This node has the service, and no such backend in it.
+    Stranger,
     /// The peer's dictionary gives the id to another backend by now.
     Stale,
 }
@@ -202,8 +204,8 @@ struct Meaning {
     /// The peer's.
     generation: u16,
     service_id: u16,
-    /// This node's; `None`: it has none.
-    local: Option<Local>,
+    /// This node's.
+    local: Result<Local, Untranslatable>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -229,12 +231,17 @@ impl Translation {
                 Some(((*service, backend.address), local))
             })
             .collect();
+        let services: HashSet<ServiceEndpoint> = ours.services.values().copied().collect();
+        let local = |service: Option<&ServiceEndpoint>, address| {
+            let service = service.filter(|service| services.contains(service));
+            let service = service.ok_or(Untranslatable::Unknown)?;
+            let local = by_endpoint.get(&(*service, address));
+            local.copied().ok_or(Untranslatable::Stranger)
+        };
         let mut backends = Vec::new();
         for (id, backend) in &theirs.backends {
             let service = theirs.services.get(&backend.service_id);
-            let local = service
-                .and_then(|service| by_endpoint.get(&(*service, backend.address)))
-                .copied();
+            let local = local(service, backend.address);
             backends.resize(usize::from(*id) + 1, None);
             backends[usize::from(*id)] = Some(Meaning {
                 generation: backend.generation,
@@ -254,10 +261,10 @@ impl Translation {
             .meaning(flow.backend_id, flow.generation)
             .filter(|meaning| meaning.service_id == flow.service_id)
             .ok_or(Untranslatable::Stale)?;
-        let local = meaning.local.ok_or(Untranslatable::Unknown)?;
+        let local = meaning.local?;
         let displaced = self
             .meaning(flow.displaced_id, flow.displaced_generation)
-            .and_then(|meaning| meaning.local)
+            .and_then(|meaning| meaning.local.ok())
             .filter(|displaced| displaced.service_id == local.service_id);
         Ok(SharedFlow {
             service_id: local.service_id,

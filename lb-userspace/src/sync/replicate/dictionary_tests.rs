@@ -92,8 +92,10 @@ fn a_flow_is_told_in_the_words_of_the_other_node() {
     assert_eq!(taken, expected);
     assert_eq!(
         translation.flow(&flow(3, 9, 1)),
-        Err(Untranslatable::Unknown)
+        Err(Untranslatable::Stranger)
     );
+    let none = Translation::new(&theirs, &Dictionary::default());
+    assert_eq!(none.flow(&told), Err(Untranslatable::Unknown));
     for stale in [flow(3, 1, 3), flow(4, 1, 4), flow(3, 55, 1), flow(3, 0, 0)] {
         assert_eq!(translation.flow(&stale), Err(Untranslatable::Stale));
     }

@@ -1,8 +1,10 @@
 //! What one peer tells of its flows, merged into this node's table. No clock and no I/O.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::dictionary::{Assembly, Dictionary, Translation, Untranslatable};
+use super::dictionary::{Assembly, Dictionary, ServiceEndpoint, Translation, Untranslatable};
 use super::message::{FlowsAck, Malformed, parse_flows};
 use super::shadow::Shadow;
 use super::table::{Merge, Merged, Now};
@@ -16,6 +18,8 @@ const REPEATS_LOSSY: u32 = 20;
 const REPEAT_US: u64 = 4_000;
 /// At least so often one is sent, so that what this node wants is heard at last. Unit: microseconds.
 const IDLE_MAX_US: u64 = 200_000;
+/// Entries for backends that nothing is known of are waited for so long. Unit: microseconds.
+const STRANGERS_WAIT_US: u64 = 5_000_000;
 
 /// What has come of a peer's flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +44,30 @@ pub struct ReceiverCounts {
     pub repeated: u64,
 }
 
+/// Backends of which the peer has flows, and this node nothing: it makes entries for them, if it can.
+#[derive(Default)]
+struct Strangers {
+    /// By the peer's id.
+    ids: BTreeSet<u16>,
+    /// Of these, those that were told to the caller.
+    told: BTreeSet<u16>,
+    /// When the first one was met; `None` = there is none. Unit: microseconds.
+    since_us: Option<u64>,
+}
+
+impl Strangers {
+    fn note(&mut self, backend_id: u16, now_us: u64) {
+        self.ids.insert(backend_id);
+        self.since_us.get_or_insert(now_us);
+    }
+
+    /// Whether it is worth while to wait for their entries.
+    fn are_awaited(&self, now_us: u64) -> bool {
+        let is_recent = |since_us| now_us < since_us + STRANGERS_WAIT_US;
+        self.since_us.is_some_and(is_recent)
+    }
+}
+
 /// What one peer tells.
 #[derive(Default)]
 pub struct Receiver {
@@ -59,6 +87,7 @@ pub struct Receiver {
     transits: Transits,
     /// Whether anything meant nothing here since this node's dictionary last changed.
     has_missed: bool,
+    strangers: Strangers,
     counts: ReceiverCounts,
 }
 
@@ -83,6 +112,8 @@ impl Receiver {
             self.repeat_count = REPEATS_LOSSY;
             self.theirs = theirs;
             self.translation = Translation::new(&self.theirs, ours);
+            // Ids may mean others now.
+            self.strangers = Strangers::default();
         }
         Ok(())
     }
@@ -90,9 +121,27 @@ impl Receiver {
     /// This node's words are others now. If something meant nothing here before, everything is wanted again.
     pub fn own_dictionary_changed(&mut self, ours: &Arc<Dictionary>) {
         self.translation = Translation::new(&self.theirs, ours);
+        self.strangers = Strangers::default();
         if self.has_missed {
             self.want_all();
         }
+    }
+
+    /// Backends that the peer has flows of, and this node's services nothing: each is told once for each dictionary.
+    pub fn take_strangers(&mut self) -> Vec<(ServiceEndpoint, SocketAddr)> {
+        let new: Vec<u16> = self
+            .strangers
+            .ids
+            .difference(&self.strangers.told)
+            .copied()
+            .collect();
+        self.strangers.told.extend(&new);
+        let meaning = |id: &u16| {
+            let backend = self.theirs.backends.get(id)?;
+            let service = self.theirs.services.get(&backend.service_id)?;
+            Some((*service, backend.address))
+        };
+        new.iter().filter_map(meaning).collect()
     }
 
     /// Everything is wanted again.
@@ -153,9 +202,12 @@ impl Receiver {
         self.counts.flows += 1;
         let flow = match self.translation.flow(flow) {
             Ok(flow) => flow,
-            Err(Untranslatable::Unknown) => {
+            Err(missing @ (Untranslatable::Unknown | Untranslatable::Stranger)) => {
                 self.has_missed = true;
                 self.counts.unknown += 1;
+                if missing == Untranslatable::Stranger {
+                    self.strangers.note(flow.backend_id, now.us);
+                }
                 return;
             }
             Err(Untranslatable::Stale) => {
@@ -193,9 +245,10 @@ impl Receiver {
         Some(self.ack)
     }
 
-    /// Whether this node has all flows that the peer had when all were last wanted.
-    pub fn is_caught_up(&self) -> bool {
-        self.complete_round >= self.ack.wanted_round
+    /// Whether this node has all flows that the peer had when all were last wanted. Those of backends that it has no
+    /// entries for are waited for, but not long: there may be no room.
+    pub fn is_caught_up(&self, now: Now) -> bool {
+        self.complete_round >= self.ack.wanted_round && !self.strangers.are_awaited(now.us)
     }
 
     /// The age of the peer's oldest change that this node had not acknowledged, as the peer last said. Unit:

@@ -1,7 +1,7 @@
 //! Two nodes, their tables and a network between them that delays, reorders, repeats and loses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_common::abi::{FlowRecord, FlowState};
 use lb_common::hash;
@@ -17,13 +17,17 @@ const SET_COUNT: u32 = 2048;
 const SESSION: u64 = 1;
 const LATENCY_US: u64 = 500;
 
-/// A dictionary with ten backends, under ids that begin here.
-fn dictionary(service_id: u16, first_id: u16, backend_count: u16) -> Dictionary {
-    let service = ServiceEndpoint {
-        vip: IpAddr::from([203, 0, 113, 10]),
+const fn service() -> ServiceEndpoint {
+    ServiceEndpoint {
+        vip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
         port: 80,
         protocol: 6,
-    };
+    }
+}
+
+/// A dictionary with ten backends, under ids that begin here.
+fn dictionary(service_id: u16, first_id: u16, backend_count: u16) -> Dictionary {
+    let service = service();
     let backend = |number| {
         let endpoint = BackendEndpoint {
             service_id,
@@ -322,10 +326,28 @@ fn a_backend_that_the_peer_does_not_have_yet_is_caught_up_with_when_it_does() {
         (pair.backend(1, 1), pair.status(1).received.unknown),
         (None, 1)
     );
+    assert!(!pair.status(1).is_caught_up, "it waits for the backend");
+    let strangers = pair.nodes[1].take_strangers(SESSION);
+    let backend = SocketAddr::from(([10, 0, 0, 1], 8015));
+    assert_eq!(strangers, [(service(), backend)]);
+    assert_eq!(pair.nodes[1].take_strangers(SESSION), [], "once");
     let node = pair.nodes[1].table_mut().expect("attached");
     node.set_dictionary(dictionary(9, 101, 20));
     pair.until(100, |pair| pair.backend(1, 1) == Some(15));
     pair.until(1000, Pair::is_quiet);
+}
+
+/// There may be no room for its backend, and somebody must have the VIP.
+#[test]
+fn a_flow_whose_backend_does_not_come_is_not_waited_for_any_longer() {
+    let mut pair = Pair::new(12, 0);
+    let node = pair.nodes[0].table_mut().expect("attached");
+    node.set_dictionary(dictionary(3, 1, 20));
+    pair.write(0, 1, 15, 900);
+    pair.run_ms(200);
+    assert!(!pair.status(1).is_caught_up);
+    let waited_ms = pair.until(6000, |pair| pair.status(1).is_caught_up);
+    assert!((4700..=5100).contains(&waited_ms), "{waited_ms}");
 }
 
 #[test]

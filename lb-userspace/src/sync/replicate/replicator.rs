@@ -1,8 +1,9 @@
 //! Replication with all peers: one table, and for each session a sender and a receiver. No clock and no I/O.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use super::dictionary::Vocabulary;
+use super::dictionary::{ServiceEndpoint, Vocabulary};
 use super::message::{Malformed, parse_ack};
 use super::receiver::{Receiver, ReceiverCounts};
 use super::sender::{Sender, SenderCounts};
@@ -210,6 +211,13 @@ impl<T: Table + Merge> Replicator<T> {
         }
     }
 
+    /// Backends that the peer of a session has flows of and this node's services nothing, since they were last asked
+    /// for.
+    pub fn take_strangers(&mut self, session: u64) -> Vec<(ServiceEndpoint, SocketAddr)> {
+        let peer = self.peers.get_mut(&session);
+        peer.map_or_else(Vec::new, |peer| peer.receiver.take_strangers())
+    }
+
     /// When [`Self::tick`] is to be called though nothing has arrived; `None`: not at all. Unit: microseconds.
     pub fn deadline_us(&self) -> Option<u64> {
         let is_idle = self.table.is_none() || self.peers.is_empty();
@@ -221,7 +229,7 @@ impl<T: Table + Merge> Replicator<T> {
         let peer = self.peers.get(&session)?;
         let sender = peer.sender.as_ref();
         Some(FlowsStatus {
-            is_caught_up: sender.is_some() && peer.receiver.is_caught_up(),
+            is_caught_up: sender.is_some() && peer.receiver.is_caught_up(now),
             has_told_all: sender.is_some_and(Sender::has_told_all),
             lag_ms: sender.map_or(0, |sender| sender.lag_ms(now)),
             peer_lag_ms: peer.receiver.lag_ms(),

@@ -15,10 +15,10 @@ use super::queue::{Queue, Waiting};
 use super::shadow::Shadow;
 use super::table::{Now, Table};
 use super::window::Window;
-use crate::sync::flow::SharedFlow;
+use crate::sync::flow::{REFRESH_WALK_S, SharedFlow};
 
 /// A refresh walks the table once in this time. Unit: microseconds.
-const REFRESH_US: u64 = 4_000_000;
+const REFRESH_US: u64 = REFRESH_WALK_S as u64 * 1_000_000;
 /// Sets that one call walks at most, so that it does not last: about 2 ms. Unit: sets.
 const WALK_SETS_MAX: u64 = 8192;
 /// At least so often something is sent, for the peer to know how this node stands. Unit: microseconds.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::group_subject;
 use crate::model::Section;
+use crate::model::cluster::{VRRP_GROUP_BYTES_MAX, VRRP_GROUP_EXTRA_BYTES};
 use crate::model::draft::Draft;
 use crate::model::problem::{Kind, Problem};
 use crate::model::rules::{Findings, address, backend_subject, service_subject};
@@ -16,6 +17,36 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
     check_services(draft, &owners, findings);
     check_backends(draft, &owners, findings);
     check_sync_link(draft, &owners, findings);
+    check_heartbeat(draft, findings);
+}
+
+/// A heartbeat tells the peers of every group.
+fn check_heartbeat(draft: &Draft, findings: &mut Findings) {
+    if draft.cluster.is_none() {
+        return;
+    }
+    let mut bytes = 0;
+    for (index, group) in draft.vrrp.iter().enumerate() {
+        let name_len = group.name.given().map_or(0, String::len);
+        let families = [IpAddr::is_ipv4, IpAddr::is_ipv6].into_iter();
+        let count = families
+            .filter(|is_of| group.vips().iter().any(is_of))
+            .count();
+        bytes += count * (name_len + VRRP_GROUP_EXTRA_BYTES);
+        if bytes > VRRP_GROUP_BYTES_MAX {
+            let place = Section::Vrrp(index).key("name");
+            let message = format!(
+                "the names of the groups up to this one take {bytes} bytes of a heartbeat, and there are {VRRP_GROUP_BYTES_MAX} \
+                 (each name, and {VRRP_GROUP_EXTRA_BYTES} bytes, for IPv4 and for IPv6)"
+            );
+            let subject = group_subject(index, group);
+            let problem = Problem::new(Kind::Invalid, place, subject, message);
+            findings.push(
+                problem.help("give the groups shorter names, or put more VIPs into one group"),
+            );
+            return;
+        }
+    }
 }
 
 /// The first group with each VIP.
