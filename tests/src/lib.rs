@@ -28,6 +28,8 @@
 pub mod capture;
 #[cfg(feature = "e2e")]
 pub mod certificates;
+#[cfg(feature = "e2e")]
+pub mod choice;
 pub mod client;
 pub mod cluster;
 pub mod cpu;

@@ -250,6 +250,15 @@ pub fn remove(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Deletes what this process has created, after Ctrl-C. What runs there ends with it.
+pub fn remove_own() {
+    for name in list(&format!("lb{}x", process::id())) {
+        if let Err(error) = remove(&name) {
+            eprintln!("namespace {name} is left behind: {error:#}");
+        }
+    }
+}
+
 /// The names of the namespaces that start with `prefix`.
 pub fn list(prefix: &str) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(NETNS_DIR)

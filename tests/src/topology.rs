@@ -68,6 +68,7 @@ pub const BACKEND_COUNT_MAX: u8 = 9;
 
 /// How the network lets packets come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "e2e", derive(clap::ValueEnum))]
 pub enum Forward {
     /// Backends answer the client directly.
     Dsr,

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use lb_lab::choice::or_all;
 use lb_lab::disruption::report::write_json;
 use lb_lab::outage::death::Death;
 use lb_lab::outage::outcome::{CheckTiming, Outcome};
@@ -29,7 +30,7 @@ struct Args {
     deaths: Vec<Death>,
     /// The forwarding modes; all by default
     #[arg(long, value_enum, value_delimiter = ',')]
-    forward: Vec<ForwardWord>,
+    forward: Vec<Forward>,
     /// The check's interval, in milliseconds
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     interval: u64,
@@ -47,21 +48,6 @@ struct Args {
     json: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ForwardWord {
-    Dsr,
-    Nat,
-}
-
-impl From<ForwardWord> for Forward {
-    fn from(word: ForwardWord) -> Self {
-        match word {
-            ForwardWord::Dsr => Self::Dsr,
-            ForwardWord::Nat => Self::Nat,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     prove(&Args::parse()).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -75,7 +61,7 @@ fn prove(args: &Args) -> Result<ExitCode> {
         lb_lab::is_root(),
         "network namespaces need root: `cargo xtask test detection` goes through sudo"
     );
-    on_end_signal(remove_namespaces)?;
+    on_end_signal(netns::remove_own)?;
     let timing = CheckTiming {
         interval: Duration::from_millis(args.interval),
         fast_interval: Duration::from_millis(args.fast_interval),
@@ -84,7 +70,7 @@ fn prove(args: &Args) -> Result<ExitCode> {
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
     for forward in or_all(&args.forward) {
-        let mut proof = Proof::start(forward.into(), timing)?;
+        let mut proof = Proof::start(forward, timing)?;
         for _ in 0..args.repetitions {
             for death in or_all(&args.deaths) {
                 let outcome = proof.suffer(death)?;
@@ -105,21 +91,4 @@ fn prove(args: &Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn or_all<T: ValueEnum>(chosen: &[T]) -> Vec<T> {
-    if chosen.is_empty() {
-        T::value_variants().to_vec()
-    } else {
-        chosen.to_vec()
-    }
-}
-
-/// Deletes what this process has created, after Ctrl-C. The servers end with their namespaces.
-fn remove_namespaces() {
-    for name in netns::list(&format!("lb{}x", std::process::id())) {
-        if let Err(error) = netns::remove(&name) {
-            eprintln!("namespace {name} is left behind: {error:#}");
-        }
-    }
 }

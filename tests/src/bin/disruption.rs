@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use lb_lab::choice::or_all;
 use lb_lab::disruption::event::Event;
 use lb_lab::disruption::lane::Lane;
 use lb_lab::disruption::run::{Findings, RunPlan, run};
@@ -51,7 +52,7 @@ struct Args {
     events: Vec<Event>,
     /// The forwarding modes; all by default
     #[arg(long, value_enum, value_delimiter = ',')]
-    forward: Vec<ForwardWord>,
+    forward: Vec<Forward>,
     /// The services' idle time-out, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
     idle_timeout: u64,
@@ -72,21 +73,6 @@ struct Args {
     json: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ForwardWord {
-    Dsr,
-    Nat,
-}
-
-impl From<ForwardWord> for Forward {
-    fn from(word: ForwardWord) -> Self {
-        match word {
-            ForwardWord::Dsr => Self::Dsr,
-            ForwardWord::Nat => Self::Nat,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.part {
@@ -105,12 +91,12 @@ fn prove(args: &Args) -> Result<ExitCode> {
         lb_lab::is_root(),
         "network namespaces need root: `cargo xtask test disruption` goes through sudo"
     );
-    on_end_signal(remove_namespaces)?;
+    on_end_signal(netns::remove_own)?;
     raise_descriptor_limit()?;
     let forwards = or_all(&args.forward);
     let mut findings = Findings::default();
     for forward in forwards {
-        let plan = run_plan(args, forward.into())?;
+        let plan = run_plan(args, forward)?;
         let mut part = run(&plan, |row| eprint!("{}", report::line(row)))?;
         findings.rows.append(&mut part.rows);
         findings.notes.append(&mut part.notes);
@@ -136,14 +122,6 @@ fn judge(findings: &Findings) -> ExitCode {
     }
 }
 
-fn or_all<T: ValueEnum>(chosen: &[T]) -> Vec<T> {
-    if chosen.is_empty() {
-        T::value_variants().to_vec()
-    } else {
-        chosen.to_vec()
-    }
-}
-
 fn run_plan(args: &Args, forward: Forward) -> Result<RunPlan> {
     let idle_timeout = Duration::from_secs(args.idle_timeout);
     Ok(RunPlan {
@@ -165,13 +143,4 @@ fn run_plan(args: &Args, forward: Forward) -> Result<RunPlan> {
         other_build: args.other_build.clone(),
         flood_pps: args.flood,
     })
-}
-
-/// Deletes what this process has created, after Ctrl-C. The servers end with their namespaces.
-fn remove_namespaces() {
-    for name in netns::list(&format!("lb{}x", std::process::id())) {
-        if let Err(error) = netns::remove(&name) {
-            eprintln!("namespace {name} is left behind: {error:#}");
-        }
-    }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use lb_lab::choice::or_all;
 use lb_lab::disruption::raise_descriptor_limit;
 use lb_lab::disruption::report::write_json;
 use lb_lab::disruption::server::{self, ServerArgs};
@@ -48,10 +49,13 @@ struct Args {
     events: Vec<Event>,
     /// The forwarding modes of our pair; all by default
     #[arg(long, value_enum, value_delimiter = ',')]
-    forward: Vec<ForwardWord>,
+    forward: Vec<Forward>,
     /// Times between two advertisements, in milliseconds
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 100, 30], value_parser = clap::value_parser!(u64).range(10..=40_950))]
     intervals: Vec<u64>,
+    /// Beside DSR at 100 ms, only what moves VIPs on purpose or by the loss of a node: an hour instead of five
+    #[arg(long)]
+    essential: bool,
     /// How often each thing happens
     #[arg(long, default_value_t = 20)]
     repetitions: usize,
@@ -78,21 +82,6 @@ struct Args {
     json: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ForwardWord {
-    Dsr,
-    Nat,
-}
-
-impl From<ForwardWord> for Forward {
-    fn from(word: ForwardWord) -> Self {
-        match word {
-            ForwardWord::Dsr => Self::Dsr,
-            ForwardWord::Nat => Self::Nat,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.part {
@@ -111,7 +100,7 @@ fn prove(args: &Args) -> Result<ExitCode> {
         lb_lab::is_root(),
         "network namespaces need root: `cargo xtask test failover` goes through sudo"
     );
-    on_end_signal(remove_namespaces)?;
+    on_end_signal(netns::remove_own)?;
     raise_descriptor_limit()?;
     let mut rows: Vec<Row> = Vec::new();
     for plan in plans(args)? {
@@ -144,9 +133,7 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
     for make in or_all(&args.pairs) {
         let forwards: Vec<Forward> = match make {
             Make::Ours => or_all(&args.forward)
-                .into_iter()
-                .map(Forward::from)
-                .collect(),
+                ,
             // A proxy has one way only.
             Make::Rival => vec![Forward::Dsr],
         };
@@ -155,12 +142,18 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
         });
         for (forward, balancers) in kinds {
             let events = events(args, make, balancers);
-            let intervals = args.intervals.iter().filter(|_| !events.is_empty());
-            plans.extend(intervals.map(|interval| RunPlan {
+            let intervals = args.intervals.iter().map(|interval| {
+                let is_whole = !args.essential || is_in_the_middle(forward, *interval);
+                let chosen = events.iter().copied();
+                let chosen = chosen.filter(|event| is_whole || event.is_essential());
+                (interval, chosen.collect::<Vec<Event>>())
+            });
+            let intervals = intervals.filter(|(_, events)| !events.is_empty());
+            plans.extend(intervals.map(|(interval, events)| RunPlan {
                 make,
                 forward,
                 interval: Duration::from_millis(*interval),
-                events: events.clone(),
+                events,
                 balancers,
                 cut: Duration::from_secs(args.cut),
                 idle_timeout: Duration::from_secs(args.idle_timeout),
@@ -176,6 +169,11 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
     Ok(plans)
 }
 
+/// Where everything happens, also in a run of what is essential.
+fn is_in_the_middle(forward: Forward, interval_ms: u64) -> bool {
+    forward == Forward::Dsr && interval_ms == 100
+}
+
 /// Those that were chosen, that this network is for, and that the pair can be asked for.
 fn events(args: &Args, make: Make, balancers: Balancers) -> Vec<Event> {
     let chosen = or_all(&args.events).into_iter();
@@ -183,21 +181,4 @@ fn events(args: &Args, make: Make, balancers: Balancers) -> Vec<Event> {
         .filter(|event| event.balancers() == balancers)
         .filter(|event| make == Make::Ours || event.is_common())
         .collect()
-}
-
-fn or_all<T: ValueEnum>(chosen: &[T]) -> Vec<T> {
-    if chosen.is_empty() {
-        T::value_variants().to_vec()
-    } else {
-        chosen.to_vec()
-    }
-}
-
-/// Deletes what this process has created, after Ctrl-C. The servers end with their namespaces.
-fn remove_namespaces() {
-    for name in netns::list(&format!("lb{}x", std::process::id())) {
-        if let Err(error) = netns::remove(&name) {
-            eprintln!("namespace {name} is left behind: {error:#}");
-        }
-    }
 }

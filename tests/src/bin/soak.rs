@@ -37,7 +37,7 @@ fn prove(args: &Args) -> Result<ExitCode> {
         lb_lab::is_root(),
         "network namespaces need root: `cargo xtask test soak` goes through sudo"
     );
-    on_end_signal(remove_namespaces)?;
+    on_end_signal(netns::remove_own)?;
     let told = AtomicU64::new(0);
     let findings = run(args.checks, |count| {
         let step = count / TELL_EVERY;
@@ -57,13 +57,4 @@ fn prove(args: &Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Deletes what this process has created, after Ctrl-C. The servers end with their namespaces.
-fn remove_namespaces() {
-    for name in netns::list(&format!("lb{}x", std::process::id())) {
-        if let Err(error) = netns::remove(&name) {
-            eprintln!("namespace {name} is left behind: {error:#}");
-        }
-    }
 }

@@ -166,6 +166,14 @@ impl Event {
         )
     }
 
+    /// Whether VIPs move for it, and nothing else makes it special.
+    pub fn is_essential(self) -> bool {
+        matches!(
+            self,
+            Self::PowerLoss | Self::LinkDown | Self::Stop | Self::HandOver
+        )
+    }
+
     /// How often it is repeated at most: a minute's cut is not waited for twenty times.
     pub fn repetitions_max(self) -> usize {
         match self {
