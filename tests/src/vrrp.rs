@@ -96,8 +96,29 @@ impl Vrrp {
 
     /// Says what it is to do. With a key, the groups authenticate.
     pub fn configure(&mut self, groups: &[Value], key: Option<&str>) -> Result<()> {
-        let configuration = json!({"node": self.name, "groups": groups, "key": key, "pins": null});
+        self.configure_giving(groups, key, &json!({}))
+    }
+
+    /// The same, with VIPs that lbd has added itself: for each one, on which interface with which index.
+    pub fn configure_giving(
+        &mut self,
+        groups: &[Value],
+        key: Option<&str>,
+        given_vips: &Value,
+    ) -> Result<()> {
+        let configuration = json!({
+            "node": self.name, "groups": groups, "key": key, "pins": null, "given_vips": given_vips,
+        });
         self.say(&json!({ "configure": configuration }))
+    }
+
+    /// Those of them that it says to have taken over.
+    pub fn taken_vips(&self) -> Vec<String> {
+        let heard = self.heard();
+        let taken = heard.status["taken_vips"].as_array().into_iter().flatten();
+        taken
+            .filter_map(|vip| vip.as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Says what lbd knows: the peers, as [`Vrrp::facts_about`] tells them.

@@ -345,6 +345,39 @@ fn the_virtual_mac_moves_with_the_vips() {
     }
 }
 
+#[test]
+fn what_lbd_had_added_stays_with_the_active_and_goes_from_the_backup() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let lan = Lan::new();
+    let vips = [VIP_V4, VIP_V6].map(|vip| vip.parse().unwrap());
+    let nodes = [0, 1].map(|node| {
+        let netns = &lan.nodes[node];
+        netns
+            .ip(&format!(
+                "address add {VIP_V4}/32 dev eth0\naddress add {VIP_V6}/128 dev eth0 nodad"
+            ))
+            .unwrap();
+        let place = json!({"interface": "eth0", "ifindex": netns.interface_index("eth0").unwrap()});
+        let mut vrrp = Vrrp::start(netns).unwrap();
+        vrrp.tell(&[]).unwrap();
+        let changes = json!({"authenticate": true});
+        let group = group("eth0", &vips, [200, 100][node], &changes).unwrap();
+        let given = json!({ VIP_V4: place, VIP_V6: place });
+        vrrp.configure_giving(&[group], Some(KEY), &given).unwrap();
+        wait_until("the VIPs to be taken over", PATIENCE, || {
+            Ok((vrrp.taken_vips() == [VIP_V4, VIP_V6]).then_some(()))
+        })
+        .unwrap();
+        vrrp
+    });
+    let mut pair = Pair { lan, nodes };
+    pair.settle(0);
+    pair.nodes[0].failover("web").unwrap().unwrap();
+    pair.settle(1);
+}
+
 /// What the two sides of a pair with keepalived are.
 struct Mixed {
     lan: Lan,

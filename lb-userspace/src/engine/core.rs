@@ -455,6 +455,8 @@ impl Engine {
     /// reports the first.
     pub(super) async fn detach(mut self) -> anyhow::Result<()> {
         self.model.services.clear();
+        // What the VRRP process was to take over, and has not, is this engine's to remove.
+        self.model.vrrp.clear();
         self.whole.services.clear();
         let vips = self.remove_all_vips().await;
         let maps = self.clear_maps();

@@ -1,12 +1,14 @@
 //! What this node could serve with: for those who decide which node has the VIPs.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use tokio::sync::watch;
 
 use super::core::Engine;
 use super::snapshot::InterfaceState;
 use crate::model::Service;
+use crate::vrrp::protocol::Place;
 
 /// What there is to serve with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,9 @@ pub struct Fitness {
     pub live_backends: BTreeMap<String, u32>,
     /// Interfaces that cannot serve, with the reasons: the datapath is not attached, or there is no link.
     pub unwell: BTreeMap<String, String>,
+    /// VIPs of groups that the engine has added itself, before they were any group's, and where: for the VRRP process
+    /// to take over.
+    pub given_vips: BTreeMap<IpAddr, Place>,
 }
 
 impl Engine {
@@ -36,6 +41,7 @@ impl Engine {
                 .map(|service| (service.name.clone(), live_count(service)))
                 .collect(),
             unwell: unwell.collect(),
+            given_vips: self.given_vips(),
         };
         self.fitness.send_if_modified(|known| {
             let is_changed = *known != fitness;

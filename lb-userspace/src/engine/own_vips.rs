@@ -8,15 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state_file::StateFile;
 use crate::netlink::view::View;
-
-/// Where we have added an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// The interface's name at that time.
-    pub(super) interface: String,
-    /// Its index, which outlives a change of the name.
-    pub(super) ifindex: u32,
-}
+pub(super) use crate::vrrp::protocol::Place;
 
 /// The addresses that we have added. Kept in a file, so that after a `kill -9` the next start knows
 /// what to adopt or remove; an address that was there before is not in it, and is left alone.

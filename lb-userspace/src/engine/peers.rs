@@ -42,6 +42,8 @@ pub enum PeerNews {
     Agreed,
     /// A peer has had other changes than this node for a while.
     Differs(String),
+    /// The VRRP process has taken these VIPs over, which the engine had added itself.
+    VipsTaken(BTreeSet<IpAddr>),
 }
 
 /// What the engine tells of the agreement.
@@ -108,7 +110,8 @@ impl Peers {
             PeerNews::Changes(..)
             | PeerNews::Strangers(..)
             | PeerNews::Agreed
-            | PeerNews::Differs(_) => {}
+            | PeerNews::Differs(_)
+            | PeerNews::VipsTaken(_) => {}
         }
     }
 }
@@ -122,6 +125,7 @@ impl Engine {
                 PeerNews::Agreed => self.agree().await,
                 PeerNews::Differs(peer) => self.tell_changes_again(&peer),
                 PeerNews::Strangers(peer, backends) => self.take_in_strangers(&peer, backends),
+                PeerNews::VipsTaken(vips) => self.forget_given_vips(&vips),
                 PeerNews::Up(peer) => {
                     self.take_news(PeerNews::Up(peer.clone()));
                     self.tell_all_changes(&peer);

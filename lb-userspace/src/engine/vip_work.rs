@@ -1,6 +1,6 @@
 //! Moving VIPs: the steps of [`super::vips`], carried out. What fails holds up nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -8,9 +8,9 @@ use tracing::{info, warn};
 
 use super::announcer::Announcer;
 use super::core::Engine;
-use super::own_vips::OwnVips;
+use super::own_vips::{OwnVips, Place};
 use super::surroundings::Surroundings;
-use super::vips::{Addition, Removal, additions, removals};
+use super::vips::{Addition, Removal, additions, given, removals};
 use crate::netlink::Netlink;
 use crate::netlink::view::View;
 
@@ -101,6 +101,29 @@ impl Engine {
             .collect()
     }
 
+    /// VIPs that were this engine's and move between nodes now, and where they are: the VRRP process is to know that
+    /// they are its own to remove.
+    pub(super) fn given_vips(&self) -> BTreeMap<IpAddr, Place> {
+        given(
+            &self.own_vips,
+            &self.moving_vips(),
+            self.surroundings.view(),
+        )
+    }
+
+    /// The VRRP process has them on its list.
+    pub(super) fn forget_given_vips(&mut self, taken: &BTreeSet<IpAddr>) {
+        let given = self.given_vips();
+        for vip in given.keys().filter(|vip| taken.contains(vip)) {
+            info!(%vip, "the VIP moves between nodes from now on");
+            self.own_vips.forget(*vip);
+        }
+        if let Err(error) = save(&mut self.own_vips) {
+            // The next pass tries again.
+            warn!("{error:#}");
+        }
+    }
+
     /// The VIPs that move between nodes: they are the VRRP process's.
     fn moving_vips(&self) -> BTreeSet<IpAddr> {
         let groups = self.model.vrrp.values();
@@ -137,8 +160,8 @@ async fn remove_each(
                 vip
             }
             Removal::HandOver(vip) => {
-                info!(%vip, "the VIP moves between nodes from now on");
-                vip
+                announcer.stop(vip);
+                continue;
             }
             Removal::Remove { vip, ifindex } => {
                 let removed = addresses.remove(ifindex, vip).await;

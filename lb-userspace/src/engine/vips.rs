@@ -1,6 +1,6 @@
 //! VIPs on interfaces: which ones to add and remove. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::own_vips::{OwnVips, Place};
@@ -13,7 +13,8 @@ pub(super) enum Removal {
     WentWithLink(IpAddr),
     /// It is not there any more, and its link is up: somebody else has removed it.
     Forget(IpAddr),
-    /// It moves between nodes from now on: it stays where it is, and is no longer ours to remove.
+    /// It moves between nodes from now on: it stays where it is and on our list, until the VRRP process has it on its
+    /// own.
     HandOver(IpAddr),
     /// It is no longer wanted here.
     Remove {
@@ -63,6 +64,21 @@ fn is_among(ifindex: u32, attached: &[(String, u32)]) -> bool {
     attached.iter().any(|(_, index)| *index == ifindex)
 }
 
+/// Those of `moving` that we have added, and where they are: the VRRP process is to take them over.
+pub(super) fn given(
+    own: &OwnVips,
+    moving: &BTreeSet<IpAddr>,
+    view: &View,
+) -> BTreeMap<IpAddr, Place> {
+    let ours = own.iter().filter(|(vip, _)| moving.contains(vip));
+    let places = ours.filter_map(|(vip, _)| {
+        let ifindex = own.holder(vip, view)?;
+        let interface = view.link_name(ifindex);
+        Some((vip, Place { interface, ifindex }))
+    });
+    places.collect()
+}
+
 /// What is to be added, so that each of `wanted` is somewhere on this node.
 pub(super) fn additions(
     wanted: &BTreeSet<IpAddr>,
@@ -102,7 +118,7 @@ fn place(vip: IpAddr, attached: &[(String, u32)], view: &View) -> Option<(String
 
 #[cfg(test)]
 mod tests {
-    use super::super::own_vips::tests::{ip, own, view};
+    use super::super::own_vips::tests::{ip, own, place, view};
     use super::*;
 
     const NONE: BTreeSet<IpAddr> = BTreeSet::new();
@@ -175,6 +191,17 @@ mod tests {
             removals(&own, &wanted(&[]), &moving, &both(), &view),
             [Removal::HandOver(vip)]
         );
+    }
+
+    #[test]
+    fn what_moves_from_now_on_is_given_away_with_its_place() {
+        let view = view(&[(2, "203.0.113.10", 32), (2, "203.0.113.12", 32)]);
+        // Ours on an interface that was renamed, gone, and somebody else's.
+        let own = own(&[("203.0.113.10", "lan0", 2), ("203.0.113.11", "eth0", 2)]);
+        let moving = wanted(&["203.0.113.10", "203.0.113.11", "203.0.113.12"]);
+        let place = place("eth0", 2);
+        let given = given(&own, &moving, &view);
+        assert_eq!(given, [(ip("203.0.113.10"), place)].into());
     }
 
     #[test]

@@ -1,17 +1,33 @@
 //! What `lbd` knows and tells `lbd-vrrp`: pure.
 
+use std::net::IpAddr;
+
 use crate::engine::Fitness;
 use crate::model::Model;
 use crate::model::cluster::{self, VrrpGroup};
 use crate::vrrp::protocol::{Configuration, Facts, Group, PeerFacts, Track, Tracked};
 
 /// What `lbd-vrrp` is to do, by the model.
-pub fn configuration(model: &Model, key: Option<&[u8; 32]>, pins: &str) -> Configuration {
+pub fn configuration(
+    model: &Model,
+    fitness: &Fitness,
+    key: Option<&[u8; 32]>,
+    pins: &str,
+) -> Configuration {
+    let is_of_group = |vip: &IpAddr| {
+        let mut groups = model.vrrp.values();
+        groups.any(|group| group.vips.contains(vip))
+    };
+    let given = fitness.given_vips.iter();
     Configuration {
         node: model.node.clone(),
         groups: model.vrrp.values().map(group).collect(),
         key: key.map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect()),
         pins: Some(pins.to_owned()),
+        given_vips: given
+            .filter(|(vip, _)| is_of_group(vip))
+            .map(|(vip, place)| (*vip, place.clone()))
+            .collect(),
     }
 }
 

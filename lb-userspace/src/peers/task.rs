@@ -1,6 +1,7 @@
 //! The task that brings together what happens on the links, what `lbd-vrrp` says, and what the engine must know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -118,6 +119,7 @@ pub struct Task {
     viewed: Option<Instant>,
     /// When the engine was last told that all have the same changes.
     agreed: Option<Instant>,
+    told_taken: BTreeSet<IpAddr>,
 }
 
 impl Task {
@@ -166,6 +168,7 @@ impl Task {
             names: Names::default(),
             viewed: None,
             agreed: None,
+            told_taken: BTreeSet::new(),
         }
     }
 
@@ -198,6 +201,7 @@ impl Task {
                     if changed.is_err() {
                         return;
                     }
+                    self.configure();
                 }
                 changed = self.agreement.changed(), if has_links => {
                     if changed.is_err() {
@@ -228,7 +232,8 @@ impl Task {
     /// Tells `lbd-vrrp` what the model says.
     fn configure(&mut self) {
         let model = Arc::clone(&self.models.borrow_and_update());
-        let wanted = configuration(&model, self.key.as_ref(), &self.pins);
+        let fitness = self.fitness.borrow();
+        let wanted = configuration(&model, &fitness, self.key.as_ref(), &self.pins);
         self.wires.configuration.send_if_modified(|known| {
             let is_new = known.as_ref() != Some(&wanted);
             *known = Some(wanted);
@@ -366,6 +371,20 @@ impl Task {
         if active != self.told_own {
             self.told_own.clone_from(&active);
             news.push(PeerNews::OwnActive(active));
+        }
+        self.note_taken_vips(&status, news);
+    }
+
+    /// What the engine had added and `lbd-vrrp` has on its list, the engine can forget.
+    fn note_taken_vips(&mut self, status: &Status, news: &mut Vec<PeerNews>) {
+        let given = &self.fitness.borrow().given_vips;
+        let taken = status.taken_vips.iter().copied();
+        let taken: BTreeSet<IpAddr> = taken.filter(|vip| given.contains_key(vip)).collect();
+        if taken != self.told_taken {
+            self.told_taken.clone_from(&taken);
+            if !taken.is_empty() {
+                news.push(PeerNews::VipsTaken(taken));
+            }
         }
     }
 

@@ -44,6 +44,20 @@ pub struct Configuration {
     /// Where `lbd` has pinned the datapath: without its daemon, what is attached there tells whether this node
     /// can serve.
     pub pins: Option<String>,
+    /// VIPs of groups that `lbd` has put onto this node's interfaces itself, before they were any group's, and where:
+    /// they are `lbd-vrrp`'s from now on. Named until it has said that it has taken them over
+    /// ([`Status::taken_vips`]), so that at no moment nobody knows whose they are.
+    #[serde(default)]
+    pub given_vips: BTreeMap<IpAddr, Place>,
+}
+
+/// Where an address was added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The interface's name at that time.
+    pub interface: String,
+    /// Its index, which outlives a change of the name.
+    pub ifindex: u32,
 }
 
 /// A group, as [`crate::model::cluster::VrrpGroup`] has it.
@@ -216,6 +230,11 @@ pub struct Status {
     pub is_realtime: bool,
     /// The virtual routers.
     pub routers: Vec<RouterStatus>,
+    /// Those of [`Configuration::given_vips`] that are known here to be this node's own to remove: `lbd` can forget
+    /// them.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub taken_vips: Vec<IpAddr>,
 }
 
 /// How a virtual router is.

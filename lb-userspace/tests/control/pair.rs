@@ -52,6 +52,7 @@ fn attach(
         uptime_ms: 5_000,
         is_realtime: true,
         routers,
+        taken_vips: Vec::new(),
     };
     let (sender, receiver) = watch::channel(Some(status));
     let (requests, mut taken) = mpsc::channel::<FailoverRequest>(1);

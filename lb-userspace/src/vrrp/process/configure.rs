@@ -87,10 +87,34 @@ impl Driver {
         if is_known && self.runs.iter().any(|run| !run.is_leaving) {
             return Ok(());
         }
+        let adopted = self.adopt(&configuration);
         if let Err(error) = self.take_configuration(now_us, configuration, &BTreeMap::new()) {
             warn!("cannot begin: {error}");
         }
+        self.leave_for_now(&adopted);
         Ok(())
+    }
+
+    /// Takes over what `lbd` has added itself. That is on disk before anybody is told, and before a router acts.
+    fn adopt(&mut self, configuration: &Configuration) -> BTreeSet<IpAddr> {
+        let adopted = vips::adopt(&mut self.record, configuration);
+        for vip in &adopted {
+            info!("VIP {vip}, which lbd has added, moves between nodes from now on");
+        }
+        if !adopted.is_empty() {
+            // A successor must not take them for those of no group.
+            self.record.configuration = configuration.clone();
+            self.memory.save(&self.record);
+        }
+        adopted
+    }
+
+    /// What was taken over stays where it is, until it is certain that this node is not to have it.
+    fn leave_for_now(&mut self, adopted: &BTreeSet<IpAddr>) {
+        for run in self.runs.iter_mut().filter(|run| !run.is_leaving) {
+            let has_any = run.group.vips.iter().any(|vip| adopted.contains(vip));
+            run.has_leftovers |= has_any && run.machine.state() != State::Active;
+        }
     }
 
     fn take_configuration(

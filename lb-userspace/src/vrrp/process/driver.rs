@@ -356,7 +356,14 @@ impl Driver {
             routers: routers
                 .map(|run| run.machine.status(now_us, unix_ms))
                 .collect(),
+            taken_vips: self.taken_vips(),
         }
+    }
+
+    /// What `lbd` has given and is on record here, or was.
+    fn taken_vips(&self) -> Vec<IpAddr> {
+        let given = self.record.configuration.given_vips.keys();
+        given.copied().collect()
     }
 
     fn tell_status(&mut self, now_us: u64) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::engine::StateFile;
-use crate::vrrp::protocol::{Configuration, Family};
+use crate::vrrp::protocol::{Configuration, Family, Place};
 use crate::vrrp::router::Saved;
 
 /// What is added to the socket's name for the time stamp's file.
@@ -48,15 +48,6 @@ pub(super) struct SavedRouter {
     pub(super) family: Family,
     /// What it was.
     pub(super) saved: Saved,
-}
-
-/// Where we have added an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// The interface's name at that time.
-    pub(super) interface: String,
-    /// Its index.
-    pub(super) ifindex: u32,
 }
 
 /// The two files.

@@ -6,9 +6,8 @@ use tracing::{debug, info, warn};
 
 use super::clock;
 use super::driver::Driver;
-use super::memory::Place;
 use super::{vips, virtual_mac};
-use crate::vrrp::protocol::{FromVrrp, State};
+use crate::vrrp::protocol::{FromVrrp, Place, State};
 use crate::vrrp::router::{HandOverError, Handed, Input, Outcome, Output};
 
 /// A request to hand a group over, until all its routers have answered.

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use tracing::{info, warn};
 
-use super::memory::{Place, Record};
+use super::memory::Record;
 use crate::netlink::blocking::BlockingNetlink;
+use crate::vrrp::protocol::{Configuration, Place};
 
 /// Adds VIPs to an interface. `record` names them as ours before the first is added: better to know of one that
 /// is not there than the other way round; `save` writes it.
@@ -55,6 +56,20 @@ pub(super) fn add(
     }
 }
 
+/// Takes over what `lbd` has added itself, before a group had it. Returns what is new on `record`.
+pub(super) fn adopt(record: &mut Record, configuration: &Configuration) -> BTreeSet<IpAddr> {
+    let mut adopted = BTreeSet::new();
+    for (vip, place) in &configuration.given_vips {
+        let mut groups = configuration.groups.iter();
+        let is_ours = groups.any(|group| group.vips.contains(vip));
+        if is_ours && !record.vips.contains_key(vip) {
+            record.vips.insert(*vip, place.clone());
+            adopted.insert(*vip);
+        }
+    }
+    adopted
+}
+
 /// Removes those of the VIPs that are ours.
 pub(super) fn remove(netlink: &mut BlockingNetlink, record: &mut Record, vips: &[IpAddr]) {
     for vip in vips {
@@ -82,4 +97,35 @@ pub(super) fn remove_others(
         .copied()
         .collect();
     remove(netlink, record, &others);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::group;
+    use super::*;
+
+    fn place(ifindex: u32) -> Place {
+        Place {
+            interface: format!("eth{ifindex}"),
+            ifindex,
+        }
+    }
+
+    #[test]
+    fn what_lbd_has_added_is_taken_over_once_and_only_for_a_group() {
+        let [web, db, api]: [IpAddr; 3] = [10, 11, 12].map(|last| [203, 0, 113, last].into());
+        let configuration = Configuration {
+            groups: vec![group("web", 51, &["203.0.113.10", "203.0.113.11"])],
+            given_vips: [web, db, api].map(|vip| (vip, place(2))).into(),
+            ..Configuration::default()
+        };
+        let mut record = Record {
+            // It was added here before.
+            vips: [(db, place(3))].into(),
+            ..Record::default()
+        };
+        assert_eq!(adopt(&mut record, &configuration), [web].into());
+        assert_eq!(record.vips, [(web, place(2)), (db, place(3))].into());
+        assert_eq!(adopt(&mut record, &configuration), [].into());
+    }
 }
