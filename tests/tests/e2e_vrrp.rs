@@ -378,6 +378,71 @@ fn what_lbd_had_added_stays_with_the_active_and_goes_from_the_backup() {
     pair.settle(1);
 }
 
+/// A reload moves a VIP from one group to another, and then merges the two: each time the one that has had it
+/// removes nothing that the other has now.
+#[test]
+fn a_vip_that_changes_its_group_stays() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    const OTHER: &str = "203.0.113.11";
+    let lan = Lan::new();
+    let mut vrrp = Vrrp::start(&lan.nodes[0]).unwrap();
+    vrrp.tell(&[]).unwrap();
+    let group = |name: &str, vrid: u8, vips: &[&str], virtual_mac: bool| {
+        let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let changes = json!({"name": name, "vrid": vrid, "virtual_mac": virtual_mac});
+        group("eth0", &vips, 200, &changes).unwrap()
+    };
+    for virtual_mac in [false, true] {
+        let both = [
+            group("a", 51, &[VIP_V4], virtual_mac),
+            group("b", 52, &[OTHER, VIP_V6], virtual_mac),
+        ];
+        vrrp.configure(&both, None).unwrap();
+        for (name, family) in [("a", "ipv4"), ("b", "ipv4"), ("b", "ipv6")] {
+            vrrp.await_state(name, family, "active", PATIENCE).unwrap();
+        }
+        for vip in [VIP_V4, OTHER, VIP_V6] {
+            lan.await_vip(0, vip);
+        }
+        // To the group that comes first, and back.
+        let to_a = [
+            group("a", 51, &[VIP_V4, OTHER], virtual_mac),
+            group("b", 52, &[VIP_V6], virtual_mac),
+        ];
+        for groups in [&to_a, &both] {
+            vrrp.configure(groups, None).unwrap();
+            wait_until("the new configuration", PATIENCE, || {
+                let vips = vrrp.router("a", "ipv4")["vips"].clone();
+                Ok((vips == groups[0]["vips"]).then_some(()))
+            })
+            .unwrap();
+            for vip in [VIP_V4, OTHER] {
+                lan.await_vip(0, vip);
+            }
+        }
+        // All in one. What was another router's until now has three intervals more to wait than its former one has to
+        // go: so that one has gone by then.
+        let merged = group("a", 51, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
+        vrrp.configure(&[merged], None).unwrap();
+        wait_until("group a to have all", PATIENCE, || {
+            assert!(virtual_mac || lan.has(0, OTHER), "it was Active before");
+            assert!(virtual_mac || lan.has(0, VIP_V6), "it stays meanwhile");
+            Ok((vrrp.router("a", "ipv6")["state"] == "active").then_some(()))
+        })
+        .unwrap();
+        for vip in [VIP_V4, OTHER, VIP_V6] {
+            lan.await_vip(0, vip);
+        }
+        vrrp.configure(&[group("c", 53, &["203.0.113.12"], false)], None)
+            .unwrap();
+        for vip in [VIP_V4, OTHER, VIP_V6] {
+            lan.await_no_vip(0, vip);
+        }
+    }
+}
+
 /// What the two sides of a pair with keepalived are.
 struct Mixed {
     lan: Lan,

@@ -1,13 +1,15 @@
 //! Doing what the machines say.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tracing::{debug, info, warn};
 
 use super::clock;
 use super::driver::Driver;
+use super::run::Run;
 use super::{vips, virtual_mac};
-use crate::vrrp::protocol::{FromVrrp, Place, State};
+use crate::vrrp::protocol::{Family, FromVrrp, Place, State};
 use crate::vrrp::router::{HandOverError, Handed, Input, Outcome, Output};
 
 /// A request to hand a group over, until all its routers have answered.
@@ -148,12 +150,42 @@ impl Driver {
     }
 
     fn remove_vips(&mut self, index: usize, vips: &[IpAddr]) {
-        if let Some(run) = self.runs.get_mut(index) {
-            run.has_leftovers = false;
+        let Some(run) = self.runs.get_mut(index) else {
+            return;
+        };
+        run.has_leftovers = false;
+        let is_active = run.machine.state() == State::Active;
+        // A reload may have given them to another group.
+        let held = self.held_by_others(index);
+        let (kept, gone): (Vec<IpAddr>, _) = vips.iter().partition(|vip| held.contains(vip));
+        if !kept.is_empty() {
+            let name = self.runs.get(index).map(Run::name).unwrap_or_default();
+            info!("{name}: another group of this node has {kept:?} now");
         }
-        vips::remove(&mut self.netlink, &mut self.record, vips);
-        self.lower_device(index);
+        vips::remove(&mut self.netlink, &mut self.record, &gone);
+        if !is_active {
+            self.lower_device(index);
+        }
         self.is_record_dirty = true;
+    }
+
+    /// The VIPs that other routers have, by the configuration from now on: those that are Active, and those that have
+    /// just begun and find theirs here.
+    fn held_by_others(&self, index: usize) -> BTreeSet<IpAddr> {
+        let others = self.runs.iter().enumerate();
+        let holders = others
+            .filter(|(other, _)| *other != index)
+            .map(|(_, run)| run)
+            .filter(|run| run.machine.state() == State::Active || run.has_leftovers);
+        let groups = &self.record.configuration.groups;
+        let vips = holders.flat_map(|run| {
+            let group = groups.iter().find(|group| run.is_for(group, run.family));
+            let vips = group
+                .into_iter()
+                .flat_map(|group| group.vips.iter().copied());
+            vips.filter(|vip| Family::of(*vip) == run.family)
+        });
+        vips.collect()
     }
 
     fn announce(&mut self, index: usize, vips: &[IpAddr]) {
