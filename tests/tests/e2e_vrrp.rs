@@ -16,6 +16,8 @@ use nix::sys::signal::Signal;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two advertisements, as [`group`] has it.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// How long a VIP may be gone that somebody has removed.
+const BACK_MAX: Duration = Duration::from_secs(1);
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const VIP_V4: &str = "203.0.113.10";
 const VIP_V6: &str = "2001:db8::10";
@@ -62,6 +64,19 @@ impl Lan {
         let of_link = |link: &Value| link["addr_info"].as_array().cloned().unwrap_or_default();
         let mut addresses = links.as_array().into_iter().flatten().flat_map(of_link);
         addresses.any(|address| address["local"] == vip.to_string())
+    }
+
+    /// The interface that has a VIP, and the length of its prefix.
+    fn place_of(&self, node: usize, vip: &str) -> Option<(String, u64)> {
+        let links = self.nodes[node].ip_json(&["address", "show"]).unwrap();
+        links.as_array().into_iter().flatten().find_map(|link| {
+            let addresses = link["addr_info"].as_array()?;
+            let found = addresses.iter().find(|one| one["local"] == vip)?;
+            Some((
+                link["ifname"].as_str()?.to_owned(),
+                found["prefixlen"].as_u64()?,
+            ))
+        })
     }
 
     fn await_vip(&self, node: usize, vip: &str) {
@@ -439,6 +454,41 @@ fn a_vip_that_changes_its_group_stays() {
             .unwrap();
         for vip in [VIP_V4, OTHER, VIP_V6] {
             lan.await_no_vip(0, vip);
+        }
+    }
+}
+
+#[test]
+fn a_vip_that_somebody_removes_is_back_within_a_second() {
+    if require(&["ip", "ping"]).is_missing() {
+        return;
+    }
+    for virtual_mac in [false, true] {
+        let pair = Pair::start(&json!({ "virtual_mac": virtual_mac }));
+        let node = &pair.lan.nodes[0];
+        let since = Instant::now();
+        for (family, vip) in FAMILIES {
+            let (interface, length) = pair.lan.place_of(0, vip).expect("the VIP is there");
+            // The second time is soon after the first one, and still no longer than that.
+            for times in 1..=2 {
+                let gone = Instant::now();
+                node.ip(&format!("address del {vip}/{length} dev {interface}"))
+                    .unwrap();
+                pair.lan.await_vip(0, vip);
+                assert!(gone.elapsed() < BACK_MAX, "{vip}: {:?}", gone.elapsed());
+                wait_until("the count", PATIENCE, || {
+                    let counters = pair.nodes[0].router("web", family)["counters"].clone();
+                    Ok((counters["vips_restored"] == times).then_some(()))
+                })
+                .unwrap();
+            }
+            observe::ping(&pair.lan.client, vip.parse().unwrap()).unwrap();
+            for (node, state) in [(0, "active"), (1, "backup")] {
+                let states = pair.nodes[node].states_since("web", family, since);
+                assert!(states.iter().all(|one| one == state), "{states:?}");
+            }
+            let other = pair.nodes[1].router("web", family)["counters"].clone();
+            assert_eq!(other["vips_restored"], 0);
         }
     }
 }

@@ -98,6 +98,7 @@ impl Routers {
             let before = self.0.insert(key, router.clone());
             news.extend(changed(before.as_ref(), router, began_unix_ms));
             news.extend(conflict(before.as_ref(), router));
+            news.extend(restored(before.as_ref(), router));
         }
         let is_there = |(group, family): &RouterKey| {
             let mut routers = routers.iter();
@@ -147,6 +148,23 @@ fn conflict(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
         reason: format!(
             "another node was Active at the same time; in all for {} ms",
             now.counters.dual_active_ms
+        ),
+        ..about(now, "alarm")
+    })?;
+    Some(News {
+        failover: None,
+        event: Some(event),
+    })
+}
+
+/// Somebody removes VIPs from an Active node.
+fn restored(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
+    let counted = before?.counters.vips_restored;
+    let new_count = now.counters.vips_restored.checked_sub(counted)?;
+    let event = (new_count > 0).then(|| Event {
+        to: "put back".to_owned(),
+        reason: format!(
+            "{new_count} VIPs had gone from its interface while it was Active: look who removes addresses there"
         ),
         ..about(now, "alarm")
     })?;
@@ -321,6 +339,18 @@ mod tests {
         assert_eq!(told, [("alarm".to_owned(), None, "both Active".to_owned())]);
         // A process that was replaced counts anew.
         active.counters.conflicts = 0;
+        assert_eq!(known.update(&[active], 0), []);
+    }
+
+    #[test]
+    fn vips_that_were_removed_by_others_are_an_alarm() {
+        let mut known = Routers::default();
+        let mut active = router(State::Active, 1_000, "a");
+        known.update(std::slice::from_ref(&active), 0);
+        active.counters.vips_restored = 2;
+        let news = known.update(std::slice::from_ref(&active), 0);
+        let reason = &news[0].event.as_ref().unwrap().reason;
+        assert!(reason.starts_with("2 VIPs had gone"), "{reason}");
         assert_eq!(known.update(&[active], 0), []);
     }
 

@@ -39,7 +39,7 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
             values.put(&labels(one), figure(one));
         }
     }
-    let counters: [(&str, &str, Count); 5] = [
+    let counters: [(&str, &str, Count); 6] = [
         (
             "lbd_vrrp_adverts_sent_total",
             "Advertisements sent",
@@ -64,6 +64,11 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
             "lbd_vrrp_conflicts_total",
             "Times that another one was Active, too",
             |one| one.conflicts,
+        ),
+        (
+            "lbd_vrrp_vips_restored_total",
+            "VIPs that had gone from the interface of an Active node, and were put back",
+            |one| one.vips_restored,
         ),
     ];
     for (name, help, count) in counters {

@@ -293,4 +293,7 @@ pub struct RouterCounters {
     pub conflicts: u64,
     /// How long that was, in all. Unit: milliseconds.
     pub dual_active_ms: u64,
+    /// VIPs that had gone from its interface while it was Active, and were put back.
+    #[serde(default)]
+    pub vips_restored: u64,
 }

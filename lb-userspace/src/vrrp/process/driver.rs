@@ -165,8 +165,11 @@ impl Driver {
         let refresh_us = self
             .is_refresh_due
             .then_some(self.refreshed_us + REFRESH_EVERY_US);
+        let missing_us = self.runs.iter().filter_map(|run| run.missing.due_us());
+        let missing_us = missing_us.map(|due_us| due_us.max(self.refreshed_us + REFRESH_EVERY_US));
         let until_us = deadlines
             .chain(refresh_us)
+            .chain(missing_us)
             .chain(self.stop_at_us)
             .fold(self.tick_us, u64::min);
         let own = [self.watch.as_fd(), self.signals.as_fd()];
@@ -296,7 +299,7 @@ impl Driver {
     }
 
     fn take_network_changes(&mut self, now_us: u64) {
-        self.is_refresh_due |= self.watch.take_change();
+        self.is_refresh_due |= self.watch.take_change() || self.is_restoring_due(now_us);
         if self.is_refresh_due && now_us >= self.refreshed_us + REFRESH_EVERY_US {
             self.refresh(now_us);
         }
@@ -321,6 +324,7 @@ impl Driver {
                 self.feed(index, now_us, Input::LinkUp);
             }
         }
+        self.restore_vips(now_us);
     }
 
     fn fire_timers(&mut self, now_us: u64) {
@@ -354,7 +358,11 @@ impl Driver {
             uptime_ms: now_us.saturating_sub(self.began_us) / 1000,
             is_realtime: self.granted.is_realtime,
             routers: routers
-                .map(|run| run.machine.status(now_us, unix_ms))
+                .map(|run| {
+                    let mut status = run.machine.status(now_us, unix_ms);
+                    status.counters.vips_restored = run.missing.restored;
+                    status
+                })
                 .collect(),
             taken_vips: self.taken_vips(),
         }

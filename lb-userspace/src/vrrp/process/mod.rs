@@ -18,6 +18,7 @@ mod driver;
 mod leftovers;
 mod log;
 mod memory;
+mod missing;
 mod neighbour_probe;
 mod orders;
 mod outputs;

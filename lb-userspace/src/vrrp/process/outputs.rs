@@ -56,7 +56,7 @@ impl Driver {
     }
 
     /// What the VIPs of a router go onto: its device, or its interface.
-    fn place(&self, index: usize) -> Option<Place> {
+    pub(super) fn place(&self, index: usize) -> Option<Place> {
         let run = self.runs.get(index)?;
         if run.group.virtual_mac {
             let device = run.device.as_ref()?;
@@ -139,7 +139,8 @@ impl Driver {
         // ARP and neighbour discovery in any case.
         let memory = &mut self.memory;
         let save = |record: &_| memory.save(record);
-        vips::add(&mut self.netlink, &mut self.record, &place, vips, save);
+        let outcome = vips::add(&mut self.netlink, &mut self.record, &place, vips, save);
+        self.note_added(index, began_us, &outcome);
         let took_us = clock::monotonic_us().saturating_sub(began_us);
         debug!(
             took_us,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::control::ClientId;
+use super::missing::Missing;
 use crate::vrrp::auth::Key;
 use crate::vrrp::machine::Router;
 use crate::vrrp::priority::Condition;
@@ -30,6 +31,8 @@ pub(super) struct Run {
     pub(super) is_stopped: bool,
     /// A former process has left its VIPs on the interface: they stay until another node is heard to have them.
     pub(super) has_leftovers: bool,
+    /// VIPs that should be on an interface, and are not.
+    pub(super) missing: Missing,
     /// Who has asked for the hand-over that is under way.
     pub(super) asked_by: Option<(ClientId, u64)>,
     /// What went wrong last when something was sent, so that it is logged once.
@@ -59,6 +62,7 @@ impl Run {
             is_leaving: false,
             is_stopped: false,
             has_leftovers: false,
+            missing: Missing::default(),
             asked_by: None,
             send_trouble: None,
             refusals: Refusals::default(),

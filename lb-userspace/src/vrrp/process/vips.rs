@@ -10,6 +10,15 @@ use super::memory::Record;
 use crate::netlink::blocking::BlockingNetlink;
 use crate::vrrp::protocol::{Configuration, Place};
 
+/// What became of VIPs that were to be added.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Those that were not there before.
+    pub(super) added: Vec<IpAddr>,
+    /// Why the first of those that are not there was refused.
+    pub(super) trouble: Option<String>,
+}
+
 /// Adds VIPs to an interface. `record` names them as ours before the first is added: better to know of one that
 /// is not there than the other way round; `save` writes it.
 pub(super) fn add(
@@ -18,7 +27,7 @@ pub(super) fn add(
     place: &Place,
     vips: &[IpAddr],
     save: impl FnOnce(&Record),
-) {
+) -> Outcome {
     let is_there = |record: &Record, vip: &IpAddr| record.vips.get(vip) == Some(place);
     let missing: Vec<IpAddr> = vips
         .iter()
@@ -36,9 +45,10 @@ pub(super) fn add(
         save(record);
     }
     // Those that are on record are added, too: somebody may have taken one off.
+    let mut outcome = Outcome::default();
     for vip in vips {
         match netlink.add_vip(place.ifindex, *vip) {
-            Ok(()) => {}
+            Ok(()) => outcome.added.push(*vip),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if missing.contains(vip) {
                     info!(
@@ -49,11 +59,13 @@ pub(super) fn add(
                 }
             }
             Err(error) => {
-                warn!("cannot add VIP {vip} to {}: {error}", place.interface);
+                let trouble = format!("cannot add VIP {vip} to {}: {error}", place.interface);
+                outcome.trouble.get_or_insert(trouble);
                 record.vips.remove(vip);
             }
         }
     }
+    outcome
 }
 
 /// Takes over what `lbd` has added itself, before a group had it. Returns what is new on `record`.
