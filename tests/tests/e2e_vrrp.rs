@@ -493,6 +493,45 @@ fn a_vip_that_somebody_removes_is_back_within_a_second() {
     }
 }
 
+#[test]
+fn nodes_with_different_secrets_say_so_and_agree_when_they_have_the_same() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    let other_key = KEY.replace("00", "ff");
+    let renew = |pair: &mut Pair, node: usize| {
+        let vips = [VIP_V4, VIP_V6].map(|vip| vip.parse().unwrap());
+        let changes = json!({"authenticate": true});
+        let group = group("eth0", &vips, [200, 100][node], &changes).unwrap();
+        pair.nodes[node]
+            .configure(&[group], Some(&other_key))
+            .unwrap();
+    };
+    renew(&mut pair, 1);
+    // Neither gives way, and both know of whom to complain.
+    for (family, source) in [("ipv4", "10.0.0"), ("ipv6", "fe80::")] {
+        for node in &pair.nodes {
+            wait_until("a complaint", PATIENCE, || {
+                let router = node.router("web", family);
+                let told = router["distrusted"].as_str().unwrap_or_default();
+                let is_told = told.starts_with(source) && told.contains("another secret");
+                Ok((router["state"] == "active" && is_told).then_some(()))
+            })
+            .unwrap();
+        }
+    }
+    renew(&mut pair, 0);
+    pair.settle(0);
+    for node in [0, 1] {
+        wait_until("the end of the complaint", PATIENCE, || {
+            let router = pair.nodes[node].router("web", "ipv4");
+            Ok(router["distrusted"].is_null().then_some(()))
+        })
+        .unwrap();
+    }
+}
+
 /// What the two sides of a pair with keepalived are.
 struct Mixed {
     lan: Lan,

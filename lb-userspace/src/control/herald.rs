@@ -99,6 +99,7 @@ impl Routers {
             news.extend(changed(before.as_ref(), router, began_unix_ms));
             news.extend(conflict(before.as_ref(), router));
             news.extend(restored(before.as_ref(), router));
+            news.extend(distrust(before.as_ref(), router));
         }
         let is_there = |(group, family): &RouterKey| {
             let mut routers = routers.iter();
@@ -168,6 +169,29 @@ fn restored(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
         ),
         ..about(now, "alarm")
     })?;
+    Some(News {
+        failover: None,
+        event: Some(event),
+    })
+}
+
+/// Somebody advertises, and he and this node do not believe each other.
+fn distrust(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
+    let before = before.and_then(|before| before.distrusted.as_ref());
+    let (from, to, reason) = match (before, &now.distrusted) {
+        (None, Some(reason)) => ("quiet", "alarm", reason.clone()),
+        (Some(_), None) => {
+            let reason = "nobody advertises any more who is not believed".to_owned();
+            ("alarm", "quiet", reason)
+        }
+        (None, None) | (Some(_), Some(_)) => return None,
+    };
+    let event = Event {
+        from: Some(from.to_owned()),
+        to: to.to_owned(),
+        reason,
+        ..about(now, "alarm")
+    };
     Some(News {
         failover: None,
         event: Some(event),
@@ -276,6 +300,7 @@ mod tests {
             active: None,
             active_priority: None,
             held: None,
+            distrusted: None,
             counters: RouterCounters::default(),
         }
     }
@@ -352,6 +377,22 @@ mod tests {
         let reason = &news[0].event.as_ref().unwrap().reason;
         assert!(reason.starts_with("2 VIPs had gone"), "{reason}");
         assert_eq!(known.update(&[active], 0), []);
+    }
+
+    #[test]
+    fn somebody_who_is_not_believed_is_an_alarm_until_he_is_silent() {
+        let mut known = Routers::default();
+        let mut active = router(State::Active, 1_000, "a");
+        known.update(std::slice::from_ref(&active), 0);
+        let mut words = |reason: Option<&str>| {
+            active.distrusted = reason.map(str::to_owned);
+            let told = events(known.update(std::slice::from_ref(&active), 0));
+            told.into_iter().map(|(_, _, to)| to).collect::<Vec<_>>()
+        };
+        assert_eq!(words(Some("10.0.0.2 advertises")), ["alarm"]);
+        assert_eq!(words(Some("10.0.0.3 advertises")), [""; 0]);
+        assert_eq!(words(None), ["quiet"]);
+        assert_eq!(words(None), [""; 0]);
     }
 
     #[test]

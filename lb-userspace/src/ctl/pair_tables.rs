@@ -147,7 +147,8 @@ fn active(router: &VirtualRouter) -> String {
 fn notes(router: &VirtualRouter) -> String {
     let held = router.held.iter().map(|why| format!("held: {why}"));
     let troubles = router.troubles.iter().cloned();
-    let notes: Vec<String> = held.chain(troubles).collect();
+    let distrusted = router.distrusted.iter().map(|why| format!("alarm: {why}"));
+    let notes: Vec<String> = held.chain(troubles).chain(distrusted).collect();
     notes.join("; ")
 }
 

@@ -16,7 +16,7 @@ type Count = fn(&RouterCounters) -> u64;
 pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
     let status = vrrp.status().unwrap_or_default();
     states(&status.routers, families);
-    let gauges: [(&str, &str, Figure); 3] = [
+    let gauges: [(&str, &str, Figure); 4] = [
         (
             "lbd_vrrp_priority",
             "The priority at present; 0 while the node cannot have the VIPs",
@@ -31,6 +31,11 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
             "lbd_vrrp_held",
             "Whether it does not take over although no advertisement comes",
             |one| f64::from(one.held.is_some()),
+        ),
+        (
+            "lbd_vrrp_distrusted",
+            "Whether somebody advertises whom this node does not believe, or who does not believe it",
+            |one| f64::from(one.distrusted.is_some()),
         ),
     ];
     for (name, help, figure) in gauges {
@@ -244,6 +249,7 @@ mod tests {
             active: None,
             active_priority: None,
             held: None,
+            distrusted: None,
             counters: RouterCounters {
                 became_active: 2,
                 sent: 7,

@@ -270,6 +270,9 @@ pub struct RouterStatus {
     pub active_priority: Option<u8>,
     /// Why the router does not take over although no advertisement comes, if so.
     pub held: Option<String>,
+    /// Who advertises and is not believed here, or does not believe this node, if somebody does: both may be Active.
+    #[serde(default)]
+    pub distrusted: Option<String>,
     /// Counted since `lbd-vrrp` began.
     pub counters: RouterCounters,
 }

@@ -200,6 +200,14 @@ pub enum Output {
         /// What it lists.
         addresses: Vec<IpAddr>,
     },
+    /// Somebody advertises this virtual router, and one of the two does not believe the other: both may be Active. Said
+    /// when it begins, and now and then while it lasts.
+    Distrusted {
+        /// Who.
+        source: IpAddr,
+        /// What is between them.
+        why: Distrust,
+    },
     /// A packet was refused. There may be many: whoever writes them down limits that.
     Refused {
         /// Who sent it.
@@ -209,6 +217,36 @@ pub enum Output {
     },
     /// [`Input::Shutdown`] has been dealt with.
     Stopped,
+}
+
+/// Why two routers do not believe each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// It authenticates with another secret.
+    OtherSecret,
+    /// It does not authenticate, and this one demands it.
+    Unsigned,
+    /// It authenticates in a way that this version does not know.
+    OtherVersion,
+    /// It authenticates, and this one does not.
+    Signed,
+}
+
+impl Distrust {
+    /// In words, with the way out.
+    pub fn about(self, source: IpAddr) -> String {
+        let what = match self {
+            Self::OtherSecret => "with another secret",
+            Self::Unsigned => "without authentication, which this node demands",
+            Self::OtherVersion => "authenticated as another version does it",
+            Self::Signed => "with authentication, and this node does not",
+        };
+        format!(
+            "{source} advertises {what}: it and this node do not believe each other, and both may have the VIPs; take \
+             the one that shall be Backup off (`lbd --detach`), make secret_file and `authenticate` the same on both, \
+             and start it again"
+        )
+    }
 }
 
 /// To whom the VIPs went.

@@ -31,6 +31,7 @@ fn router(family: Family, state: State) -> RouterStatus {
         active: None,
         active_priority: None,
         held: None,
+        distrusted: None,
         counters: RouterCounters {
             sent: 77,
             conflicts: 1,

@@ -64,6 +64,9 @@ pub struct VirtualRouter {
     pub active_priority: Option<u8>,
     /// Why it does not take over although no advertisement comes, if so.
     pub held: Option<String>,
+    /// Who advertises and is not believed here, or does not believe this node, with the way out; null: nobody does.
+    #[serde(default)]
+    pub distrusted: Option<String>,
     /// Between two advertisements. Unit: milliseconds.
     pub interval_ms: u32,
     /// Whether advertisements are authenticated.

@@ -73,6 +73,7 @@ fn router(
         },
         active_priority: told.and_then(|one| one.active_priority),
         held: told.and_then(|one| one.held.clone()),
+        distrusted: told.and_then(|one| one.distrusted.clone()),
         interval_ms: u32::from(group.interval_cs) * CENTISECOND_MS,
         authenticate: group.authenticate,
         counters: told.map_or_else(RouterCounters::default, |one| one.counters),

@@ -63,6 +63,7 @@ fn no_hostile_message_is_accepted() {
         let before = router.status(net.now, 0).counters;
         let mut now = net.now;
         let mut out = Vec::new();
+        let mut complaints = 0;
         for _ in 0..MESSAGES {
             let real = &tape[dice.below(tape.len() as u64) as usize].2;
             let (from, payload) = hostile(&mut dice, real);
@@ -75,10 +76,15 @@ fn no_hostile_message_is_accepted() {
                 payload: &payload,
             };
             router.handle(now, input, &mut out);
-            let is_harmless = |output: &Output| matches!(output, Output::Refused { .. });
+            let is_complaint = |output: &&Output| matches!(output, Output::Distrusted { .. });
+            complaints += out.iter().filter(is_complaint).count();
+            let is_harmless = |output: &Output| {
+                matches!(output, Output::Refused { .. } | Output::Distrusted { .. })
+            };
             assert!(out.iter().all(is_harmless), "{payload:02x?}: {out:?}");
             out.clear();
         }
+        assert_eq!(complaints, 1, "once a minute");
         let after = router.status(now, 0);
         assert_eq!(after.counters.received, before.received);
         assert_eq!(after.state, net.nodes[node].router.state());

@@ -19,6 +19,7 @@
 //! the barrier (`takeover`), hand-overs (`handover`), what is counted of two Actives (`dual`), news over the sync
 //! link (`news`), and authentication ([`super::auth`]).
 
+mod distrust;
 mod dual;
 mod handover;
 mod news;
@@ -104,6 +105,8 @@ pub struct Router {
     checksum: Ipv4Checksum,
     /// The last list of VIPs that was not ours, and whose.
     differing: Option<(IpAddr, Vec<IpAddr>)>,
+    /// Somebody advertises who is not believed, or does not believe.
+    distrust: Option<distrust::Episode>,
     dual: Dual,
     counters: RouterCounters,
 }
@@ -139,6 +142,7 @@ impl Router {
             answered_us: None,
             checksum: Ipv4Checksum::default(),
             differing: None,
+            distrust: None,
             dual: Dual::default(),
             counters: RouterCounters::default(),
             config,

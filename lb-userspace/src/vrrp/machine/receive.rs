@@ -6,7 +6,7 @@ use super::Router;
 use crate::vrrp::auth::{Kind, Opened};
 use crate::vrrp::packet::{Packet, PacketType, Parsed, Path, Refusal, parse, vrid_of};
 use crate::vrrp::protocol::{Family, State};
-use crate::vrrp::router::{Output, US_PER_CS};
+use crate::vrrp::router::{Distrust, Output, US_PER_CS};
 
 /// Whose advertisement, of which priority, with which interval in microseconds.
 type Advert = (IpAddr, u8, u64);
@@ -54,6 +54,9 @@ impl Router {
         } else if parsed.packet.packet_type == PacketType::Extension {
             Err(Refusal::Type(PacketType::Extension as u8))
         } else {
+            if !parsed.trailer.is_empty() {
+                self.note_distrust(now_us, path.source, &parsed.packet, Distrust::Signed, out);
+            }
             self.checksum = parsed.checksum;
             self.on_advertisement(now_us, path.source, &parsed.packet, None, out);
             Ok(())
@@ -71,7 +74,13 @@ impl Router {
         let Some(guard) = &mut self.guard else {
             return Ok(());
         };
-        let opened = guard.open(now_us, source, payload, parsed)?;
+        let opened = match guard.open(now_us, source, payload, parsed) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.note_unbelieved(now_us, source, &parsed.packet, reason, out);
+                return Err(reason);
+            }
+        };
         let packets_before = guard.packets();
         let result = if opened.is_proven {
             self.believe(now_us, source, &parsed.packet, &opened, out);

@@ -29,6 +29,7 @@ impl Router {
             active: active.map(|active| active.source),
             active_priority: active.map(|active| active.priority),
             held: self.held.clone(),
+            distrusted: self.distrusted(now_us),
             counters: RouterCounters {
                 dual_active_ms: ms(self.dual.total_us()),
                 ..self.counters

@@ -48,6 +48,7 @@ impl Driver {
                 Output::Stopped => self.note_stopped(index),
                 Output::Conflict { .. }
                 | Output::AddressesDiffer { .. }
+                | Output::Distrusted { .. }
                 | Output::Refused { .. } => {
                     self.note_quarrel(index, now_us, &output);
                 }
@@ -319,6 +320,10 @@ impl Driver {
             }
             Output::AddressesDiffer { source, addresses } => {
                 warn!("{name}: {source} has other VIPs: {addresses:?}");
+            }
+            Output::Distrusted { source, why } => {
+                warn!("{name}: {}", why.about(*source));
+                self.is_status_dirty = true;
             }
             Output::Refused { source, reason } => {
                 if let Some(count) = run.refusals.note(now_us) {

@@ -70,6 +70,7 @@ mod tests {
                 active: None,
                 active_priority: None,
                 held: None,
+                distrusted: None,
                 counters: RouterCounters {
                     sent,
                     ..RouterCounters::default()
