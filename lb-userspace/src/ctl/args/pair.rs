@@ -12,8 +12,8 @@ pub(in crate::ctl) enum VipCommand {
     },
     /// Hands a group's VIPs over to a peer, without a gap; waits for the outcome
     ///
-    /// The peer with the highest priority takes over. It keeps the VIPs as long as this node does not preempt: with
-    /// `preempt` they come back when this node has the higher priority and `preempt_delay` is over.
+    /// The peer with the highest priority takes over, and keeps the VIPs, whatever `preempt` says: until it fails,
+    /// until `lbctl vip failover` is said there, or until this node's configured priority is changed or it boots anew.
     Failover {
         /// The group's name
         group: String,

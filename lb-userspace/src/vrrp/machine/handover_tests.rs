@@ -66,6 +66,42 @@ fn what_was_handed_over_is_not_taken_back_by_priority() {
     assert_eq!(net.dark_us, 0);
 }
 
+/// Its process begins anew, long after it was Active last.
+#[test]
+fn what_was_handed_over_is_not_taken_back_by_a_successor() {
+    let mut bench = Bench::new(config(1, 200));
+    bench.router.yield_to_others();
+    bench.tell(Input::Startup);
+    for _ in 0..20 {
+        bench.hear(2, 100);
+        bench.run_for(SECOND);
+        assert_eq!(bench.router.state(), State::Backup);
+        assert!(bench.router.saved().yields);
+    }
+    // The other one dies.
+    bench.run_for(4 * SECOND);
+    assert_eq!(bench.router.state(), State::Active);
+    assert!(!bench.router.saved().yields);
+}
+
+/// What ends it besides: another priority.
+#[test]
+fn what_was_handed_over_is_taken_back_when_the_priority_is_changed() {
+    let mut bench = Bench::new(config(1, 200));
+    bench.router.yield_to_others();
+    bench.tell(Input::Startup);
+    let mut out = Vec::new();
+    let (now, changed) = (bench.now, config(1, 201));
+    bench.router.reconfigure(now, changed, session(9), &mut out);
+    let condition = crate::vrrp::priority::Condition::well(201);
+    bench.tell(Input::Condition(&condition));
+    for _ in 0..5 {
+        bench.hear(2, 100);
+        bench.run_for(SECOND);
+    }
+    assert_eq!(bench.router.state(), State::Active);
+}
+
 #[test]
 fn what_was_handed_over_is_taken_back_from_a_dead_node() {
     let mut net = pair();

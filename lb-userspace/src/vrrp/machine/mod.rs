@@ -174,6 +174,12 @@ impl Router {
         self.greet(now_us, out);
     }
 
+    /// Before [`Input::Startup`], in a successor's process that has nothing else to resume: its predecessor had handed
+    /// the VIPs over on demand.
+    pub fn yield_to_others(&mut self) {
+        self.yields = true;
+    }
+
     /// What a successor needs to know.
     pub fn saved(&self) -> Saved {
         Saved {

@@ -38,6 +38,12 @@ impl Driver {
         self.record.macvlans = legacy.record.macvlans;
         self.record.settings = legacy.record.settings;
         let configuration = legacy.record.configuration;
+        // However long ago: an order holds until it is taken back.
+        let routers = legacy.record.routers.iter();
+        self.yielding = routers
+            .filter(|router| router.saved.yields)
+            .map(|router| (router.group.clone(), router.family))
+            .collect();
         let Some(age_us) = legacy.age_us else {
             return Ok(());
         };
@@ -136,6 +142,8 @@ impl Driver {
         for index in fresh {
             self.begin(index, now_us, former);
         }
+        // A group that is not there now, and comes later, is another one.
+        self.yielding.clear();
         Ok(())
     }
 
@@ -260,6 +268,9 @@ impl Driver {
             None => {
                 let vips = &run.group.vips;
                 run.has_leftovers = vips.iter().any(|vip| record_vips.contains_key(vip));
+                if self.yielding.remove(&key) {
+                    run.machine.yield_to_others();
+                }
                 self.feed(index, now_us, Input::Startup);
             }
         }

@@ -1,5 +1,6 @@
 //! The loop: what has come in goes to the machines, then deadlines, then it waits.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -55,6 +56,8 @@ pub(super) struct Driver {
     pub(super) ports: Ports,
     pub(super) runs: Vec<Run>,
     pub(super) requests: Vec<Request>,
+    /// Routers of the former process that had handed over on demand, and have not begun here yet.
+    pub(super) yielding: BTreeSet<(String, Family)>,
     /// What `lbd` has said last, and when.
     pub(super) facts: Option<(Facts, u64)>,
     /// Why the datapath cannot serve, as far as we can see.
@@ -115,6 +118,7 @@ impl Driver {
             ports: Ports::default(),
             runs: Vec::new(),
             requests: Vec::new(),
+            yielding: BTreeSet::new(),
             facts: None,
             datapath_trouble: None,
             is_status_dirty: true,
