@@ -52,8 +52,8 @@ impl Router {
         why: Distrust,
         out: &mut Vec<Output>,
     ) {
-        let is_active = packet.packet_type == PacketType::Advertisement
-            && packet.priority != PRIORITY_RESIGNS;
+        let is_active =
+            packet.packet_type == PacketType::Advertisement && packet.priority != PRIORITY_RESIGNS;
         if !is_active {
             return;
         }
@@ -119,7 +119,12 @@ mod tests {
         let other = Some(Key::new([8; 32]));
         let cases = [
             (Some(KEY), other, Distrust::OtherSecret, "another secret"),
-            (Some(KEY), None, Distrust::Unsigned, "without authentication"),
+            (
+                Some(KEY),
+                None,
+                Distrust::Unsigned,
+                "without authentication",
+            ),
             (None, Some(KEY), Distrust::Signed, "this node does not"),
         ];
         for (own, theirs, why, words) in cases {

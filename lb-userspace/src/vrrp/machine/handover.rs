@@ -285,7 +285,23 @@ impl Router {
         }
     }
 
-    /// A peer asks this router to become Active, or names it when it resigns.
+    /// The Active one resigns, and names this router. One that is behind takes over as well, if nobody better does
+    /// before: it waits like those that were not named.
+    pub(super) fn on_resignation_to_us(
+        &mut self,
+        now_us: u64,
+        source: IpAddr,
+        opened: &Opened,
+        out: &mut Vec<Output>,
+    ) {
+        match self.state {
+            State::Backup if self.behind.is_some() => self.on_resignation(now_us, source),
+            State::Active | State::Backup => self.on_request(now_us, source, opened, out),
+            State::Initialize => {}
+        }
+    }
+
+    /// A peer asks this router to become Active.
     pub(super) fn on_request(
         &mut self,
         now_us: u64,

@@ -252,6 +252,54 @@ fn a_fault_is_a_hand_over_without_waiting() {
     assert!(net.dark_us < MS, "{} us", net.dark_us);
 }
 
+/// It was named because it was well when it was heard last.
+#[test]
+fn one_that_is_behind_takes_over_after_its_skew_when_the_last_one_fails() {
+    for has_sync in [true, false] {
+        // Whatever was said over the sync link, and when.
+        for phase in 0..10 {
+            let mut net = pair();
+            net.has_sync = has_sync;
+            net.run_for(SECOND + phase * 10 * MS);
+            net.tell(1, Input::Behind(Some("rings")));
+            let unwell = crate::vrrp::priority::Unwell {
+                what: "no datapath".to_owned(),
+                weight: None,
+            };
+            let condition = crate::vrrp::priority::Condition::of(200, [unwell]);
+            net.tell(0, Input::Condition(&condition));
+            net.run_for(SECOND);
+            assert_eq!(net.holders(), [1]);
+            // Skew_Time: 156 / 256 of 100 ms.
+            assert!(
+                net.dark_us < 62 * MS,
+                "{has_sync} {phase}: {} us",
+                net.dark_us
+            );
+        }
+    }
+}
+
+/// It leaves the VIPs to one that is not.
+#[test]
+fn one_that_is_behind_does_not_take_over_from_one_that_is_well() {
+    let configs = vec![
+        authenticated(0, 200),
+        authenticated(1, 150),
+        authenticated(2, 100),
+    ];
+    let mut net = net(configs);
+    net.tell(1, Input::Behind(Some("rings")));
+    let unwell = crate::vrrp::priority::Unwell {
+        what: "no datapath".to_owned(),
+        weight: None,
+    };
+    let condition = crate::vrrp::priority::Condition::of(200, [unwell]);
+    net.tell(0, Input::Condition(&condition));
+    net.run_for(2 * SECOND);
+    assert_eq!(net.holders(), [2]);
+}
+
 #[test]
 fn a_recorded_request_is_refused() {
     let mut net = pair();

@@ -52,6 +52,8 @@ pub(super) struct News {
     words: Vec<Word>,
     /// The node that has said that it is Active, since this router is Backup of the present Active.
     active_node: Option<String>,
+    /// When an Active one has resigned last: who was Active before that may not be any more. Unit: microseconds.
+    resigned_us: Option<u64>,
 }
 
 impl News {
@@ -67,6 +69,17 @@ impl News {
         self.words
             .iter()
             .filter(move |word| now_us < word.fresh_until_us(interval_us))
+            .filter(|word| !self.is_outdated(word))
+    }
+
+    pub(super) fn note_resignation(&mut self, now_us: u64) {
+        self.resigned_us = Some(now_us);
+    }
+
+    /// Heartbeats tell of a change later than advertisements do.
+    fn is_outdated(&self, word: &Word) -> bool {
+        let is_older = |resigned_us| word.heard_us < resigned_us + word.heartbeat_us;
+        word.state == State::Active && self.resigned_us.is_some_and(is_older)
     }
 
     /// A peer that says that it is Active and fit, and until when that is fresh. Unit: microseconds.

@@ -113,7 +113,7 @@ impl Router {
         match opened.kind {
             Kind::Advertisement if is_for_us && packet.priority == 0 => {
                 self.counters.received += 1;
-                self.on_request(now_us, source, opened, out);
+                self.on_resignation_to_us(now_us, source, opened, out);
             }
             Kind::Advertisement => {
                 self.on_advertisement(now_us, source, packet, Some(opened), out);
@@ -156,8 +156,7 @@ impl Router {
     fn on_advertisement_in_backup(&mut self, now_us: u64, advert: Advert, out: &mut Vec<Output>) {
         let (source, priority, interval_us) = advert;
         if priority == 0 {
-            self.active = self.active.filter(|active| active.source != source);
-            self.active_down_at_us = Some(now_us + self.skew_us());
+            self.on_resignation(now_us, source);
         } else if !self.config.preempt || self.yields || priority >= self.condition.priority {
             self.follow(now_us, source, priority, interval_us);
             self.lower_since_us = None;

@@ -89,6 +89,16 @@ impl Router {
         }
     }
 
+    /// Somebody who was Active resigns (RFC 9568 section 6.4.2).
+    pub(super) fn on_resignation(&mut self, now_us: u64, source: IpAddr) {
+        self.active = self.active.filter(|active| active.source != source);
+        self.active_down_at_us = Some(now_us + self.skew_us());
+        // With authentication it is certain who says so, and that he does so now: a node of ours that fails or stops.
+        if self.guard.is_some() {
+            self.news.note_resignation(now_us);
+        }
+    }
+
     /// Active_Down_Timer has fired (RFC 9568 section 6.4.2), or what it was held for has changed.
     pub(super) fn on_active_down(&mut self, now_us: u64, out: &mut Vec<Output>) {
         if let Some((why, until_us)) = self.hold(now_us).or_else(|| self.barrier(now_us)) {
