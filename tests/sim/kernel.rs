@@ -28,10 +28,12 @@ pub(crate) struct SimKernel {
     /// By id; 0 is none.
     pub(crate) backends: Vec<Backend>,
     /// The last second in which a flow was not recorded; 0 = never.
-    pub(crate) suppressed_s: Cell<u32>,
+    pub(crate) suppressed_s: Rc<Cell<u32>>,
     /// The flow table. One entry more than it has, where what is not to be recorded ends up.
     pub(crate) entries: Entries,
-    origins: Vec<Cell<FlowOrigin>>,
+    origins: Rc<[Cell<FlowOrigin>]>,
+    /// By set: it has changed. `None`: nobody wants to know.
+    changes: Option<Rc<[Cell<bool>]>>,
     hash_key: [u64; HASH_KEY_WORDS],
     rules: Rules,
     /// The sequence number of the packet that is being steered.
@@ -54,14 +56,51 @@ impl SimKernel {
             service,
             ring: vec![Slot::EMPTY; service.ring_len as usize],
             backends: vec![Backend::zeroed(); backend_count + 1],
-            suppressed_s: Cell::new(0),
+            suppressed_s: Rc::default(),
             entries: (0..=entry_count).map(|_| Cell::new(FREE_ENTRY)).collect(),
-            origins: vec![Cell::new(FlowOrigin::zeroed()); entry_count + 1],
+            origins: vec![Cell::new(FlowOrigin::zeroed()); entry_count + 1].into(),
+            changes: None,
             hash_key: [key(1), key(2), key(3), key(4)],
             rules,
             sequence: Cell::new(0),
             forwarded_to: Cell::new(0),
         }
+    }
+
+    /// The same with marks of the sets that packets change.
+    pub(crate) fn marking_changes(mut self) -> Self {
+        let set_count = self.flow_set_count() as usize;
+        self.changes = Some(vec![Cell::new(false); set_count].into());
+        self
+    }
+
+    /// The same flow table for somebody who is no packet: what changes in it so is not marked.
+    pub(crate) fn beside_packets(&self) -> Self {
+        Self {
+            now_s: self.now_s,
+            service: self.service,
+            ring: Vec::new(),
+            backends: self.backends.clone(),
+            suppressed_s: Rc::clone(&self.suppressed_s),
+            entries: Rc::clone(&self.entries),
+            origins: Rc::clone(&self.origins),
+            changes: None,
+            hash_key: self.hash_key,
+            rules: self.rules.clone(),
+            sequence: Cell::new(0),
+            forwarded_to: Cell::new(0),
+        }
+    }
+
+    /// Whether a set's mark is there.
+    pub(crate) fn is_marked(&self, set: u32) -> bool {
+        let changes = self.changes.as_ref();
+        changes.is_some_and(|changes| changes[set as usize].get())
+    }
+
+    /// The marks of the sets that packets have changed.
+    pub(crate) fn changes(&self) -> Rc<[Cell<bool>]> {
+        self.changes.clone().unwrap_or_default()
     }
 
     /// An entry of `BACKENDS` for the backend with this id.
@@ -91,11 +130,6 @@ impl SimKernel {
 
     pub(crate) fn origin(&self, place: usize) -> FlowOrigin {
         self.origins[place].get()
-    }
-
-    /// Writes a flow's origin as a peer has told it.
-    pub(crate) fn put_origin(&self, place: usize, origin: &FlowOrigin) {
-        self.origins[place].set(*origin);
     }
 
     pub(crate) fn entry_count(&self) -> usize {
@@ -265,7 +299,11 @@ impl Kernel for SimKernel {
         });
     }
 
-    fn note_change(&self, _set: u32) {}
+    fn note_change(&self, set: u32) {
+        if let Some(changes) = &self.changes {
+            changes[set as usize].set(true);
+        }
+    }
 
     fn suppress(&self, _service_id: u16, now_s: u32) {
         if self.rules.has(Rule::Suppressed) {

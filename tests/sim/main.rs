@@ -49,6 +49,9 @@ struct Args {
     /// How many histories to run
     #[arg(long, default_value_t = 4_000)]
     seeds: u64,
+    /// With --nodes: the first of their seeds
+    #[arg(long, default_value_t = 0, requires = "nodes")]
+    from: u64,
     /// Run one history, and show it
     #[arg(long)]
     seed: Option<u64>,
@@ -81,7 +84,7 @@ fn main() -> Result<ExitCode> {
         return Ok(match args.seed {
             Some(seed) => cluster::report::one(seed, args.changes, args.faults, args.follow),
             None => {
-                let code = cluster::report::histories(0..args.seeds);
+                let code = cluster::report::histories(args.from..args.from + args.seeds);
                 if !args.histories {
                     cluster::report::rules(16);
                 }

@@ -3,8 +3,8 @@
 //!
 //! - [`plan`] draws from a seed what happens to backends, nodes and networks.
 //! - [`world`] runs it; [`node`] is a node's `lbd` and datapath, [`vips`] its VRRP process.
-//! - [`net`] has the two networks; [`links`] and [`flows`] stand in for the sync link's sessions and its replication
-//!   of flows.
+//! - [`net`] has the two networks; [`links`] the sync link's real sessions over them, and [`table`] a node's flow
+//!   table as the real replication of flows sees it, what that says going through [`flows`].
 //! - [`rules`] switches single rules off, and [`proofs`] shows the hole that opens.
 
 mod flows;
@@ -16,6 +16,7 @@ pub(crate) mod plan;
 pub(crate) mod proofs;
 pub(crate) mod report;
 mod rules;
+mod table;
 mod vips;
 mod world;
 

@@ -19,6 +19,8 @@ pub(crate) enum Path {
 pub(crate) struct Net {
     /// Nodes whose leg in the clients' network is down.
     pub(crate) lan_down: BTreeSet<usize>,
+    /// Directions between two nodes in the clients' network that are cut.
+    pub(crate) lan_cut: BTreeSet<(usize, usize)>,
     /// Directions of the sync link that are cut.
     pub(crate) sync_cut: BTreeSet<(usize, usize)>,
     /// Unit: per mille.
@@ -26,15 +28,11 @@ pub(crate) struct Net {
     rng: Rng,
 }
 
-/// What a lossy link takes for one try of a reliable channel. Unit: milliseconds.
-const RETRY_MS: u64 = 200;
-/// Tries after which the channel is as good as dead.
-const RETRIES_MAX: u32 = 7;
-
 impl Net {
     pub(crate) fn new(rng: Rng) -> Self {
         Self {
             lan_down: BTreeSet::new(),
+            lan_cut: BTreeSet::new(),
             sync_cut: BTreeSet::new(),
             sync_loss: 0,
             rng,
@@ -43,7 +41,10 @@ impl Net {
 
     pub(crate) fn is_open(&self, path: Path, from: usize, to: usize) -> bool {
         match path {
-            Path::Lan => !self.lan_down.contains(&from) && !self.lan_down.contains(&to),
+            Path::Lan => {
+                let is_any_down = self.lan_down.contains(&from) || self.lan_down.contains(&to);
+                !is_any_down && !self.lan_cut.contains(&(from, to))
+            }
             Path::Sync => !self.sync_cut.contains(&(from, to)),
         }
     }
@@ -61,19 +62,14 @@ impl Net {
         Some(delay_ms + self.rng.below(2))
     }
 
-    /// How long what is sent over a reliable channel takes; `None`: it does not get through.
-    pub(crate) fn stream(&mut self, from: usize, to: usize) -> Option<u64> {
-        if !self.is_open(Path::Sync, from, to) {
-            return None;
-        }
-        let mut delay_ms = 1 + self.rng.below(2);
-        for tries in 0..RETRIES_MAX {
-            if !self.rng.happens(self.sync_loss) {
-                return Some(delay_ms);
-            }
-            delay_ms += RETRY_MS << tries;
-        }
-        None
+    /// How long it takes to know whether a piece of a stream arrives. Unit: milliseconds.
+    pub(crate) fn flight_ms(&mut self) -> u64 {
+        1 + self.rng.below(2)
+    }
+
+    /// Whether a piece of a stream over the sync link arrives.
+    pub(crate) fn carries(&mut self, from: usize, to: usize) -> bool {
+        self.is_open(Path::Sync, from, to) && !self.rng.happens(self.sync_loss)
     }
 }
 

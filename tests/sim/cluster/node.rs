@@ -1,16 +1,20 @@
 //! One node of a cluster: the real datapath core, transition, sweep, coordinator and virtual router, each on the
 //! node's own clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytemuck::Zeroable as _;
-use lb_common::abi::{Address, Backend, FlowEntry, Scheduler, Service, Slot};
+use lb_common::abi::{Address, Backend, Scheduler, Service, Slot};
 use lb_common::datapath::{Verdict, flow, process};
 use lb_common::hash::{self, FlowTuple};
 use lb_common::kernel::Kernel as _;
 use lb_userspace::cluster::message::{Had, Message, ServiceEndpoint};
 use lb_userspace::cluster::{Coordinator, GroupId, Output, Rings, Settings, SharedService, Start};
+use lb_userspace::sync::kind;
+use lb_userspace::sync::replicate::message::FlowsAck;
+use lb_userspace::sync::replicate::replicator::{FlowsStatus, Replicator};
+use lb_userspace::sync::replicate::table::Now;
 use lb_userspace::transition::sweep::{
     Directory, Exceptions, Expired, Fate, Knowledge, Sweep, SweptService,
 };
@@ -19,8 +23,9 @@ use lb_userspace::transition::{
 };
 use lb_userspace::vrrp::protocol::Family;
 
-use super::flows::{Sender, SharedFlow};
+use super::flows::{Outbox, Said};
 use super::rules::{Rule, Rules};
+use super::table::SimTable;
 use crate::balancer::{LiveFlow, Segment};
 use crate::config::{Admin, BackendConfig, Config};
 use crate::kernel::{FREE_ENTRY, SERVICE_ID, SimKernel};
@@ -31,6 +36,8 @@ use crate::rng::Rng;
 const WRITE_MAX_MS: u64 = 30;
 /// How often the table is swept for other reasons than quiet slots. Unit: milliseconds.
 const SWEEP_PERIOD_MS: u64 = 10_000;
+/// Until a mark is looked at, at most. Unit: milliseconds.
+const LOOK_MS: u64 = 10;
 /// The backends' port.
 const BACKEND_PORT: u16 = 80;
 
@@ -54,6 +61,12 @@ pub(super) fn name(number: usize) -> String {
 /// A node's number by its name.
 pub(super) fn number(name: &str) -> usize {
     name.trim_start_matches("lb").parse().unwrap_or(usize::MAX)
+}
+
+/// Where the backend with this id is.
+pub(super) fn address_of(backend_id: u16) -> SocketAddr {
+    let [high, low] = backend_id.to_be_bytes();
+    SocketAddr::from(([10, 1, high, low], BACKEND_PORT))
 }
 
 /// A clock of a node's own: it began at another moment, and is a little fast or slow.
@@ -98,8 +111,7 @@ impl Rings for OneRing {
     }
 
     fn address_of(&self, _service: &ServiceEndpoint, backend_id: u16) -> Option<SocketAddr> {
-        let [high, low] = backend_id.to_be_bytes();
-        Some(SocketAddr::from(([10, 1, high, low], BACKEND_PORT)))
+        Some(address_of(backend_id))
     }
 
     fn ids_of(
@@ -129,18 +141,27 @@ impl Rings for OneRing {
 pub(super) struct Control {
     pub(super) rings: OneRing,
     pub(super) coordinator: Coordinator,
-    /// To each peer whose link is up.
-    pub(super) senders: BTreeMap<usize, Sender>,
-    /// Peers that have said that all their flows are told.
-    pub(super) told_all: BTreeSet<usize>,
-    /// By peer: the least that its clock was seen to be behind this node's. Unit: milliseconds.
-    pub(super) offsets_ms: BTreeMap<usize, i64>,
+    pub(super) replicator: Replicator<SimTable>,
+    /// By peer: the session that is up.
+    pub(super) sessions: BTreeMap<usize, u64>,
     write_due_ms: Option<u64>,
     step_due_ms: Option<u64>,
     sweep_due_ms: u64,
     urgent: BTreeSet<u16>,
     down: BTreeSet<u16>,
     leaving: BTreeSet<u16>,
+}
+
+impl Control {
+    /// The age of the oldest change that any peer has not acknowledged. Unit: milliseconds.
+    fn lag_ms(&self, now: Now) -> u64 {
+        let sessions = self.sessions.values();
+        let status = sessions.filter_map(|session| self.replicator.status(*session, now));
+        status
+            .map(|status| u64::from(status.lag_ms))
+            .max()
+            .unwrap_or(0)
+    }
 }
 
 /// What a node is made of.
@@ -162,6 +183,8 @@ pub(super) struct Node {
     pub(super) kernel: SimKernel,
     /// `lbd`, if it runs.
     pub(super) control: Option<Control>,
+    /// By fingerprint: when a packet has last changed the flow's record. Unit: milliseconds, the world's.
+    changed_ms: HashMap<u64, u64>,
     rng: Rng,
     violations: Vec<String>,
     pub(super) write_count: usize,
@@ -184,12 +207,14 @@ impl Node {
             config.backends.len(),
             service,
             crate::rules::Rules::default(),
-        );
+        )
+        .marking_changes();
         let mut node = Self {
             build,
             clock,
             kernel,
             control: None,
+            changed_ms: HashMap::new(),
             rng,
             violations: Vec::new(),
             write_count: 0,
@@ -235,9 +260,8 @@ impl Node {
                 has_group: self.build.has_group,
             },
             coordinator: Coordinator::new(settings, start, local_ms),
-            senders: BTreeMap::new(),
-            told_all: BTreeSet::new(),
-            offsets_ms: BTreeMap::new(),
+            replicator: Replicator::new(),
+            sessions: BTreeMap::new(),
             write_due_ms: None,
             step_due_ms: Some(local_ms),
             sweep_due_ms: local_ms + SWEEP_PERIOD_MS,
@@ -246,6 +270,17 @@ impl Node {
             leaving: BTreeSet::new(),
         });
         self.configure(config);
+        let now = self.moment(now_ms);
+        if let Some(control) = &mut self.control {
+            control.replicator.attach(SimTable::of(&self.kernel), now);
+        }
+    }
+
+    /// The moment by the node's own clock.
+    fn moment(&self, now_ms: u64) -> Now {
+        Now {
+            us: self.clock.local_ms(now_ms) * 1_000,
+        }
     }
 
     /// What the model says, as this node knows it.
@@ -332,13 +367,9 @@ impl Node {
         let rules = self.build.rules.clone();
         let suppressed_s = self.kernel.suppressed_s.get();
         let stamp_ms = (suppressed_s != 0).then(|| u64::from(suppressed_s) * 1_000 + 999);
-        let lags = control.senders.values().map(|sender| sender.lag_ms(now_ms));
+        let now = self.moment(now_ms);
         control.rings.suppressed_ms = stamp_ms;
-        control.rings.lag_ms = if rules.has(Rule::Replication) {
-            lags.max().unwrap_or(0)
-        } else {
-            0
-        };
+        control.rings.lag_ms = control.lag_ms(now);
         control
             .coordinator
             .before_look(&mut control.rings, local_ms);
@@ -387,24 +418,107 @@ impl Node {
         }
     }
 
-    /// Takes a flow that a peer has told of; answers where it is now.
-    pub(super) fn merge(&mut self, flow: &SharedFlow) -> Option<(usize, FlowEntry)> {
-        if let Some(mut control) = self.control.take() {
-            self.be_known(&mut control, flow.entry.record.backend_id());
-            self.control = Some(control);
+    /// A session with a peer has begun.
+    pub(super) fn session_up(&mut self, peer: usize, session: u64, now_ms: u64) -> Vec<Said> {
+        let now = self.moment(now_ms);
+        let mut outbox = Outbox::default();
+        if let Some(control) = &mut self.control {
+            control.sessions.insert(peer, session);
+            control.replicator.session_up(session, now, &mut outbox);
         }
-        super::flows::merge(&self.kernel, flow)
+        outbox.said
     }
 
-    /// How much longer a datagram of a peer was on its way than the quickest one. Unit: seconds.
-    pub(super) fn lateness_s(&mut self, peer: usize, local_ms: u64, sent_ms: u64) -> i32 {
+    /// It has ended.
+    pub(super) fn session_down(&mut self, peer: usize) {
+        if let Some(control) = &mut self.control
+            && let Some(session) = control.sessions.remove(&peer)
+        {
+            control.replicator.session_down(session);
+        }
+    }
+
+    /// Does what is due in the replication of flows; what is to be sent comes out.
+    pub(super) fn replicate(&mut self, now_ms: u64) -> Vec<Said> {
+        let now = self.moment(now_ms);
+        let mut outbox = Outbox::default();
+        self.take_in_strangers();
         let Some(control) = &mut self.control else {
-            return 0;
+            return outbox.said;
         };
-        let offset_ms = local_ms as i64 - sent_ms as i64;
-        let least_ms = control.offsets_ms.entry(peer).or_insert(offset_ms);
-        *least_ms = offset_ms.min(*least_ms);
-        ((offset_ms - *least_ms + 500) / 1_000) as i32
+        if let Some(table) = control.replicator.table_mut() {
+            table.learn_backends(&self.kernel.backends);
+        }
+        control.replicator.tick(now, &mut outbox);
+        let rules = &self.build.rules;
+        if !rules.has(Rule::Replication) {
+            outbox.said.iter_mut().for_each(Said::leave_out_flows);
+        }
+        if !rules.has(Rule::Retransmission) {
+            for session in control.sessions.values() {
+                let sent = outbox.said.iter().filter(|said| said.session == *session);
+                if let Some(latest) = sent.filter_map(Said::flows_number).max() {
+                    let ack = FlowsAck {
+                        latest,
+                        earlier: [u64::MAX; 4],
+                        dictionary_version: 1,
+                        ..FlowsAck::default()
+                    };
+                    let ack = bytemuck::bytes_of(&ack);
+                    let taken =
+                        control
+                            .replicator
+                            .take_datagram(*session, kind::FLOWS_ACK, ack, now);
+                    taken.expect("it was sent");
+                }
+            }
+        }
+        outbox.said
+    }
+
+    /// Makes entries for backends that peers have flows of, and this node nothing.
+    fn take_in_strangers(&mut self) {
+        let Some(mut control) = self.control.take() else {
+            return;
+        };
+        let sessions = control.sessions.values();
+        let strangers: Vec<SocketAddr> = sessions
+            .flat_map(|session| control.replicator.take_strangers(*session))
+            .map(|(_, address)| address)
+            .collect();
+        let ids = control.rings.ids_of(&SERVICE, &strangers);
+        control.rings.named.clear();
+        for id in ids.unwrap_or_default() {
+            self.be_known(&mut control, id);
+        }
+        self.control = Some(control);
+    }
+
+    /// Takes a datagram of the replication; what contradicts the protocol is noted.
+    pub(super) fn take_flows(&mut self, session: u64, kind: u16, payload: &[u8], now_ms: u64) {
+        let now = self.moment(now_ms);
+        self.kernel.now_s = now.s();
+        if let Some(control) = &mut self.control {
+            if let Some(table) = control.replicator.table_mut() {
+                table.learn_backends(&self.kernel.backends);
+            }
+            let taken = control
+                .replicator
+                .take_datagram(session, kind, payload, now);
+            // Without the rule, the peer acknowledges what was taken for acknowledged.
+            if let Err(malformed) = taken {
+                self.violations.push(malformed.to_string());
+            }
+        }
+    }
+
+    /// Takes a frame of the replication.
+    pub(super) fn take_words(&mut self, session: u64, kind: u16, payload: &[u8]) {
+        if let Some(control) = &mut self.control
+            && let Err(malformed) = control.replicator.take_frame(session, kind, payload)
+        {
+            self.violations.push(malformed.to_string());
+        }
     }
 
     fn tell_written(&self, control: &mut Control, local_ms: u64) {
@@ -507,14 +621,11 @@ impl Node {
         self.kernel.now_s = (self.clock.local_ms(now_ms) / 1_000) as u32;
         self.kernel.sequence.set(segment.sequence);
         let mut packet = SimPacket::new(segment.source, segment.kind, segment.sequence);
+        let fingerprint = fingerprint_of(&self.kernel, segment.source);
+        let before = self.record_of(fingerprint);
         let verdict = process(&mut packet, &self.kernel);
-        if let Some(control) = &mut self.control {
-            let fingerprint = fingerprint_of(&self.kernel, segment.source);
-            let (first, second) = flow::sets(fingerprint, self.kernel.flow_set_count());
-            for sender in control.senders.values_mut() {
-                sender.mark(first, now_ms);
-                sender.mark(second, now_ms);
-            }
+        if self.record_of(fingerprint) != before {
+            self.changed_ms.insert(fingerprint, now_ms);
         }
         match verdict {
             Verdict::Transmit => Some(usize::from(self.kernel.forwarded_to.get()) - 1),
@@ -522,12 +633,52 @@ impl Node {
         }
     }
 
-    /// Whether a flow's record may not have reached a peer.
-    pub(super) fn is_unsynced(&self, source: Source, peer: usize) -> bool {
+    /// What of a flow's record is told to peers at once.
+    fn record_of(&self, fingerprint: u64) -> Option<(u16, u8)> {
+        let (_, record) = self.kernel.find(fingerprint)?;
+        Some((record.backend_id(), record.state().0))
+    }
+
+    /// The backend that a flow is on record with.
+    pub(super) fn backend_on_record(&self, source: Source) -> Option<u16> {
         let fingerprint = fingerprint_of(&self.kernel, source);
+        self.record_of(fingerprint)
+            .map(|(backend_id, _)| backend_id)
+    }
+
+    /// Whether a flow's record may not have reached a peer, by what replication says of itself: the age of the
+    /// oldest change that is not acknowledged.
+    pub(super) fn is_unsynced(&self, source: Source, peer: usize, now_ms: u64) -> bool {
+        let Some(status) = self.flows_status(peer, now_ms) else {
+            return true;
+        };
+        let fingerprint = fingerprint_of(&self.kernel, source);
+        let changed_ms = self.changed_ms.get(&fingerprint).copied().unwrap_or(0);
+        // Marks that nobody has looked at: `lbd` does not run.
         let (first, second) = flow::sets(fingerprint, self.kernel.flow_set_count());
-        let sender = self.control.as_ref().and_then(|one| one.senders.get(&peer));
-        sender.is_none_or(|sender| sender.is_pending(first) || sender.is_pending(second))
+        let is_marked = [first, second]
+            .iter()
+            .any(|set| self.kernel.is_marked(*set));
+        is_marked
+            || !status.has_told_all
+            || now_ms <= changed_ms + u64::from(status.lag_ms) + LOOK_MS
+    }
+
+    /// How replication with a peer stands; `None`: there is no session.
+    fn flows_status(&self, peer: usize, now_ms: u64) -> Option<FlowsStatus> {
+        let control = self.control.as_ref()?;
+        let session = control.sessions.get(&peer)?;
+        control.replicator.status(*session, self.moment(now_ms))
+    }
+
+    /// A peer whose flows are not all here.
+    pub(super) fn lacks_flows_of(&self, now_ms: u64) -> Option<usize> {
+        let peers = self.control.as_ref()?.sessions.keys().copied();
+        let mut behind = peers.filter(|peer| {
+            let status = self.flows_status(*peer, now_ms);
+            status.is_some_and(|status| !status.is_caught_up)
+        });
+        behind.next()
     }
 
     /// What contradicts the invariants, in words: I3 for all live flows that this node has to forward.

@@ -31,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) failover_count: u64,
     /// While several nodes were Active. Unit: milliseconds.
     pub(crate) dual_active_ms: u64,
+    /// What an attacker has sent.
+    pub(crate) attack_count: u64,
     /// Contradictions to the invariants.
     pub(crate) violations: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Outcome {
         self.write_count += other.write_count;
         self.failover_count += other.failover_count;
         self.dual_active_ms += other.dual_active_ms;
+        self.attack_count += other.attack_count;
         self.violations.extend(other.violations.iter().cloned());
     }
 }

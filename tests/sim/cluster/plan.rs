@@ -33,6 +33,10 @@ pub(crate) enum Fault {
     LanDown(usize),
     /// It is up.
     LanUp(usize),
+    /// What the first sends to the second in the clients' network is lost.
+    LanCut(usize, usize),
+    /// The clients' network is whole between these, both ways.
+    LanHeal(usize, usize),
     /// What the first sends to the second over the sync link is lost.
     SyncCut(usize, usize),
     /// The sync link between these is whole, both ways.
@@ -43,6 +47,8 @@ pub(crate) enum Fault {
     HandOver,
     /// The router spreads the flows anew.
     Respread,
+    /// What changes about the backends does not reach the node, for so long. Unit: milliseconds.
+    Blind(usize, u64),
 }
 
 /// Something that happens.
@@ -92,11 +98,19 @@ pub(crate) enum Faults {
     HandOver,
     /// The router spreads flows anew.
     Respread,
-    /// Anything.
+    /// A backend is believed to be dead for a moment, and then the node that took its slots away dies.
+    Chase,
+    /// Two nodes are cut off from each other, and one of them alone believes that a backend is dead.
+    Discord,
+    /// Nodes do not hear each other in the clients' network, mostly one of them the other; sometimes the sync link
+    /// is cut as well.
+    LanOneWay,
+    /// Any of those that befall nodes and networks everywhere.
     Mix,
 }
 
 impl Faults {
+    /// What is drawn from.
     pub(crate) const ALL: [Self; 10] = [
         Self::Nothing,
         Self::PowerLoss,
@@ -111,6 +125,45 @@ impl Faults {
     ];
 }
 
+/// Where somebody without the secret records, and sends again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attack {
+    /// Nowhere.
+    None,
+    /// On the sync link.
+    Sync,
+    /// There and in the clients' network.
+    Everywhere,
+}
+
+impl Attack {
+    pub(crate) const fn has_lan(self) -> bool {
+        matches!(self, Self::Everywhere)
+    }
+}
+
+/// What the nodes live with all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    /// What takes the reliable channel of the sync link longer than its datagrams. Unit: milliseconds.
+    pub(crate) stream_ms: u64,
+    /// How often the router spreads flows anew; 0 = when a fault says so. Unit: milliseconds.
+    pub(crate) respread_ms: u64,
+    /// Sets of a node's flow table.
+    pub(crate) set_count: u32,
+    pub(crate) client_count: usize,
+}
+
+impl Surroundings {
+    /// A network that is no matter, and tables with room.
+    pub(crate) const USUAL: Self = Self {
+        stream_ms: 0,
+        respread_ms: 0,
+        set_count: 64,
+        client_count: 60,
+    };
+}
+
 /// A plan for one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -118,8 +171,8 @@ pub(crate) struct Plan {
     pub(crate) changes: Changes,
     pub(crate) faults: Faults,
     pub(crate) way: Way,
+    pub(crate) attack: Attack,
     pub(crate) node_count: usize,
-    pub(crate) client_count: usize,
     pub(crate) backend_count: usize,
     pub(crate) ring_len: u32,
     pub(crate) idle_timeout_s: u32,
@@ -128,6 +181,7 @@ pub(crate) struct Plan {
     /// Between advertisements. Unit: centiseconds.
     pub(crate) interval_cs: u16,
     pub(crate) duration_ms: u64,
+    pub(crate) surroundings: Surroundings,
     pub(crate) events: Vec<Event>,
 }
 
@@ -151,8 +205,16 @@ impl Plan {
             Changes::Mix,
             Changes::Nothing,
         ]);
-        let faults = rng.pick(&Faults::ALL);
-        Self::of(seed, changes, faults)
+        let mut faults = rng.pick(&Faults::ALL);
+        if Rng::new(seed, PLAN_STREAM + 4).happens(100) {
+            faults = Faults::LanOneWay;
+        }
+        let plan = Self::of(seed, changes, faults);
+        match Rng::new(seed, PLAN_STREAM + 3).below(1_000) {
+            0..100 => plan.under(Attack::Sync),
+            100..300 => plan.under(Attack::Everywhere),
+            _ => plan,
+        }
     }
 
     /// A plan of this kind.
@@ -165,12 +227,12 @@ impl Plan {
             changes,
             faults,
             way: if is_spread { Way::Ecmp } else { Way::Vip },
+            attack: Attack::None,
             node_count: if is_many {
                 rng.within(3, 5) as usize
             } else {
                 2
             },
-            client_count: 60,
             backend_count: rng.within(3, 6) as usize,
             ring_len: rng.pick(&[61, 127]),
             idle_timeout_s: rng.pick(&[15, 20]) as u32,
@@ -182,6 +244,7 @@ impl Plan {
             },
             interval_cs: rng.pick(&[3, 10, 100]),
             duration_ms: rng.within(90_000, 180_000),
+            surroundings: Surroundings::USUAL,
             events: Vec::new(),
         };
         plan.draw_events();
@@ -192,6 +255,18 @@ impl Plan {
     pub(crate) fn by(mut self, way: Way) -> Self {
         self.way = way;
         self.patience_ms = 120_000;
+        self
+    }
+
+    /// The same in other surroundings.
+    pub(crate) fn amid(mut self, surroundings: Surroundings) -> Self {
+        self.surroundings = surroundings;
+        self
+    }
+
+    /// The same under attack.
+    pub(crate) fn under(mut self, attack: Attack) -> Self {
+        self.attack = attack;
         self
     }
 
@@ -227,12 +302,10 @@ impl Plan {
 
     /// Notes the faults of one episode, all over when it ends; answers how long it is until the next.
     fn episode(&self, kind: Faults, at_ms: u64, rng: &mut Rng, events: &mut Vec<Event>) -> u64 {
-        let mut push = |at_ms: u64, fault: Fault| {
-            events.push(Event {
-                at_ms,
-                action: Action::Fault(fault),
-            });
-        };
+        let events = std::cell::RefCell::new(events);
+        let put = |at_ms, action| events.borrow_mut().push(Event { at_ms, action });
+        let push = |at_ms: u64, fault: Fault| put(at_ms, Action::Fault(fault));
+        let push_change = |at_ms: u64, change| put(at_ms, Action::Backend(change));
         // Mostly the node that begins Active.
         let node = if rng.happens(600) {
             0
@@ -281,6 +354,44 @@ impl Plan {
                 push(at_ms + lasts_ms / 2, Fault::HandOver);
                 push(at_ms + lasts_ms, Fault::SyncLoss(0));
                 lasts_ms + 2_000
+            }
+            Faults::Chase => {
+                let backend = rng.below(self.backend_count as u64) as usize;
+                let over_ms = at_ms + rng.within(800, 1_100);
+                push_change(at_ms, history::Action::FalseDown(backend));
+                push_change(over_ms, history::Action::Up(backend));
+                push(over_ms + 450, Fault::PowerLoss(0));
+                push(over_ms + 450 + STARTS_MS, Fault::PowerUp(0));
+                22_000
+            }
+            Faults::Discord => {
+                let backend = rng.below(self.backend_count as u64) as usize;
+                let lasts_ms = rng.within(6_000, 12_000);
+                push(at_ms, Fault::SyncCut(0, 1));
+                push(at_ms, Fault::SyncCut(1, 0));
+                push(at_ms, Fault::LanCut(0, 1));
+                push(at_ms, Fault::LanCut(1, 0));
+                push(at_ms, Fault::Blind(0, lasts_ms));
+                push_change(at_ms + 1_500, history::Action::FalseDown(backend));
+                push_change(at_ms + lasts_ms - 1_500, history::Action::Up(backend));
+                push(at_ms + lasts_ms, Fault::SyncHeal(0, 1));
+                push(at_ms + lasts_ms, Fault::LanHeal(0, 1));
+                lasts_ms + 10_000
+            }
+            Faults::LanOneWay => {
+                let lasts_ms = rng.within(300, 30_000);
+                let (from, to) = rng.pick(&[(node, other), (other, node)]);
+                push(at_ms, Fault::LanCut(from, to));
+                if rng.happens(200) {
+                    push(at_ms, Fault::LanCut(to, from));
+                }
+                if rng.happens(300) {
+                    let later_ms = at_ms + rng.below(lasts_ms);
+                    push(later_ms, Fault::SyncCut(from, to));
+                    push(at_ms + lasts_ms, Fault::SyncHeal(from, to));
+                }
+                push(at_ms + lasts_ms, Fault::LanHeal(from, to));
+                lasts_ms + 5_000
             }
             Faults::HandOver => {
                 push(at_ms, Fault::HandOver);

@@ -26,13 +26,15 @@ pub(crate) fn one(
         seed,
         changes.unwrap_or(own.changes),
         faults.unwrap_or(own.faults),
-    );
+    )
+    .under(own.attack);
     println!(
-        "{} nodes, {:?}, {:?}, {:?}, interval {} cs, patience {} s, idle time-out {} s",
+        "{} nodes, {:?}, {:?}, {:?}, attack {:?}, interval {} cs, patience {} s, idle time-out {} s",
         plan.node_count,
         plan.way,
         plan.changes,
         plan.faults,
+        plan.attack,
         plan.interval_cs,
         plan.patience_ms / 1_000,
         plan.idle_timeout_s
@@ -130,6 +132,10 @@ fn summarize(count: u64, total: &Outcome, start: Instant) {
         total.violations.len(),
         total.dual_active_ms
     );
+    println!(
+        "{} recordings and altered copies sent by attackers",
+        total.attack_count
+    );
 }
 
 fn exit_code(outcome: &Outcome) -> ExitCode {
@@ -144,7 +150,24 @@ fn exit_code(outcome: &Outcome) -> ExitCode {
 mod tests {
     use std::io::Write as _;
 
+    use super::super::plan::Attack;
     use super::*;
+
+    #[test]
+    fn who_records_and_alters_what_is_on_the_sync_link_changes_nothing_at_all() {
+        for seed in 0..12 {
+            let plan = Plan::small(seed).under(Attack::None);
+            let calm = super::super::run(&plan, &Rules::default());
+            let attacked = super::super::run(&plan.under(Attack::Sync), &Rules::default());
+            assert!(attacked.attack_count > 100, "{}", attacked.attack_count);
+            let attack_count = attacked.attack_count;
+            let calm = Outcome {
+                attack_count,
+                ..calm
+            };
+            assert_eq!(attacked, calm, "seed {seed}");
+        }
+    }
 
     #[test]
     fn hundreds_of_histories_of_several_nodes_break_no_connection() {

@@ -19,7 +19,17 @@ pub(super) struct Process {
     /// It does not run until then, in the world's time. Unit: milliseconds.
     pub(super) stopped_until_ms: u64,
     /// What came in meanwhile.
-    pub(super) waiting: Vec<(usize, IpAddr, Vec<u8>)>,
+    pub(super) waiting: Vec<Packet>,
+}
+
+/// A packet of VRRP.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) from: usize,
+    pub(super) destination: IpAddr,
+    pub(super) payload: Vec<u8>,
+    /// Counts what is sent, whoever sends it.
+    pub(super) number: u64,
 }
 
 /// The priority of a node's condition.

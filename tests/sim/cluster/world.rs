@@ -1,25 +1,25 @@
 //! The world of a cluster: nodes, the networks between them, clients and backends, and what befalls them.
 
+mod attack;
 mod clients;
 mod faults;
 mod routers;
+mod status;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use attack::Attacker;
+pub(super) use status::NodeStatus;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_userspace::cluster::GroupId;
-use lb_userspace::cluster::message::Message;
-use lb_userspace::vrrp::protocol::PeerRouter;
-
-use super::flows::Datagram;
 use super::links::Links;
 use super::net::{Agenda, Net};
 use super::node::{Build, Clock, Node};
 use super::outcome::Outcome;
-use super::plan::{Plan, Way};
+use super::plan::{Attack, Plan, Way};
 use super::rules::Rules;
-use super::vips::Process;
+use super::vips::{Packet, Process};
 use crate::agenda::Sent;
 use crate::client::{Client, Manners};
 use crate::config::{Admin, BackendConfig, Config};
@@ -56,57 +56,37 @@ pub(super) enum Due {
         incarnation: u32,
         backend: usize,
     },
-    Heartbeat {
-        from: usize,
-        to: usize,
-        session: u64,
-        status: NodeStatus,
-    },
+    /// A connection is closed by its other end.
     Closed {
         from: usize,
         to: usize,
-        session: u64,
+        connection: u64,
     },
-    Said {
+    /// A piece of a stream is about to arrive.
+    Stream {
         from: usize,
         to: usize,
-        session: u64,
-        message: Message,
+        connection: u64,
     },
-    FlowsComplete {
+    /// It has.
+    Bytes {
         from: usize,
         to: usize,
-        session: u64,
+        connection: u64,
+        bytes: Vec<u8>,
     },
-    Flows {
-        from: usize,
+    Datagram {
         to: usize,
-        session: u64,
-        datagram: Datagram,
-    },
-    FlowsAcked {
-        from: usize,
-        to: usize,
-        session: u64,
-        number: u64,
+        bytes: Vec<u8>,
     },
     Advert {
-        from: usize,
         to: usize,
-        destination: IpAddr,
-        payload: Vec<u8>,
+        packet: Packet,
     },
     Probed {
         node: usize,
         address: IpAddr,
     },
-}
-
-/// What a node says of itself with a heartbeat.
-#[derive(Clone, Debug)]
-pub(super) struct NodeStatus {
-    pub(super) active: BTreeSet<GroupId>,
-    pub(super) router: PeerRouter,
 }
 
 /// A node with all its processes.
@@ -121,6 +101,8 @@ pub(super) struct Machine {
     /// By peer: when its last heartbeat came, and what it said.
     pub(super) heard: BTreeMap<usize, (u64, NodeStatus)>,
     pub(super) config_known: usize,
+    /// Until then it does not hear what changes about the backends. Unit: milliseconds.
+    pub(super) blind_until_ms: u64,
     /// The router spreads flows over it: it has caught up once, or there is nobody else.
     pub(super) is_announced: bool,
 }
@@ -148,7 +130,11 @@ pub(super) struct World<'p> {
     pub(super) rng: Rng,
     pub(super) is_over: bool,
     pub(super) next_heartbeat_ms: u64,
+    next_respread_ms: u64,
     pub(super) followed: Option<usize>,
+    /// Packets of VRRP sent.
+    pub(super) advert_count: u64,
+    attacker: Option<Attacker>,
     pub(super) outcome: Outcome,
 }
 
@@ -178,11 +164,11 @@ impl<'p> World<'p> {
             now_ms: START_MS,
             agenda: Agenda::new(),
             net: Net::new(Rng::new(plan.seed, 1 << 52)),
-            links: Links::default(),
+            links: Links::new(Rng::new(plan.seed, 1 << 53)),
             machines,
-            clients: (0..plan.client_count).map(client).collect(),
-            last_node: vec![0; plan.client_count],
-            unsynced: vec![0; plan.client_count],
+            clients: (0..plan.surroundings.client_count).map(client).collect(),
+            last_node: vec![0; plan.surroundings.client_count],
+            unsynced: vec![0; plan.surroundings.client_count],
             is_alive,
             configs: vec![config.clone()],
             config,
@@ -191,7 +177,11 @@ impl<'p> World<'p> {
             rng,
             is_over: false,
             next_heartbeat_ms: START_MS,
+            next_respread_ms: START_MS,
             followed: None,
+            advert_count: 0,
+            attacker: (plan.attack != Attack::None)
+                .then(|| Attacker::new(Rng::new(plan.seed, 1 << 54))),
             outcome: Outcome::default(),
         }
     }
@@ -213,7 +203,7 @@ impl<'p> World<'p> {
         let build = Build {
             number,
             node_count: plan.node_count,
-            set_count: 64,
+            set_count: plan.surroundings.set_count,
             idle_timeout_s: plan.idle_timeout_s,
             patience_ms: plan.patience_ms,
             has_group: plan.way == Way::Vip,
@@ -232,6 +222,7 @@ impl<'p> World<'p> {
             waiting: Vec::new(),
             heard: BTreeMap::new(),
             config_known: 0,
+            blind_until_ms: 0,
             is_announced: false,
         }
     }
@@ -295,13 +286,13 @@ impl<'p> World<'p> {
                     incarnation,
                     backend,
                 } => self.take_syn_ack(client, incarnation, backend),
-                Due::Advert {
+                Due::Advert { to, packet } => self.take_advert(to, packet),
+                Due::Probed { node, address } => self.take_probe(node, address),
+                Due::Stream {
                     from,
                     to,
-                    destination,
-                    payload,
-                } => self.take_advert(from, to, destination, payload),
-                Due::Probed { node, address } => self.take_probe(node, address),
+                    connection,
+                } => self.land(from, to, connection),
                 due => self.take_sync(due),
             }
         }
@@ -318,8 +309,19 @@ impl<'p> World<'p> {
             self.beat();
             self.announce_ready();
         }
+        self.respread();
+        self.attack();
         self.count_active();
         self.agenda.push(self.now_ms + TICK_MS, Due::Tick);
+    }
+
+    /// A router that does so all the time spreads the flows anew.
+    fn respread(&mut self) {
+        let every_ms = self.plan.surroundings.respread_ms;
+        if every_ms > 0 && self.now_ms >= self.next_respread_ms {
+            self.next_respread_ms = self.now_ms + every_ms;
+            self.spread = lb_common::hash::mix(self.now_ms);
+        }
     }
 
     /// A node is announced to the router when it has caught up, or nobody else is there.

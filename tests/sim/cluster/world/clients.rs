@@ -108,7 +108,11 @@ impl World<'_> {
         };
         let is_followed = self.followed == Some(position);
         let before = is_followed.then(|| self.machines[node].node.explain(source));
-        if self.is_unsynced(position, source, node) {
+        let is_late = match kind {
+            Kind::Syn => self.is_foreign(source, node),
+            _ => self.is_unsynced(position, source, node),
+        };
+        if is_late {
             self.unsynced[position] = sent.incarnation;
         }
         let went_to = self.machines[node].node.steer(&segment, self.now_ms);
@@ -149,7 +153,19 @@ impl World<'_> {
         };
         let last = &self.machines[last].node;
         let is_lost = !self.machines[node].node.would_keep(&flow);
-        is_lost && last.would_keep(&flow) && last.is_unsynced(source, node)
+        is_lost && last.would_keep(&flow) && last.is_unsynced(source, node, self.now_ms)
+    }
+
+    /// Whether a connection begins at a node that has not heard yet what another one has on record of the same ports:
+    /// which of the two records is the later will be told by whole seconds alone.
+    fn is_foreign(&self, source: Source, node: usize) -> bool {
+        let here = self.machines[node].node.backend_on_record(source);
+        (0..self.machines.len()).any(|other| {
+            let other = &self.machines[other];
+            let there = other.node.backend_on_record(source);
+            let is_other = there.is_some() && there != here;
+            is_other && other.is_powered && other.node.is_unsynced(source, node, self.now_ms)
+        })
     }
 
     fn deliver(&mut self, sent: &Sent, kind: Kind, backend: usize, node: usize) {

@@ -78,6 +78,13 @@ impl World<'_> {
 
     pub(super) fn configure(&mut self, number: usize, change: usize) {
         let machine = &mut self.machines[number];
+        if self.now_ms < machine.blind_until_ms {
+            let due = Due::Configured {
+                node: number,
+                change,
+            };
+            return self.agenda.push(machine.blind_until_ms, due);
+        }
         if machine.config_known < change {
             machine.config_known = change;
             machine.node.configure(&self.configs[change]);
@@ -104,11 +111,21 @@ impl World<'_> {
                     process.stopped_until_ms = until_ms;
                 }
             }
+            Fault::Blind(number, lasts_ms) => {
+                self.machines[number].blind_until_ms = self.now_ms + lasts_ms;
+            }
             Fault::LanDown(number) => {
                 self.net.lan_down.insert(number);
                 self.tell_condition(number);
             }
             Fault::LanUp(number) => self.lan_up(number),
+            Fault::LanCut(from, to) => {
+                self.net.lan_cut.insert((from, to));
+            }
+            Fault::LanHeal(one, other) => {
+                self.net.lan_cut.remove(&(one, other));
+                self.net.lan_cut.remove(&(other, one));
+            }
             Fault::SyncCut(from, to) => {
                 self.net.sync_cut.insert((from, to));
             }
@@ -190,6 +207,7 @@ impl World<'_> {
             self.start_control(number);
             self.lan_up(number);
         }
+        self.net.lan_cut.clear();
         self.net.sync_cut.clear();
         self.net.sync_loss = 0;
         for backend in 0..self.plan.backend_count {

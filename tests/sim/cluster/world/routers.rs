@@ -9,12 +9,12 @@ use super::super::links::HEARTBEAT_MS;
 use super::super::net::Path;
 use super::super::node::{group, name};
 use super::super::rules::Rule;
-use super::super::vips::{Process, address, priority};
+use super::super::vips::{Packet, Process, address, priority};
 use super::{Due, NodeStatus, World};
 
 impl World<'_> {
     /// A node's clock, as its VRRP process reads it. Unit: microseconds.
-    fn local_us(&self, number: usize) -> u64 {
+    pub(super) fn local_us(&self, number: usize) -> u64 {
         self.machines[number].node.clock.local_ms(self.now_ms) * 1_000
     }
 
@@ -67,14 +67,17 @@ impl World<'_> {
                 process.router.handle(now_us, overslept, &mut out);
             }
         }
-        for (from, destination, payload) in std::mem::take(&mut process.waiting) {
+        for packet in std::mem::take(&mut process.waiting) {
             let received = Input::Received {
-                source: address(from),
-                destination,
+                source: address(packet.from),
+                destination: packet.destination,
                 hop_limit: 255,
-                payload: &payload,
+                payload: &packet.payload,
             };
             process.router.handle(now_us, received, &mut out);
+            if let Some(attacker) = &mut self.attacker {
+                attacker.record_advert(number, &packet);
+            }
         }
         if is_due {
             process.router.handle(now_us, Input::Timer, &mut out);
@@ -82,16 +85,10 @@ impl World<'_> {
         self.carry_out(number, out);
     }
 
-    pub(super) fn take_advert(
-        &mut self,
-        from: usize,
-        to: usize,
-        destination: IpAddr,
-        payload: Vec<u8>,
-    ) {
+    pub(super) fn take_advert(&mut self, to: usize, packet: Packet) {
         let now_ms = self.now_ms;
         if let Some(process) = &mut self.machines[to].vrrp {
-            process.waiting.push((from, destination, payload));
+            process.waiting.push(packet);
             if process.is_running(now_ms) {
                 self.tick_vrrp(to);
             }
@@ -188,7 +185,6 @@ impl World<'_> {
             .map_or(State::Initialize, |process| process.state);
         let is_fit = !self.net.lan_down.contains(&number);
         NodeStatus {
-            active: (state == State::Active).then(group).into_iter().collect(),
             router: PeerRouter {
                 group: group().0,
                 family: group().1,
@@ -221,7 +217,7 @@ impl World<'_> {
         }
     }
 
-    fn carry_out(&mut self, number: usize, outputs: Vec<Output>) {
+    pub(super) fn carry_out(&mut self, number: usize, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Send { to, payload } => self.multicast(number, to, &payload),
@@ -239,18 +235,20 @@ impl World<'_> {
     }
 
     fn multicast(&mut self, from: usize, destination: IpAddr, payload: &[u8]) {
+        self.advert_count += 1;
         for to in 0..self.machines.len() {
             let is_meant = destination.is_multicast() || address(to) == destination;
             if to == from || !is_meant || !self.machines[to].is_powered {
                 continue;
             }
             if let Some(delay_ms) = self.net.datagram(Path::Lan, from, to) {
-                let due = Due::Advert {
+                let packet = Packet {
                     from,
-                    to,
                     destination,
                     payload: payload.to_vec(),
+                    number: self.advert_count,
                 };
+                let due = Due::Advert { to, packet };
                 self.agenda.push(self.now_ms + delay_ms, due);
             }
         }
@@ -269,6 +267,7 @@ impl World<'_> {
         if let Some(asked) = asked
             && self.machines[asked].is_powered
             && self.net.is_open(Path::Lan, from, asked)
+            && self.net.is_open(Path::Lan, asked, from)
         {
             let due = Due::Probed {
                 node: from,

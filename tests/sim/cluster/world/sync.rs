@@ -1,11 +1,17 @@
-//! What goes over the sync link: heartbeats, messages about rings, flows.
+//! What goes over the sync link: heartbeats, messages about rings, flows; as bytes, sealed, in real sessions.
 
-use super::super::flows::{self, Sender};
+use super::super::flows::{Channel, Said};
+use super::super::links::Opened;
 use super::super::net::Path;
 use super::super::node::name;
 use super::super::rules::Rule;
-use super::{Due, World};
+use super::{Due, NodeStatus, World};
 use lb_userspace::cluster::message::Message;
+use lb_userspace::sync::kind;
+use lb_userspace::sync::session::Event;
+
+/// A message about rings, in a frame.
+const RINGS: u16 = kind::FREE_MIN;
 
 impl World<'_> {
     fn runs(&self, number: usize) -> bool {
@@ -30,50 +36,46 @@ impl World<'_> {
                     .all(|(from, to)| self.net.datagram(Path::Sync, *from, *to).is_some())
                 {
                     self.links.connect(one, other, self.now_ms);
-                    self.link_up(one, other);
-                    self.link_up(other, one);
+                    self.set_out(one, other);
                 }
             }
         }
     }
 
-    fn link_up(&mut self, at: usize, peer: usize) {
-        let (now_ms, status) = (self.now_ms, self.status_of(peer));
-        let machine = &mut self.machines[at];
-        let set_count = machine.node.build.set_count;
-        if let Some(control) = &mut machine.node.control {
+    /// The real session is up at this end.
+    fn link_up(&mut self, at: usize, peer: usize, session: u64) {
+        let node = &mut self.machines[at].node;
+        if let Some(control) = &mut node.control {
             control.coordinator.link_up(&name(peer));
-            control
-                .coordinator
-                .note_peer_active(&name(peer), status.active.clone());
-            control.senders.insert(peer, Sender::new(set_count, now_ms));
-            control.told_all.remove(&peer);
-            control.offsets_ms.remove(&peer);
         }
-        machine.heard.insert(peer, (now_ms, status));
-        machine.node.look_soon();
+        let said = node.session_up(peer, session, self.now_ms);
+        node.look_soon();
+        self.say_all(at, said);
+        self.send_heartbeat(at, peer);
     }
 
     fn link_down(&mut self, at: usize, peer: usize) {
-        if !self.links.disconnect(at, peer) {
+        let connection = self.links.connection(at, peer);
+        let (Some(connection), Some(was_up)) = (connection, self.links.disconnect(at, peer)) else {
             return;
-        }
-        let session = self.links.up(peer, at);
+        };
         let local_ms = self.machines[at].node.clock.local_ms(self.now_ms);
         let node = &mut self.machines[at].node;
-        if let Some(control) = &mut node.control {
+        node.session_down(peer);
+        if let Some(control) = &mut node.control
+            && was_up
+        {
             control.coordinator.link_down(&name(peer), local_ms);
-            control.senders.remove(&peer);
         }
         node.look_soon();
         // The other end hears of it, if it can.
-        if let Some(session) = session
+        if self.links.connection(peer, at) == Some(connection)
             && let Some(delay_ms) = self.net.datagram(Path::Sync, at, peer)
         {
             let due = Due::Closed {
                 from: at,
                 to: peer,
-                session,
+                connection,
             };
             self.agenda.push(self.now_ms + delay_ms, due);
         }
@@ -104,27 +106,31 @@ impl World<'_> {
                 continue;
             }
             for to in 0..self.machines.len() {
-                let Some(session) = self.links.up(from, to) else {
+                if to == from || self.links.connection(from, to).is_none() {
                     continue;
-                };
+                }
                 if self.links.is_silent(from, to, self.now_ms) {
                     self.link_down(from, to);
                     continue;
                 }
-                self.send_heartbeat(from, to, session);
+                self.send_heartbeat(from, to);
             }
             self.tell_facts(from);
         }
     }
 
-    fn send_heartbeat(&mut self, from: usize, to: usize, session: u64) {
+    fn send_heartbeat(&mut self, from: usize, to: usize) {
+        let status = self.status_of(from).to_bytes();
+        self.send_datagram(from, to, kind::HEARTBEAT, &status);
+    }
+
+    /// Seals a datagram and sends it, if there is a session.
+    fn send_datagram(&mut self, from: usize, to: usize, kind: u16, payload: &[u8]) {
+        let Some(bytes) = self.links.seal(from, to, kind, payload) else {
+            return;
+        };
         if let Some(delay_ms) = self.net.datagram(Path::Sync, from, to) {
-            let due = Due::Heartbeat {
-                from,
-                to,
-                session,
-                status: self.status_of(from),
-            };
+            let due = Due::Datagram { to, bytes };
             self.agenda.push(self.now_ms + delay_ms, due);
         }
     }
@@ -134,13 +140,13 @@ impl World<'_> {
         let status = self.status_of(number);
         let node = &mut self.machines[number].node;
         if let Some(control) = &mut node.control {
-            control.coordinator.note_own_active(status.active);
+            control.coordinator.note_own_active(status.active());
         }
         node.look_soon();
         if self.runs(number) {
             for to in 0..self.machines.len() {
-                if let Some(session) = self.links.up(number, to) {
-                    self.send_heartbeat(number, to, session);
+                if to != number {
+                    self.send_heartbeat(number, to);
                 }
             }
         }
@@ -148,13 +154,12 @@ impl World<'_> {
 
     /// Why a node has not caught up: its rings, or its peers' flows.
     pub(super) fn behind(&self, number: usize) -> Option<String> {
-        let control = self.machines[number].node.control.as_ref()?;
-        let waits_for = control
-            .senders
-            .keys()
-            .find(|peer| !control.told_all.contains(peer));
-        let flows = waits_for.map(|peer| format!("the flows of {} are not here yet", name(*peer)));
-        control.coordinator.behind().or(flows)
+        let node = &self.machines[number].node;
+        let rings = node.control.as_ref()?.coordinator.behind();
+        rings.or_else(|| {
+            let peer = node.lacks_flows_of(self.now_ms)?;
+            Some(format!("the flows of {} are not here yet", name(peer)))
+        })
     }
 
     /// A node's `lbd`: what came in, what is due, what it has to say.
@@ -167,176 +172,207 @@ impl World<'_> {
         }
         let outputs = self.machines[number].node.tick(self.now_ms);
         for output in outputs {
-            self.say(
-                number,
-                super::super::node::number(&output.peer),
-                output.message,
-            );
+            let peer = super::super::node::number(&output.peer);
+            self.say(number, peer, RINGS, &output.message.encode());
         }
-        self.send_flows(number);
+        self.replicate(number);
     }
 
-    fn say(&mut self, from: usize, to: usize, message: Message) {
-        let Some(session) = self.links.up(from, to) else {
-            return;
-        };
-        // As it is on the wire.
-        let Ok(message) = Message::decode(&message.encode()) else {
-            self.outcome
-                .violate(self.now_ms, "a message cannot be read".to_owned());
-            return;
-        };
-        let Some(delay_ms) = self.net.stream(from, to) else {
-            if self.net.is_open(Path::Sync, from, to) {
-                self.link_down(from, to);
-            }
-            return;
-        };
-        let at_ms = self.links.arrival_ms(from, to, self.now_ms + delay_ms);
-        let due = Due::Said {
-            from,
-            to,
-            session,
-            message,
-        };
-        self.agenda.push(at_ms, due);
+    fn replicate(&mut self, number: usize) {
+        let said = self.machines[number].node.replicate(self.now_ms);
+        self.say_all(number, said);
     }
 
-    fn send_flows(&mut self, from: usize) {
-        let (now_ms, rules) = (self.now_ms, self.rules.clone());
-        let machine = &mut self.machines[from];
-        let Some(control) = &mut machine.node.control else {
-            return;
-        };
-        let mut datagrams = Vec::new();
-        let mut complete = Vec::new();
-        for (peer, sender) in &mut control.senders {
-            let was_complete = sender.is_complete;
-            for datagram in sender.send(&machine.node.kernel, now_ms) {
-                if !rules.has(Rule::Retransmission) {
-                    sender.acknowledged(datagram.number);
+    fn say_all(&mut self, from: usize, said: Vec<Said>) {
+        for said in said {
+            let to = (0..self.machines.len())
+                .find(|to| *to != from && self.links.up(from, *to) == Some(said.session));
+            match (to, said.channel) {
+                (Some(to), Channel::Datagram) => {
+                    self.send_datagram(from, to, said.kind, &said.payload);
                 }
-                datagrams.push((*peer, datagram));
-            }
-            if sender.is_complete && !was_complete {
-                complete.push(*peer);
+                (Some(to), Channel::Stream) => self.say(from, to, said.kind, &said.payload),
+                // The session has ended meanwhile.
+                (None, _) => {}
             }
         }
-        let sent_ms = self.machines[from].node.clock.local_ms(self.now_ms);
-        for (to, datagram) in datagrams {
-            let Some(session) = self.links.up(from, to) else {
-                continue;
+    }
+
+    fn say(&mut self, from: usize, to: usize, kind: u16, payload: &[u8]) {
+        if self.links.up(from, to).is_some() {
+            self.links.send(from, to, kind, payload);
+            self.set_out(from, to);
+        }
+    }
+
+    /// What an end has written to its stream is on its way.
+    fn set_out(&mut self, from: usize, to: usize) {
+        if let Some(connection) = self.links.set_out(from, to) {
+            let due = Due::Stream {
+                from,
+                to,
+                connection,
             };
-            let datagram = flows::Datagram {
-                sent_ms,
-                ..datagram
-            };
-            if !rules.has(Rule::Replication) {
-                continue;
+            let mut flight_ms = self.net.flight_ms();
+            if self.links.up(from, to).is_some() {
+                flight_ms += self.plan.surroundings.stream_ms;
             }
-            if let Some(delay_ms) = self.net.datagram(Path::Sync, from, to) {
-                let due = Due::Flows {
+            self.agenda.push(self.now_ms + flight_ms, due);
+        }
+    }
+
+    /// A piece of a stream arrives, or is sent again, or the connection is as good as dead.
+    pub(super) fn land(&mut self, from: usize, to: usize, connection: u64) {
+        if self.links.connection(from, to) != Some(connection) {
+            return;
+        }
+        if self.net.carries(from, to) {
+            let bytes = self.links.land(from, to);
+            let due = Due::Bytes {
+                from,
+                to,
+                connection,
+                bytes,
+            };
+            return self.take_sync(due);
+        }
+        match self.links.resend_ms(from, to) {
+            Some(wait_ms) => {
+                let due = Due::Stream {
                     from,
                     to,
-                    session,
-                    datagram,
+                    connection,
                 };
-                self.agenda.push(self.now_ms + delay_ms, due);
+                self.agenda.push(self.now_ms + wait_ms, due);
             }
-        }
-        for to in complete {
-            self.tell_complete(from, to);
-        }
-    }
-
-    fn tell_complete(&mut self, from: usize, to: usize) {
-        if let Some(session) = self.links.up(from, to)
-            && let Some(delay_ms) = self.net.stream(from, to)
-        {
-            let at_ms = self.links.arrival_ms(from, to, self.now_ms + delay_ms);
-            self.agenda
-                .push(at_ms, Due::FlowsComplete { from, to, session });
+            None => self.link_down(from, to),
         }
     }
 
     /// Something has come over the sync link.
     pub(super) fn take_sync(&mut self, due: Due) {
-        let (from, to, session) = match &due {
-            Due::Heartbeat {
-                from, to, session, ..
-            }
-            | Due::Closed { from, to, session }
-            | Due::Said {
-                from, to, session, ..
-            }
-            | Due::FlowsComplete { from, to, session }
-            | Due::Flows {
-                from, to, session, ..
-            }
-            | Due::FlowsAcked {
-                from, to, session, ..
-            } => (*from, *to, *session),
+        let to = match &due {
+            Due::Closed { to, .. } | Due::Bytes { to, .. } | Due::Datagram { to, .. } => *to,
             _ => return,
         };
-        if self.links.up(to, from) != Some(session) {
-            return;
-        }
-        if !self.runs(to) {
+        // What has waited comes first.
+        if !self.runs(to) || !self.machines[to].waiting.is_empty() {
             if self.machines[to].is_powered && self.machines[to].node.control.is_some() {
                 self.machines[to].waiting.push(due);
             }
             return;
         }
-        // What was under way when the cut began arrives no more.
-        if !self.net.is_open(Path::Sync, from, to) {
+        if !self.is_current(&due) {
             return;
         }
-        self.links.hear(to, from, self.now_ms);
         match due {
-            Due::Closed { .. } => self.link_down(to, from),
-            Due::Heartbeat { status, .. } => {
-                let machine = &mut self.machines[to];
-                if let Some(control) = &mut machine.node.control {
-                    control
-                        .coordinator
-                        .note_peer_active(&name(from), status.active.clone());
+            Due::Closed { from, .. } => self.link_down(to, from),
+            Due::Bytes {
+                from,
+                connection,
+                bytes,
+                ..
+            } => {
+                if let Some(attacker) = &mut self.attacker {
+                    attacker.record_stream(from, to, connection, &bytes);
                 }
-                machine.node.look_soon();
-                let is_news = machine.heard.get(&from).is_none_or(|(_, known)| {
-                    known.router.state != status.router.state
-                        || known.router.is_fit != status.router.is_fit
-                });
-                machine.heard.insert(from, (self.now_ms, status));
-                if is_news {
-                    self.tell_facts(to);
-                }
+                self.take_bytes(from, to, &bytes);
             }
-            Due::Said { message, .. } => self.take_message(from, to, message),
-            Due::FlowsComplete { .. } => {
-                if let Some(control) = &mut self.machines[to].node.control {
-                    control.told_all.insert(from);
-                }
-                self.tell_facts(to);
-            }
-            Due::Flows { datagram, .. } => self.take_flows(from, to, session, &datagram),
-            Due::FlowsAcked { number, .. } => {
-                let mut is_complete_now = false;
-                if let Some(control) = &mut self.machines[to].node.control
-                    && let Some(sender) = control.senders.get_mut(&from)
-                {
-                    let was_complete = sender.is_complete;
-                    sender.acknowledged(number);
-                    is_complete_now = sender.is_complete && !was_complete;
-                }
-                if is_complete_now {
-                    self.tell_complete(to, from);
+            Due::Datagram { bytes, .. } => {
+                if let Ok(opened) = self.links.open(to, &bytes) {
+                    if let Some(attacker) = &mut self.attacker {
+                        attacker.record_datagram(&bytes);
+                    }
+                    self.take_datagram(to, &opened);
                 }
             }
             _ => {}
         }
     }
 
-    fn take_message(&mut self, from: usize, to: usize, message: Message) {
+    /// Whether a stream's connection is still there at its receiver.
+    fn is_current(&self, due: &Due) -> bool {
+        match due {
+            Due::Closed {
+                from,
+                to,
+                connection,
+            }
+            | Due::Bytes {
+                from,
+                to,
+                connection,
+                ..
+            } => self.links.connection(*to, *from) == Some(*connection),
+            _ => true,
+        }
+    }
+
+    fn take_bytes(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        self.links.hear(to, from, self.now_ms);
+        let received = self.links.receive(to, from, bytes);
+        self.set_out(to, from);
+        let events = match received {
+            Ok(events) => events,
+            Err(refusal) => {
+                let text = format!("node {to} refuses node {from}: {refusal}");
+                self.outcome.violate(self.now_ms - super::START_MS, text);
+                return self.link_down(to, from);
+            }
+        };
+        for event in events {
+            let Some(session) = self.links.up(to, from) else {
+                return;
+            };
+            match event {
+                Event::Up { .. } => self.link_up(to, from, session),
+                Event::Frame { kind, payload } if kind == RINGS => {
+                    self.take_message(from, to, &payload);
+                }
+                Event::Frame { kind, payload } => {
+                    self.machines[to].node.take_words(session, kind, &payload);
+                }
+            }
+        }
+    }
+
+    fn take_datagram(&mut self, to: usize, opened: &Opened) {
+        let from = opened.from;
+        self.links.hear(to, from, self.now_ms);
+        if opened.kind == kind::HEARTBEAT {
+            return self.take_heartbeat(from, to, &opened.payload);
+        }
+        let (session, kind) = (opened.connection, opened.kind);
+        let node = &mut self.machines[to].node;
+        node.take_flows(session, kind, &opened.payload, self.now_ms);
+        self.replicate(to);
+    }
+
+    fn take_heartbeat(&mut self, from: usize, to: usize, payload: &[u8]) {
+        let Some(status) = NodeStatus::parse(payload) else {
+            let text = "a heartbeat cannot be read".to_owned();
+            return self.outcome.violate(self.now_ms - super::START_MS, text);
+        };
+        let machine = &mut self.machines[to];
+        if let Some(control) = &mut machine.node.control {
+            control
+                .coordinator
+                .note_peer_active(&name(from), status.active());
+        }
+        machine.node.look_soon();
+        let known = machine.heard.get(&from).map(|(_, known)| known);
+        let is_news = known.is_none_or(|known| known.is_other_than(&status));
+        machine.heard.insert(from, (self.now_ms, status));
+        if is_news {
+            self.tell_facts(to);
+        }
+    }
+
+    fn take_message(&mut self, from: usize, to: usize, payload: &[u8]) {
+        let Ok(message) = Message::decode(payload) else {
+            let text = "a message cannot be read".to_owned();
+            return self.outcome.violate(self.now_ms - super::START_MS, text);
+        };
         let is_ring = matches!(message, Message::Ring(_) | Message::Claim(_));
         if is_ring && !self.rules.has(Rule::OneOwner) {
             return;
@@ -347,34 +383,5 @@ impl World<'_> {
             control.coordinator.receive(&name(from), message, local_ms);
         }
         node.look_soon();
-    }
-
-    fn take_flows(&mut self, from: usize, to: usize, session: u64, datagram: &flows::Datagram) {
-        let node = &mut self.machines[to].node;
-        let local_ms = node.clock.local_ms(self.now_ms);
-        node.kernel.now_s = (local_ms / 1_000) as u32;
-        let late_s = node.lateness_s(from, local_ms, datagram.sent_ms);
-        for flow in &datagram.flows {
-            // What has waited, here or there, is not news.
-            let flow = flows::SharedFlow {
-                remaining_s: flow.remaining_s - late_s,
-                ..*flow
-            };
-            if let Some((place, entry)) = node.merge(&flow)
-                && let Some(control) = &mut node.control
-                && let Some(sender) = control.senders.get_mut(&from)
-            {
-                sender.note_agreed(place, entry);
-            }
-        }
-        if let Some(delay_ms) = self.net.datagram(Path::Sync, to, from) {
-            let due = Due::FlowsAcked {
-                from: to,
-                to: from,
-                session,
-                number: datagram.number,
-            };
-            self.agenda.push(self.now_ms + delay_ms, due);
-        }
     }
 }

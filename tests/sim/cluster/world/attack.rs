@@ -1,0 +1,217 @@
+//! Somebody on both networks who does not have the secret: records what passes, and sends it again later, to whom it
+//! went and to others, in later sessions too, as it was and altered. Nothing of it is to be taken.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use lb_userspace::sync::session::Session;
+use lb_userspace::vrrp::router::{Input, Output};
+
+use super::super::links;
+use super::super::vips::{Packet, address};
+use super::World;
+use crate::rng::Rng;
+
+/// Recordings of each kind that are kept.
+const KEPT_MAX: usize = 512;
+/// What is kept of a stream: more than its handshake, and frames. Unit: bytes.
+const STREAM_BYTES_MAX: usize = 8_192;
+/// How often something is sent, of a thousand ticks.
+const OFTEN: u64 = 100;
+/// Of a thousand, those that are streams: they are dear.
+const STREAMS: u64 = 30;
+/// Of a thousand, those that are altered.
+const ALTERED: u64 = 400;
+
+/// What passed over a stream, from its beginning.
+struct Stream {
+    connection: u64,
+    from: usize,
+    to: usize,
+    bytes: Vec<u8>,
+}
+
+/// The attacker.
+pub(super) struct Attacker {
+    rng: Rng,
+    datagrams: VecDeque<Vec<u8>>,
+    streams: VecDeque<Stream>,
+    adverts: VecDeque<Packet>,
+    /// By sender and receiver: the number of the latest packet that has arrived.
+    heard: BTreeMap<(usize, usize), u64>,
+}
+
+fn keep<T>(kept: &mut VecDeque<T>, one: T) {
+    kept.push_back(one);
+    if kept.len() > KEPT_MAX {
+        kept.pop_front();
+    }
+}
+
+impl Attacker {
+    pub(super) fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            datagrams: VecDeque::new(),
+            streams: VecDeque::new(),
+            adverts: VecDeque::new(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// A datagram has arrived, and was taken.
+    pub(super) fn record_datagram(&mut self, bytes: &[u8]) {
+        keep(&mut self.datagrams, bytes.to_vec());
+    }
+
+    /// More of a stream has arrived.
+    pub(super) fn record_stream(&mut self, from: usize, to: usize, connection: u64, bytes: &[u8]) {
+        let is_it = |one: &&mut Stream| (one.connection, one.from) == (connection, from);
+        if let Some(stream) = self.streams.iter_mut().find(is_it) {
+            let room = STREAM_BYTES_MAX.saturating_sub(stream.bytes.len());
+            stream.bytes.extend(&bytes[..room.min(bytes.len())]);
+        } else {
+            let bytes = bytes.to_vec();
+            let stream = Stream {
+                connection,
+                from,
+                to,
+                bytes,
+            };
+            keep(&mut self.streams, stream);
+        }
+    }
+
+    /// An advertisement, or another packet of VRRP, has arrived.
+    pub(super) fn record_advert(&mut self, to: usize, packet: &Packet) {
+        let heard = self.heard.entry((packet.from, to)).or_default();
+        *heard = packet.number.max(*heard);
+        if self.adverts.back().map(|last| last.number) != Some(packet.number) {
+            keep(&mut self.adverts, packet.clone());
+        }
+    }
+
+    /// One of the recordings, and whether it is altered: a bit, its length, or what is behind it.
+    fn altered(&mut self, bytes: &mut Vec<u8>) -> bool {
+        if bytes.is_empty() || !self.rng.happens(ALTERED) {
+            return false;
+        }
+        let place = self.rng.below(bytes.len() as u64) as usize;
+        match self.rng.below(4) {
+            0 => bytes.truncate(place),
+            1 => bytes.push(place as u8),
+            _ => bytes[place] ^= 1 << self.rng.below(8),
+        }
+        true
+    }
+
+    fn pick<T: Clone>(&mut self, kept: impl Fn(&Self) -> &VecDeque<T>) -> Option<T> {
+        let place = self.rng.below(kept(self).len() as u64) as usize;
+        kept(self).get(place).cloned()
+    }
+}
+
+impl World<'_> {
+    /// Something of what was recorded is sent, perhaps.
+    pub(super) fn attack(&mut self) {
+        let Some(mut attacker) = self.attacker.take() else {
+            return;
+        };
+        if attacker.rng.happens(OFTEN) {
+            let node = attacker.rng.below(self.machines.len() as u64) as usize;
+            if attacker.rng.happens(STREAMS) {
+                self.attack_stream(&mut attacker);
+            } else if attacker.rng.happens(500) {
+                self.attack_datagram(node, &mut attacker);
+            } else if self.plan.attack.has_lan() {
+                self.attack_lan(node, &mut attacker);
+            }
+        }
+        self.attacker = Some(attacker);
+    }
+
+    fn attack_datagram(&mut self, node: usize, attacker: &mut Attacker) {
+        let Some(mut bytes) = attacker.pick(|one| &one.datagrams) else {
+            return;
+        };
+        attacker.altered(&mut bytes);
+        self.outcome.attack_count += 1;
+        if self.links.open(node, &bytes).is_ok() {
+            self.note_taken(format!("node {node} has taken an attacker's datagram"));
+        }
+    }
+
+    /// Somebody connects to a node that was recorded, or is connected to, and says what was said there then.
+    fn attack_stream(&mut self, attacker: &mut Attacker) {
+        let place = attacker.rng.below(attacker.streams.len() as u64) as usize;
+        let Some(stream) = attacker.streams.get(place) else {
+            return;
+        };
+        let (node, peer, mut bytes) = (stream.to, stream.from, stream.bytes.clone());
+        attacker.altered(&mut bytes);
+        self.outcome.attack_count += 1;
+        let (mut out, mut events) = (Vec::new(), Vec::new());
+        let mut session = Session::new(links::terms(node, peer, b"welcome".to_vec()), &mut out);
+        // It refuses, or waits for what never comes.
+        let _refusal = session.receive(&bytes, &mut out, &mut events);
+        if session.is_up() || !events.is_empty() {
+            self.note_taken(format!("node {node} has taken an attacker for node {peer}"));
+        }
+    }
+
+    fn attack_lan(&mut self, node: usize, attacker: &mut Attacker) {
+        let Some(mut packet) = attacker.pick(|one| &one.adverts) else {
+            return;
+        };
+        let mut source = packet.from;
+        let is_altered = attacker.altered(&mut packet.payload);
+        if !is_altered && attacker.rng.happens(100) {
+            source = attacker.rng.below(self.machines.len() as u64) as usize;
+        }
+        let heard = attacker.heard.get(&(packet.from, node));
+        // What has not come there before, nor anything later, is only late.
+        let is_replay = heard.is_some_and(|latest| *latest >= packet.number);
+        let is_hostile = is_altered || source != packet.from || is_replay;
+        let (now_ms, now_us) = (self.now_ms, self.local_us(node));
+        let Some(process) = &mut self.machines[node].vrrp else {
+            return;
+        };
+        if !is_hostile || source == node || !process.is_running(now_ms) {
+            return;
+        }
+        self.outcome.attack_count += 1;
+        let before = (
+            process.router.status(now_us, 0).state,
+            process.router.deadline(),
+        );
+        let mut out = Vec::new();
+        let received = Input::Received {
+            source: address(source),
+            destination: packet.destination,
+            hop_limit: 255,
+            payload: &packet.payload,
+        };
+        process.router.handle(now_us, received, &mut out);
+        let after = (
+            process.router.status(now_us, 0).state,
+            process.router.deadline(),
+        );
+        let is_answer = |output: &Output| matches!(output, Output::Send { .. });
+        // It is refused, and people may be told of it.
+        let is_refusal =
+            |output: &Output| matches!(output, Output::Refused { .. } | Output::Distrusted { .. });
+        let is_harmless = out.iter().all(|one| is_answer(one) || is_refusal(one));
+        // Who is asked for a proof is answered, and that may set a timer.
+        let is_same = before == after || before.0 == after.0 && out.iter().any(is_answer);
+        if !is_harmless || !is_same {
+            let text = format!(
+                "an attacker's packet has changed node {node}: {before:?} {after:?} {out:?}"
+            );
+            self.note_taken(text);
+        }
+        self.carry_out(node, out);
+    }
+
+    fn note_taken(&mut self, text: String) {
+        self.outcome.violate(self.now_ms - super::START_MS, text);
+    }
+}
