@@ -40,11 +40,14 @@ pub enum DropReason {
     BackendRemoved = 13,
     /// No backend is up, and the service's policy says `drop`.
     AllDown = 14,
+    /// To a VIP of a group with `accept = false`, and for no service: the host's own stack would
+    /// answer.
+    NotAccepted = 15,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number, which starts at 1.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoBackend,
         Self::BackendUnresolved,
         Self::NoRoute,
@@ -59,6 +62,7 @@ impl DropReason {
         Self::Reset,
         Self::BackendRemoved,
         Self::AllDown,
+        Self::NotAccepted,
     ];
 
     /// The label in the API, in `lbctl` and in metrics: snake case, stable.
@@ -78,6 +82,7 @@ impl DropReason {
             Self::Reset => "reset",
             Self::BackendRemoved => "backend_removed",
             Self::AllDown => "all_down",
+            Self::NotAccepted => "not_accepted",
         }
     }
 
@@ -102,6 +107,9 @@ impl DropReason {
                 "a flow of a backend that was taken away with `on_remove = \"drop\"`"
             }
             Self::AllDown => "no backend is up, and `on_all_down = \"drop\"`",
+            Self::NotAccepted => {
+                "for no service, to a VIP of a [[vrrp]] group with `accept = false`"
+            }
         }
     }
 

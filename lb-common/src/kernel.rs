@@ -5,7 +5,7 @@
 
 use crate::abi::{
     Address, Backend, EndpointKey, FlowOrigin, FlowRecord, NatReply, Neighbour, NeighbourKey,
-    NeighbourWanted, Route, Service, Slot,
+    NeighbourWanted, Route, Service, Slot, Vip,
 };
 use crate::datapath::consult::{self, Consultation};
 use crate::datapath::flow::{self, FlowPlace};
@@ -89,8 +89,8 @@ pub trait Kernel {
     /// The service of a VIP endpoint: a consistent copy, since the entry may be replaced while the
     /// packet is on its way.
     fn service(&self, key: &EndpointKey) -> Option<Service>;
-    /// Whether any service has this VIP.
-    fn is_vip(&self, address: &Address) -> bool;
+    /// What is known of a VIP; `None` for any other address.
+    fn vip(&self, address: &Address) -> Option<Vip>;
     /// Slot `slot` of the ring that starts at `block`; `None` outside the storage.
     fn ring_slot(&self, block: u32, slot: u32) -> Option<Slot>;
     /// A backend by its id; `None` outside the table, a zeroed entry if the id is free.

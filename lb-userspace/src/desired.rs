@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use bytemuck::Zeroable;
 use lb_common::abi::{
     Address, Backend as BackendEntry, Delivery, EndpointKey, LinkRewrite, NatReply, Neighbour,
-    NeighbourKey, NewFlows, Route, RouteKey, Service as ServiceEntry,
+    NeighbourKey, NewFlows, Route, RouteKey, Service as ServiceEntry, Vip,
 };
 use lb_common::hash;
 use lb_common::maglev::Member;
@@ -72,8 +72,8 @@ impl DesiredService {
 pub struct Desired {
     /// `SERVICES` and `RINGS`.
     pub services: BTreeMap<EndpointKey, DesiredService>,
-    /// `VIPS`: services by VIP.
-    pub vips: BTreeMap<Address, u32>,
+    /// `VIPS`: of services, and of groups at which the host does not answer.
+    pub vips: BTreeMap<Address, Vip>,
     /// `BACKENDS`.
     pub backends: BTreeMap<u16, BackendEntry>,
     /// `NAT_REPLIES`.
@@ -119,6 +119,7 @@ pub fn desired(
             add_service(&mut desired, service, ids, network, steering);
         }
     }
+    refuse_host_traffic(&mut desired, model);
     if has_nat(model) {
         let (routes, routes_left_out) = network::routes(&network.view, &network.memory);
         let (neighbours, neighbours_left_out) = network::neighbours(&network.view);
@@ -167,7 +168,19 @@ fn add_service(
         ring: steering.ring.clone(),
     };
     desired.services.insert(endpoint_key(service), entry);
-    *desired.vips.entry(Address::from(service.vip)).or_default() += 1;
+    let vip = desired.vips.entry(Address::from(service.vip)).or_default();
+    *vip = vip.with_service();
+}
+
+/// The VIPs of groups with `accept = false`, without a service too. Whether the group is Active does not
+/// matter: a Backup accepts nothing either (RFC 9568 section 6.4.2).
+fn refuse_host_traffic(desired: &mut Desired, model: &Model) {
+    for group in model.vrrp.values().filter(|group| !group.accept) {
+        for vip in &group.vips {
+            let vip = desired.vips.entry(Address::from(*vip)).or_default();
+            *vip = vip.not_accepted();
+        }
+    }
 }
 
 /// A service's key in `SERVICES`.

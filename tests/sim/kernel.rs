@@ -7,7 +7,7 @@ use bytemuck::Zeroable as _;
 use lb_common::abi::{
     Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowEntry, FlowOrigin,
     FlowRecord, FlowState, ForwardMode, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route,
-    Service, Slot,
+    Service, Slot, Vip,
 };
 use lb_common::datapath::flow::{self, FlowPlace};
 use lb_common::drop_reason::DropReason;
@@ -240,8 +240,8 @@ impl Kernel for SimKernel {
         (key.port_be == PORT.to_be()).then_some(self.service)
     }
 
-    fn is_vip(&self, address: &Address) -> bool {
-        *address == Address::from_ipv4_be(VIP.to_be())
+    fn vip(&self, address: &Address) -> Option<Vip> {
+        (*address == Address::from_ipv4_be(VIP.to_be())).then_some(Vip(1))
     }
 
     fn ring_slot(&self, _block: u32, slot: u32) -> Option<Slot> {

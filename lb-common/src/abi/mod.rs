@@ -26,7 +26,7 @@ pub use slot::Slot;
 pub use stats::{BackendSignals, BackendStats};
 pub use value::{
     Backend, Delivery, ForwardMode, LinkRewrite, NatReply, Neighbour, NewFlows, Route, RouteKind,
-    Scheduler, Service,
+    Scheduler, Service, Vip,
 };
 
 /// Version of the layouts in this module. Maps of another version are never opened as these.
@@ -41,7 +41,7 @@ pub mod map_name {
     pub const SERVICES: &str = "SERVICES";
     /// Array of [`super::ServiceLine`], memory-mapped by the control plane.
     pub const SERVICE_LINES: &str = "SERVICE_LINES";
-    /// Hash: [`super::Address`] → number of services (u32) on that VIP.
+    /// Hash: [`super::Address`] → [`super::Vip`].
     pub const VIPS: &str = "VIPS";
     /// Array: block number → [`super::RingBlock`], memory-mapped by the control plane.
     pub const RINGS: &str = "RINGS";

@@ -175,6 +175,40 @@ pub struct NatReply {
     pub pad: u16,
 }
 
+/// Value of `VIPS`: how many services the VIP has, and whether the host's own stack answers there.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Vip(pub u32);
+
+impl Vip {
+    /// Set: what is for no service is not the host's either. A program that does not know the bit reads a
+    /// count that is not zero, which is all that matters to it.
+    const NOT_ACCEPTED: u32 = 1 << 31;
+
+    /// With one service more.
+    #[must_use]
+    pub const fn with_service(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// As a VIP at which the host does not answer (RFC 9568 section 6.1, Accept_Mode).
+    #[must_use]
+    pub const fn not_accepted(self) -> Self {
+        Self(self.0 | Self::NOT_ACCEPTED)
+    }
+
+    /// Whether what is for no service is the host's.
+    #[inline(always)]
+    pub const fn is_accepted(self) -> bool {
+        self.0 & Self::NOT_ACCEPTED == 0
+    }
+
+    /// Services on the VIP.
+    pub const fn service_count(self) -> u32 {
+        self.0 & !Self::NOT_ACCEPTED
+    }
+}
+
 /// What kind of next hop a route has.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,5 +253,24 @@ pub struct Neighbour {
 const _: () = assert!(size_of::<Service>() == 20);
 const _: () = assert!(size_of::<Backend>() == 64);
 const _: () = assert!(size_of::<NatReply>() == 24);
+const _: () = assert!(size_of::<Vip>() == 4);
 const _: () = assert!(size_of::<Route>() == 36);
 const _: () = assert!(size_of::<Neighbour>() == 12);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vip_counts_its_services_whether_the_host_answers_or_not() {
+        let two = Vip::default().with_service().with_service();
+        assert!(two.is_accepted());
+        assert!(!two.not_accepted().is_accepted());
+        assert_eq!(
+            (two.service_count(), two.not_accepted().service_count()),
+            (2, 2)
+        );
+        assert_eq!(two.not_accepted().with_service().service_count(), 3);
+        assert_ne!(Vip::default().not_accepted(), Vip::default());
+    }
+}

@@ -143,7 +143,17 @@ fn steer<F: Family, P: Packet, K: Kernel>(
     if let Some(nat_reply) = reply::find(kernel, &headers) {
         return reply::to_client(packet, kernel, &headers, nat_reply);
     }
-    Err(Stop::Pass)
+    Err(leave_to_host(kernel, &headers.l3))
+}
+
+/// What is for no service is the host's, unless it is sent to a VIP at which the host is not to answer
+/// (RFC 9568 section 6.4.3, Accept_Mode).
+#[inline(always)]
+fn leave_to_host<K: Kernel>(kernel: &K, l3: &L3View) -> Stop {
+    match kernel.vip(&l3.destination) {
+        Some(vip) if !vip.is_accepted() => Stop::Drop(0, DropReason::NotAccepted),
+        _ => Stop::Pass,
+    }
 }
 
 /// Parses down to the transport header. What cannot be parsed is the host's, unless it is sent to
@@ -161,7 +171,11 @@ fn parse<F: Family, P: Packet, K: Kernel>(
         Err(error) => return Err(refuse(kernel, &l3, error.into())),
     };
     if !l4::has_ports(transport.protocol) {
-        return Err(Stop::Pass);
+        // The host owns the VIP, and has to say where it is (RFC 9568 section 6.4.3).
+        if F::is_neighbour_discovery(packet, &transport) {
+            return Err(Stop::Pass);
+        }
+        return Err(leave_to_host(kernel, &l3));
     }
     if transport.fragment != Fragment::Whole {
         return Err(refuse_fragment(packet, kernel, &l3, &transport));
@@ -199,7 +213,7 @@ fn refuse_fragment<P: Packet, K: Kernel>(
 
 #[inline(always)]
 fn refuse<K: Kernel>(kernel: &K, l3: &L3View, reason: DropReason) -> Stop {
-    if kernel.is_vip(&l3.destination) {
+    if kernel.vip(&l3.destination).is_some() {
         Stop::Drop(0, reason)
     } else {
         Stop::Pass

@@ -1,7 +1,7 @@
 //! Replies of NAT backends, rewritten back without any state: who the sender is says which service
 //! it answers for.
 
-use super::{Headers, Stop, Verdict, forward, nat, signal, truncated};
+use super::{Headers, Stop, Verdict, forward, leave_to_host, nat, signal, truncated};
 use crate::abi::{
     Address, EndpointKey, LinkRewrite, NatReply, NeighbourKey, NeighbourWanted, RouteKind,
 };
@@ -83,7 +83,7 @@ fn next_hop<F: Family, K: Kernel>(
         .route(&client)
         .ok_or(Stop::Drop(service_id, DropReason::NoRoute))?;
     if route.kind == RouteKind::Local as u8 {
-        return Err(Stop::Pass);
+        return Err(leave_to_host(kernel, &headers.l3));
     }
     if route.is_resolved != 0 {
         return Ok((route.ifindex, route.link));

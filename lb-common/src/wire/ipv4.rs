@@ -110,6 +110,11 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
+    fn is_neighbour_discovery<P: Packet>(_packet: &P, _transport: &Transport) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn decrement_ttl<P: Packet>(packet: &mut P, offset: usize) -> Result<(), OutOfBounds> {
         let mut words: TtlWords = packet.load(offset + TTL_OFFSET)?;
         let old = u16::from_ne_bytes(words.ttl_protocol);

@@ -55,6 +55,11 @@ impl ExtensionHdr {
     }
 }
 
+/// ICMPv6 (RFC 4443).
+const PROTOCOL_ICMPV6: u8 = 58;
+/// The ICMPv6 types of neighbour discovery, from router solicitation to redirect (RFC 4861 section 4).
+const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
+
 const HOP_LIMIT_OFFSET: usize = 7;
 const SOURCE_OFFSET: usize = 8;
 const DESTINATION_OFFSET: usize = 24;
@@ -119,6 +124,18 @@ impl Family for Ipv6 {
             l4_offset,
             end_offset,
         })
+    }
+
+    /// A fragment is none (RFC 6980 section 5).
+    #[inline(always)]
+    fn is_neighbour_discovery<P: Packet>(packet: &P, transport: &Transport) -> bool {
+        if transport.protocol != PROTOCOL_ICMPV6 || transport.fragment != Fragment::Whole {
+            return false;
+        }
+        // Type and code together: of a single byte, the comparison with the packet's end is one that the verifier
+        // draws nothing from.
+        let kind_code: Result<u16, OutOfBounds> = packet.load(transport.l4_offset);
+        kind_code.is_ok_and(|words| NEIGHBOUR_DISCOVERY.contains(&words.to_ne_bytes()[0]))
     }
 
     #[inline(always)]

@@ -79,6 +79,9 @@ pub trait Family {
         offset: usize,
     ) -> Result<Transport, ParseError>;
 
+    /// Whether the packet is one by which hosts on a link find each other, inside IP (RFC 4861): ARP is none.
+    fn is_neighbour_discovery<P: Packet>(packet: &P, transport: &Transport) -> bool;
+
     /// Decrements the time to live of the header at `offset`, which must not be 0.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use lb_common::abi::{
     Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_CHANGES_SETS, FLOW_SET_ENTRIES,
     FlowEntry, FlowOrigin, FlowRecord, FlowSet, NatReply, Neighbour, NeighbourKey, NeighbourWanted,
-    Route, Service, ServiceLine, Slot,
+    Route, Service, ServiceLine, Slot, Vip,
 };
 use lb_common::datapath::consult::{self, Consultation};
 use lb_common::datapath::flow::{self, FlowPlace};
@@ -199,6 +199,21 @@ extern "C" fn count_signal(backend_id: u32, signal: u32) -> u32 {
     1
 }
 
+/// No VIP has this value.
+const NO_VIP: u64 = u64::MAX;
+
+/// As [`count_signal`]; the address in two words, as it stands in memory.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn look_up_vip(head: u64, tail: u64) -> u64 {
+    let address: Address = bytemuck::cast([head, tail]);
+    let Some(vip) = VIPS.get_ptr(&address) else {
+        return NO_VIP;
+    };
+    // SAFETY: an aligned word of a live map value. Volatile: the control plane writes it.
+    u64::from(unsafe { vip.read_volatile() }.0)
+}
+
 /// As [`count_signal`]. Returns 1 if the mark stood there.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -282,8 +297,10 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
-    fn is_vip(&self, address: &Address) -> bool {
-        VIPS.get_ptr(address).is_some()
+    fn vip(&self, address: &Address) -> Option<Vip> {
+        let [a, b, c, d] = address.0;
+        let found = look_up_vip(join(a, b), join(c, d));
+        (found != NO_VIP).then_some(Vip(found as u32))
     }
 
     #[inline(always)]

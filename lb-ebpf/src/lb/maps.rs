@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     self, Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SET_ENTRIES,
     FlowChanges, FlowOriginSet, FlowSet, Instance, NatReply, Neighbour, NeighbourKey, RingBlock,
-    Route, Service, ServiceLine,
+    Route, Service, ServiceLine, Vip,
 };
 use lb_common::datapath::consult::Consultation;
 use lb_common::limits::{
@@ -28,7 +28,7 @@ pub(super) static SERVICE_LINES: Array<
     { BPF_F_MMAPABLE as usize },
 > = Array::new();
 #[btf_map]
-pub(super) static VIPS: HashMap<Address, u32, SERVICES_MAX> = HashMap::new();
+pub(super) static VIPS: HashMap<Address, Vip, SERVICES_MAX> = HashMap::new();
 #[btf_map]
 pub(super) static RINGS: Array<
     RingBlock,

@@ -4,6 +4,7 @@ use lb_common::abi::RouteKind;
 use lb_common::limits::ROUTES_MAX;
 
 use super::*;
+use crate::model::cluster::VrrpGroup;
 use crate::model::{Fit, Interface, Limits, OnStop, XdpMode};
 use crate::netlink::next_hop::{self, RouteAnswer};
 use crate::netlink::view::{
@@ -143,7 +144,10 @@ fn a_dsr_backend_keeps_the_port_and_needs_no_reply_entry() {
     assert_eq!(entry.forward, ForwardMode::Dsr as u8);
     assert!(desired.nat_replies.is_empty());
     assert!(desired.routes.is_empty() && desired.neighbours.is_empty());
-    assert_eq!(desired.vips, BTreeMap::from([(address("203.0.113.10"), 1)]));
+    assert_eq!(
+        desired.vips,
+        BTreeMap::from([(address("203.0.113.10"), Vip(1))])
+    );
 }
 
 #[test]
@@ -239,7 +243,56 @@ fn flows_are_tracked_for_round_robin_and_udp_only() {
     for (port, tracks_flows) in [(80, 0), (53, 1), (81, 1)] {
         assert!(tracked.contains(&(port, tracks_flows)), "{tracked:?}");
     }
-    assert_eq!(desired.vips, BTreeMap::from([(address("203.0.113.10"), 3)]));
+    assert_eq!(
+        desired.vips,
+        BTreeMap::from([(address("203.0.113.10"), Vip(3))])
+    );
+}
+
+fn group(name: &str, accept: bool, vips: &[&str]) -> VrrpGroup {
+    VrrpGroup {
+        name: name.to_owned(),
+        interface: "eth0".to_owned(),
+        vrid: 51,
+        vips: vips.iter().map(|vip| ip(vip)).collect(),
+        priority: 100,
+        interval_cs: 100,
+        preempt: true,
+        preempt_delay_ms: 0,
+        peers: BTreeSet::new(),
+        sources: BTreeSet::new(),
+        accept,
+        virtual_mac: false,
+        authenticate: false,
+        tracks: Vec::new(),
+    }
+}
+
+#[test]
+fn the_host_does_not_answer_at_the_vips_of_a_group_that_does_not_accept() {
+    let web = service("web", "203.0.113.10", 80, ForwardMode::Dsr);
+    let db = service("db", "203.0.113.12", 3306, ForwardMode::Dsr);
+    let mut model = model(&[web, db]);
+    // One of its VIPs has no service.
+    let closed = group(
+        "closed",
+        false,
+        &["203.0.113.10", "203.0.113.11", "2001:db8::10"],
+    );
+    let open = group("open", true, &["203.0.113.12", "203.0.113.13"]);
+    model.vrrp = [closed, open]
+        .map(|group| (group.name.clone(), group))
+        .into();
+    let one = Vip::default().with_service();
+    assert_eq!(
+        desired_of(&model, &on_link()).vips,
+        BTreeMap::from([
+            (address("203.0.113.10"), one.not_accepted()),
+            (address("203.0.113.11"), Vip::default().not_accepted()),
+            (address("2001:db8::10"), Vip::default().not_accepted()),
+            (address("203.0.113.12"), one),
+        ])
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use aya::util::nr_cpus;
 use bytemuck::Zeroable;
 use lb_common::abi::{
     Address, Backend, BackendSignals, BackendStats, EndpointKey, Instance, NatReply, Neighbour,
-    NeighbourKey, Route, RouteKey, Service, Slot, map_name,
+    NeighbourKey, Route, RouteKey, Service, Slot, Vip, map_name,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{COUNTERS_PER_SERVICE, HASH_KEY_WORDS};
@@ -41,7 +41,7 @@ const ANY: u64 = 0;
 pub struct AyaStore {
     services: HashMap<MapData, Raw<EndpointKey>, Raw<Service>>,
     service_lines: ServiceLines,
-    vips: HashMap<MapData, Raw<Address>, u32>,
+    vips: HashMap<MapData, Raw<Address>, Raw<Vip>>,
     backends: Array<MapData, Raw<Backend>>,
     nat_replies: HashMap<MapData, Raw<EndpointKey>, Raw<NatReply>>,
     routes: LpmTrie<MapData, [u8; 16], Raw<Route>>,
@@ -150,7 +150,7 @@ impl AyaStore {
                 self.service_lines.put(&key, &value);
                 Ok(())
             }
-            Entry::Vip(key, value) => self.vips.insert(Raw(key), value, ANY),
+            Entry::Vip(key, value) => self.vips.insert(Raw(key), Raw(value), ANY),
             Entry::Backend(id, value) => self.backends.set(u32::from(id), Raw(value), ANY),
             Entry::NatReply(key, value) => self.nat_replies.insert(Raw(key), Raw(value), ANY),
             Entry::Route(key, value) => self.routes.insert(&lpm_key(&key), Raw(value), ANY),
@@ -247,12 +247,7 @@ impl MapStore for AyaStore {
     fn read(&self) -> Result<MapState, StoreError> {
         Ok(MapState {
             services: read_hash(&self.services).map_err(unreadable(map_name::SERVICES))?,
-            vips: self
-                .vips
-                .iter()
-                .map(|entry| entry.map(|(Raw(key), value)| (key, value)))
-                .collect::<Result<_, _>>()
-                .map_err(unreadable(map_name::VIPS))?,
+            vips: read_hash(&self.vips).map_err(unreadable(map_name::VIPS))?,
             backends: self
                 .read_backends()
                 .map_err(unreadable(map_name::BACKENDS))?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{
     Address, Backend, EndpointKey, NatReply, Neighbour, NeighbourKey, Route, RouteKey, Service,
-    map_name,
+    Vip, map_name,
 };
 
 /// The content of every map that the control plane writes, except the rings.
@@ -15,7 +15,7 @@ pub struct MapState {
     /// `SERVICES`.
     pub services: BTreeMap<EndpointKey, Service>,
     /// `VIPS`.
-    pub vips: BTreeMap<Address, u32>,
+    pub vips: BTreeMap<Address, Vip>,
     /// `BACKENDS`, without free entries.
     pub backends: BTreeMap<u16, Backend>,
     /// `NAT_REPLIES`.
@@ -118,8 +118,8 @@ impl fmt::Display for Write {
 pub enum Entry {
     /// In `SERVICES`.
     Service(EndpointKey, Service),
-    /// In `VIPS`: how many services the VIP has.
-    Vip(Address, u32),
+    /// In `VIPS`.
+    Vip(Address, Vip),
     /// In `BACKENDS`.
     Backend(u16, Backend),
     /// In `NAT_REPLIES`.

@@ -318,8 +318,8 @@ impl<'a> Planner<'a> {
     }
 
     fn put_vips(&mut self) {
-        for (vip, service_count) in changed(&self.desired.vips, &self.actual.maps.vips) {
-            self.put(Entry::Vip(vip, service_count));
+        for (address, vip) in changed(&self.desired.vips, &self.actual.maps.vips) {
+            self.put(Entry::Vip(address, vip));
         }
     }
 

@@ -13,7 +13,7 @@ use lb_common::abi::{
     Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_CHANGES_SETS,
     FLOW_SETS_GLOBAL, FlowChanges, FlowSet, HASH_KEY_GLOBAL, NOTES_CHANGES_GLOBAL, NatReply,
     Neighbour, NeighbourKey, NeighbourWanted, PROGRAM_NAME, RingBlock, Route, Service, ServiceLine,
-    flow_changes_len, map_name,
+    Vip, flow_changes_len, map_name,
 };
 use lb_common::datapath::Verdict;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
@@ -185,8 +185,7 @@ impl LoadedDatapath {
         }
         self.fill_hash::<EndpointKey, Service>(map_name::SERVICES, &tables.services)?;
         self.fill_lines(&tables.services, lines)?;
-        let vips = tables.vips.iter().map(|vip| (*vip, 1)).collect();
-        self.fill_hash::<Address, u32>(map_name::VIPS, &vips)?;
+        self.fill_hash::<Address, Vip>(map_name::VIPS, &tables.vips)?;
         self.fill_hash::<EndpointKey, NatReply>(map_name::NAT_REPLIES, &tables.nat_replies)?;
         self.fill_hash::<NeighbourKey, Neighbour>(map_name::NEIGHBOURS, &tables.neighbours)?;
         if !tables.flows.is_empty() {

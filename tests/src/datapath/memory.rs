@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use lb_common::abi::{
     Address, Backend, EndpointKey, FINGERPRINT_BUSY, FlowEntry, FlowOrigin, FlowRecord, FlowSet,
     LinkRewrite, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, RouteKey, Service,
-    Slot,
+    Slot, Vip,
 };
 use lb_common::datapath::flow::FlowPlace;
 use lb_common::drop_reason::DropReason;
@@ -189,8 +189,8 @@ impl Kernel for MemoryKernel {
         self.tables.services.get(key).copied()
     }
 
-    fn is_vip(&self, address: &Address) -> bool {
-        self.tables.vips.contains(address)
+    fn vip(&self, address: &Address) -> Option<Vip> {
+        self.tables.vips.get(address).copied()
     }
 
     fn ring_slot(&self, block: u32, slot: u32) -> Option<Slot> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::{
     Address, Backend, BackendSignals, BackendStats, EndpointKey, FLOW_SET_ENTRIES, FlowEntry,
     FlowRecord, FlowSet, FlowState, NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route,
-    RouteKey, Service, Slot,
+    RouteKey, Service, Slot, Vip,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{HASH_KEY_WORDS, RING_BLOCK_SLOTS};
@@ -18,7 +18,7 @@ pub struct Tables {
     /// `SERVICES`.
     pub services: BTreeMap<EndpointKey, Service>,
     /// `VIPS`.
-    pub vips: BTreeSet<Address>,
+    pub vips: BTreeMap<Address, Vip>,
     /// `RINGS`, block by block.
     pub ring_blocks: BTreeMap<u32, Vec<u32>>,
     /// `BACKENDS`.

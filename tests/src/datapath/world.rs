@@ -115,10 +115,18 @@ impl World {
         self.next_block += ring.len().div_ceil(RING_BLOCK_SLOTS) as u32;
         let key = EndpointKey::new(spec.vip.into(), spec.port.to_be(), spec.protocol);
         self.tables.services.insert(key, service);
-        self.tables.vips.insert(spec.vip.into());
+        let vip = self.tables.vips.entry(spec.vip.into()).or_default();
+        *vip = vip.with_service();
         for backend in backends {
             self.put_backend(&spec, backend);
         }
+        self
+    }
+
+    /// Has the host not answer at a VIP, which need not be a service's.
+    pub fn not_accepted(mut self, vip: IpAddr) -> Self {
+        let vip = self.tables.vips.entry(vip.into()).or_default();
+        *vip = vip.not_accepted();
         self
     }
 

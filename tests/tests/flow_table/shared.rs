@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use lb_common::abi::{
     Address, Backend, EndpointKey, FINGERPRINT_BUSY, FLOW_SET_ENTRIES, FlowOrigin, FlowRecord,
-    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service, Slot,
+    NatReply, Neighbour, NeighbourKey, NeighbourWanted, Route, Service, Slot, Vip,
 };
 use lb_common::datapath::flow::FlowPlace;
 use lb_common::drop_reason::DropReason;
@@ -206,7 +206,7 @@ impl Kernel for &'static SharedKernel {
         unreachable!("{UNUSED}")
     }
 
-    fn is_vip(&self, _address: &Address) -> bool {
+    fn vip(&self, _address: &Address) -> Option<Vip> {
         unreachable!("{UNUSED}")
     }
 

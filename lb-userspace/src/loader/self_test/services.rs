@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lb_common::abi::{
     Address, Backend, EndpointKey, ForwardMode, LinkRewrite, NatReply, Neighbour, NeighbourKey,
-    Route, RouteKey, RouteKind, Scheduler, Service, Slot,
+    Route, RouteKey, RouteKind, Scheduler, Service, Slot, Vip,
 };
 use lb_common::drop_reason::DropReason;
 use lb_common::limits::{IDLE_TIMEOUT_TCP_S, RING_SLOTS_DEFAULT};
@@ -102,7 +102,8 @@ pub(super) fn writes() -> Vec<Write> {
     }
     writes.push(service(EMPTY, 0));
     for id in [V4, V6, MOVING, NAT, EMPTY] {
-        writes.push(Write::Put(Entry::Vip(address(id).into(), 1)));
+        let vip = Vip::default().with_service();
+        writes.push(Write::Put(Entry::Vip(address(id).into(), vip)));
     }
     writes.extend(way_back());
     writes
