@@ -100,6 +100,7 @@ impl Routers {
             news.extend(conflict(before.as_ref(), router));
             news.extend(restored(before.as_ref(), router));
             news.extend(distrust(before.as_ref(), router));
+            news.extend(dispute(before.as_ref(), router));
         }
         let is_there = |(group, family): &RouterKey| {
             let mut routers = routers.iter();
@@ -198,6 +199,26 @@ fn distrust(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
     })
 }
 
+/// Somebody else claims a VIP.
+fn dispute(before: Option<&RouterStatus>, now: &RouterStatus) -> Option<News> {
+    let counted = before?.counters.disputes;
+    let new_count = now.counters.disputes.checked_sub(counted)?;
+    let last = now.dispute.as_ref().filter(|_| new_count > 0)?;
+    let event = Event {
+        unix_ms: last.unix_ms,
+        to: "disputed".to_owned(),
+        reason: format!(
+            "{} claims {}, which is Active here: announced again",
+            last.by, last.vip
+        ),
+        ..about(now, "alarm")
+    };
+    Some(News {
+        failover: None,
+        event: Some(event),
+    })
+}
+
 fn about(router: &RouterStatus, kind: &str) -> Event {
     Event {
         kind: kind.to_owned(),
@@ -282,7 +303,7 @@ fn peer_events(before: &PeersView, now: &PeersView) -> Vec<Event> {
 mod tests {
     use super::*;
     use crate::control::peers::PeerView;
-    use crate::vrrp::protocol::RouterCounters;
+    use crate::vrrp::protocol::{Dispute, RouterCounters};
 
     fn router(state: State, since_unix_ms: u64, reason: &str) -> RouterStatus {
         RouterStatus {
@@ -301,6 +322,7 @@ mod tests {
             active_priority: None,
             held: None,
             distrusted: None,
+            dispute: None,
             counters: RouterCounters::default(),
         }
     }
@@ -376,6 +398,27 @@ mod tests {
         let news = known.update(std::slice::from_ref(&active), 0);
         let reason = &news[0].event.as_ref().unwrap().reason;
         assert!(reason.starts_with("2 VIPs had gone"), "{reason}");
+        assert_eq!(known.update(&[active], 0), []);
+    }
+
+    #[test]
+    fn a_stranger_that_claims_a_vip_is_an_alarm() {
+        let mut known = Routers::default();
+        let mut active = router(State::Active, 1_000, "a");
+        known.update(std::slice::from_ref(&active), 0);
+        active.counters.disputes = 2;
+        active.dispute = Some(Dispute {
+            vip: [203, 0, 113, 10].into(),
+            by: "02:00:00:00:00:66".to_owned(),
+            unix_ms: 7_000,
+        });
+        let mut news = known.update(std::slice::from_ref(&active), 0);
+        let event = news.remove(0).event.unwrap();
+        assert_eq!((event.unix_ms, &*event.to), (7_000, "disputed"));
+        assert_eq!(
+            event.reason,
+            "02:00:00:00:00:66 claims 203.0.113.10, which is Active here: announced again"
+        );
         assert_eq!(known.update(&[active], 0), []);
     }
 

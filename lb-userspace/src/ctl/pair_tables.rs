@@ -12,6 +12,9 @@ const NO_GROUPS: &str = "no VRRP groups; add [[vrrp]] with a name, interface, vr
 
 const NO_PROCESS: &str = "lbd-vrrp has not said anything yet: lbd's log tells why\n";
 
+/// How long `lbctl vip list` notes a claim of somebody else to a VIP. Unit: milliseconds.
+const DISPUTE_NOTED_MS: u64 = 600_000;
+
 /// `lbctl vip list`.
 pub(super) fn vips(vips: &Vips) -> String {
     if vips.routers.is_empty() {
@@ -66,6 +69,7 @@ pub(super) fn vips_wide(vips: &Vips) -> String {
         ("FORGED", Right),
         ("CONFLICTS", Right),
         ("BOTH ACTIVE", Right),
+        ("DISPUTES", Right),
         ("REASON", Left),
     ]);
     for router in &vips.routers {
@@ -93,6 +97,7 @@ pub(super) fn vips_wide(vips: &Vips) -> String {
             counters.unauthentic.to_string(),
             counters.conflicts.to_string(),
             format!("{} ms", counters.dual_active_ms),
+            counters.disputes.to_string(),
             reason,
         ]);
     }
@@ -148,8 +153,17 @@ fn notes(router: &VirtualRouter) -> String {
     let held = router.held.iter().map(|why| format!("held: {why}"));
     let troubles = router.troubles.iter().cloned();
     let distrusted = router.distrusted.iter().map(|why| format!("alarm: {why}"));
-    let notes: Vec<String> = held.chain(troubles).chain(distrusted).collect();
+    let notes = held.chain(troubles).chain(distrusted);
+    let notes: Vec<String> = notes.chain(dispute(router)).collect();
     notes.join("; ")
+}
+
+/// Somebody else's claim to a VIP, while it is fresh.
+fn dispute(router: &VirtualRouter) -> Option<String> {
+    let dispute = router.dispute.as_ref()?;
+    let ago_ms = unix_ms().saturating_sub(dispute.unix_ms);
+    let (by, vip) = (&dispute.by, dispute.vip);
+    (ago_ms < DISPUTE_NOTED_MS).then(|| format!("{by} claimed {vip} {} ago", span(ago_ms)))
 }
 
 /// `lbctl vip failover`.

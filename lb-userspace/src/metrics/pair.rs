@@ -44,7 +44,7 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
             values.put(&labels(one), figure(one));
         }
     }
-    let counters: [(&str, &str, Count); 6] = [
+    let counters: [(&str, &str, Count); 7] = [
         (
             "lbd_vrrp_adverts_sent_total",
             "Advertisements sent",
@@ -74,6 +74,11 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
             "lbd_vrrp_vips_restored_total",
             "VIPs that had gone from the interface of an Active node, and were put back",
             |one| one.vips_restored,
+        ),
+        (
+            "lbd_vrrp_disputes_total",
+            "Times that somebody else claimed a VIP by ARP or neighbour discovery while it was Active here",
+            |one| one.disputes,
         ),
     ];
     for (name, help, count) in counters {
@@ -250,10 +255,12 @@ mod tests {
             active_priority: None,
             held: None,
             distrusted: None,
+            dispute: None,
             counters: RouterCounters {
                 became_active: 2,
                 sent: 7,
                 dual_active_ms: 1_500,
+                disputes: 3,
                 ..RouterCounters::default()
             },
         }
@@ -297,6 +304,7 @@ mod tests {
                 "lbd_vrrp_priority{group=\"web\",family=\"ipv4\"} 150",
                 "lbd_vrrp_adverts_sent_total{group=\"web\",family=\"ipv4\"} 7",
                 "lbd_vrrp_dual_active_seconds_total{group=\"web\",family=\"ipv4\"} 1.5",
+                "lbd_vrrp_disputes_total{group=\"web\",family=\"ipv4\"} 3",
                 "lbd_vrrp_transitions_total{group=\"web\",family=\"ipv4\",to=\"active\"} 2",
                 "lbd_vrrp_failovers_total{group=\"web\",family=\"ipv4\",reason=\"preemption\"} 1",
             ],

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::Context;
 use lb_common::checksum;
@@ -60,6 +60,63 @@ impl PacketSocket {
                 .with_context(|| format!("cannot announce {vip} on interface {ifindex}"))?;
         }
         Ok(())
+    }
+}
+
+impl PacketSocket {
+    /// Sets which frames are received; `filter` is a program in classic BPF.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn set_filter(&self, filter: &[libc::sock_filter]) -> io::Result<()> {
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        // SAFETY: the program points to `filter`, of that length; both live during the call, which does not
+        // write to them.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// Receives frames of this type, on any interface, from now on. To be called once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn hear(&self, ethertype: u16) -> io::Result<()> {
+        // SAFETY: a structure of integers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = ethertype.to_be();
+        // SAFETY: the pointer is to an address of the given length that lives during the call.
+        let result = unsafe {
+            libc::bind(
+                self.0.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

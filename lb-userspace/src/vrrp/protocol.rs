@@ -273,8 +273,23 @@ pub struct RouterStatus {
     /// Who advertises and is not believed here, or does not believe this node, if somebody does: both may be Active.
     #[serde(default)]
     pub distrusted: Option<String>,
+    /// The last claim of somebody else to a VIP while it was Active here, if there was one.
+    #[serde(default)]
+    pub dispute: Option<Dispute>,
     /// Counted since `lbd-vrrp` began.
     pub counters: RouterCounters,
+}
+
+/// Somebody else claimed a VIP, by ARP or neighbour discovery, while this node was Active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Dispute {
+    /// The VIP.
+    #[schema(value_type = String)]
+    pub vip: IpAddr,
+    /// The Ethernet address at which it was said to be, such as `02:00:00:00:00:01`.
+    pub by: String,
+    /// When. Unit: milliseconds since 1970, UTC.
+    pub unix_ms: u64,
 }
 
 /// What a virtual router counts.
@@ -299,4 +314,7 @@ pub struct RouterCounters {
     /// VIPs that had gone from its interface while it was Active, and were put back.
     #[serde(default)]
     pub vips_restored: u64,
+    /// Times that somebody else claimed a VIP while it was Active here, and the VIPs were announced again.
+    #[serde(default)]
+    pub disputes: u64,
 }

@@ -9,6 +9,7 @@ use super::auth::Key;
 use super::packet::Refusal;
 use super::priority::Condition;
 use super::protocol::{Family, PeerFacts, State};
+use crate::netlink::view::LinkAddress;
 
 /// Where advertisements go to over IPv4 (RFC 9568 section 5.1.1.2).
 pub const MULTICAST_IPV4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
@@ -138,8 +139,8 @@ pub enum Input<'a> {
     },
     /// The interface has come up: the link may have forgotten where the VIPs are.
     LinkUp,
-    /// Somebody else has claimed a VIP, by ARP or neighbour discovery.
-    Disputed,
+    /// Somebody else claims a VIP, by ARP or neighbour discovery.
+    Disputed(Claim),
     /// The VIPs are to go to a peer. Answered by [`Output::HandedOver`].
     HandOver,
     /// [`super::machine::Router::deadline`] has come. Pending packets come first.
@@ -150,6 +151,22 @@ pub enum Input<'a> {
         /// How late it is. Unit: microseconds.
         by_us: u64,
     },
+}
+
+/// What somebody else has said of a VIP on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// The link-layer address at which it is said to be.
+    pub by: LinkAddress,
+}
+
+impl Claim {
+    /// That address, as people write it.
+    pub fn by_text(&self) -> String {
+        self.by.map(|byte| format!("{byte:02x}")).join(":")
+    }
 }
 
 /// What is to be done.
@@ -193,6 +210,9 @@ pub enum Output {
         /// What comes of it.
         outcome: Outcome,
     },
+    /// Somebody else claims a VIP of this Active router, and no advertisement explains it. The router announces its
+    /// VIPs again.
+    Disputed(Claim),
     /// An Active lists other VIPs: one of the two configurations is wrong. Said once for each list.
     AddressesDiffer {
         /// Who.

@@ -30,6 +30,7 @@ fn router(family: Family, state: State) -> RouterStatus {
         troubles: vec!["eth1 is down: -50".to_owned()],
         active: None,
         active_priority: None,
+        dispute: None,
         held: None,
         distrusted: None,
         counters: RouterCounters {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::control::peers::{PeerView, SharedRing};
-use crate::vrrp::protocol::RouterCounters;
+use crate::vrrp::protocol::{Dispute, RouterCounters};
 
 /// The VIPs that move between nodes, and the process that moves them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -71,6 +71,9 @@ pub struct VirtualRouter {
     pub interval_ms: u32,
     /// Whether advertisements are authenticated.
     pub authenticate: bool,
+    /// The last claim of somebody else to a VIP while it was Active here, if there was one.
+    #[serde(default)]
+    pub dispute: Option<Dispute>,
     /// Counted since `lbd-vrrp` began.
     pub counters: RouterCounters,
 }

@@ -76,6 +76,7 @@ fn router(
         distrusted: told.and_then(|one| one.distrusted.clone()),
         interval_ms: u32::from(group.interval_cs) * CENTISECOND_MS,
         authenticate: group.authenticate,
+        dispute: told.and_then(|one| one.dispute.clone()),
         counters: told.map_or_else(RouterCounters::default, |one| one.counters),
     }
 }

@@ -16,9 +16,10 @@
 //! ```
 //!
 //! A router in fault is in Initialize until the fault is over. What we add, each in a file of its own: the hold and
-//! the barrier (`takeover`), hand-overs (`handover`), what is counted of two Actives (`dual`), news over the sync
-//! link (`news`), and authentication ([`super::auth`]).
+//! the barrier (`takeover`), hand-overs (`handover`), what is counted of two Actives (`dual`), strangers that claim a
+//! VIP (`dispute`), news over the sync link (`news`), and authentication ([`super::auth`]).
 
+mod dispute;
 mod distrust;
 mod dual;
 mod handover;
@@ -30,6 +31,8 @@ mod status;
 mod takeover;
 mod timers;
 
+#[cfg(test)]
+mod dispute_tests;
 #[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]
@@ -47,6 +50,7 @@ mod test_kit;
 
 use std::net::IpAddr;
 
+use self::dispute::Disputes;
 use self::dual::Dual;
 use self::handover::{HandOver, Linger};
 use self::news::News;
@@ -108,6 +112,7 @@ pub struct Router {
     /// Somebody advertises who is not believed, or does not believe.
     distrust: Option<distrust::Episode>,
     dual: Dual,
+    disputes: Disputes,
     counters: RouterCounters,
 }
 
@@ -144,6 +149,7 @@ impl Router {
             differing: None,
             distrust: None,
             dual: Dual::default(),
+            disputes: Disputes::default(),
             counters: RouterCounters::default(),
             config,
         }
@@ -248,11 +254,12 @@ impl Router {
             Input::PeerFacts(facts) => self.hear_news(now_us, facts, out),
             Input::Behind(behind) => self.behind = behind.map(str::to_owned),
             Input::ProbeAnswered { address } => self.note_probe_answer(now_us, address),
-            Input::LinkUp | Input::Disputed => {
+            Input::LinkUp => {
                 if self.state == State::Active {
                     self.announce_as_new(now_us, out);
                 }
             }
+            Input::Disputed(claim) => self.hear_claim(now_us, claim),
             Input::HandOver => self.begin_hand_over(now_us, out),
             Input::Timer => self.on_timer(now_us, out),
             Input::Overslept { by_us } => self.on_overslept(now_us, by_us),
@@ -357,6 +364,7 @@ impl Router {
         self.adver_at_us = None;
         self.doubt_until_us = None;
         self.announcements = Repeats::default();
+        self.disputes.settle();
         self.dual.end();
     }
 

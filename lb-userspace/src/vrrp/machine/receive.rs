@@ -186,6 +186,7 @@ impl Router {
             self.lose(now_us, advert, reason, !is_first, out);
         } else {
             self.note_conflict(now_us, Some(source), priority, 2 * interval_us, out);
+            self.disputes.settle();
             self.announce_after_conflict(now_us, out);
             self.answer_soon(now_us, out);
         }

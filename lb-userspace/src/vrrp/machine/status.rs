@@ -1,7 +1,7 @@
 //! How a router is, for people and for `lbd`.
 
 use super::{Router, ms};
-use crate::vrrp::protocol::{RouterCounters, RouterStatus, State};
+use crate::vrrp::protocol::{Dispute, RouterCounters, RouterStatus, State};
 
 impl Router {
     /// How it is. `now_unix_ms` is the same moment by the calendar, in milliseconds since 1970.
@@ -30,6 +30,11 @@ impl Router {
             active_priority: active.map(|active| active.priority),
             held: self.held.clone(),
             distrusted: self.distrusted(now_us),
+            dispute: self.disputes.last().map(|(claim, at_us)| Dispute {
+                vip: claim.vip,
+                by: claim.by_text(),
+                unix_ms: now_unix_ms.saturating_sub(ms(now_us.saturating_sub(at_us))),
+            }),
             counters: RouterCounters {
                 dual_active_ms: ms(self.dual.total_us()),
                 ..self.counters

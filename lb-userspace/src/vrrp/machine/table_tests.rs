@@ -295,7 +295,7 @@ fn announcements_are_repeated_five_times() {
     let out = bench.tell(Input::LinkUp);
     assert_eq!(announcements(&out), 1);
     assert_eq!(
-        announcements(&bench.tell(Input::Disputed)),
+        announcements(&bench.tell(Input::LinkUp)),
         0,
         "not at once again"
     );

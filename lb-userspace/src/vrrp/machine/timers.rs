@@ -17,6 +17,7 @@ impl Router {
             self.hello_at_us,
             self.answer_at_us,
             self.announcements.deadline_us(),
+            self.disputes.deadline_us(),
             self.linger.map(|linger| linger.until_us),
             hand_over,
         ];
@@ -45,6 +46,7 @@ impl Router {
         if is_due(self.hello_at_us) {
             self.greet(now_us, out);
         }
+        self.defend_if_due(now_us, out);
         self.announce_if_due(now_us, out);
     }
 

@@ -230,6 +230,7 @@ impl Driver {
             .reconfigure(now_us, config, session, &mut outputs);
         // The priority may be another one: it is told anew.
         run.condition = None;
+        self.are_ears_stale = true;
         self.perform(index, now_us, outputs);
     }
 

@@ -11,6 +11,7 @@ use anyhow::Context;
 use tracing::{info, warn};
 
 use super::advert_socket::PACKET_BYTES_MAX;
+use super::claims::Ears;
 use super::control::{Control, Wait};
 use super::memory::{Memory, Record};
 use super::outputs::Request;
@@ -50,6 +51,9 @@ pub(super) struct Driver {
     watch: NetworkWatch,
     /// For whole frames; without it, VIPs are still found by whoever asks for them.
     pub(super) packets: Option<PacketSocket>,
+    /// Who else claims VIPs.
+    pub(super) ears: Ears,
+    pub(super) are_ears_stale: bool,
     pub(super) memory: Memory,
     pub(super) record: Record,
     pub(super) is_record_dirty: bool,
@@ -108,6 +112,8 @@ impl Driver {
             packets: PacketSocket::open()
                 .inspect_err(|error| warn!("VIPs will not be announced: {error:#}"))
                 .ok(),
+            ears: Ears::default(),
+            are_ears_stale: false,
             control,
             memory: Memory::open(socket),
             record: Record {
@@ -171,13 +177,19 @@ impl Driver {
             .then_some(self.refreshed_us + REFRESH_EVERY_US);
         let missing_us = self.runs.iter().filter_map(|run| run.missing.due_us());
         let missing_us = missing_us.map(|due_us| due_us.max(self.refreshed_us + REFRESH_EVERY_US));
+        let waited_us = clock::monotonic_us();
         let until_us = deadlines
             .chain(refresh_us)
             .chain(missing_us)
             .chain(self.stop_at_us)
+            .chain(self.ears.deadline_us(waited_us))
             .fold(self.tick_us, u64::min);
         let own = [self.watch.as_fd(), self.signals.as_fd()];
-        let read = own.into_iter().chain(self.ports.descriptors());
+        let claims = self.ears.descriptors(self.packets.as_ref(), waited_us);
+        let read = own
+            .into_iter()
+            .chain(self.ports.descriptors())
+            .chain(claims);
         let all = read
             .map(|descriptor| (descriptor, Wait::Read))
             .chain(self.control.descriptors());
@@ -191,6 +203,8 @@ impl Driver {
         };
         self.take_packets(now_us, packets_max);
         self.take_answers(now_us);
+        // After the advertisements: one that takes over has claimed the VIPs, too.
+        self.take_claims(now_us);
         self.take_network_changes(now_us);
         let mut course = self.take_orders(now_us);
         self.fire_timers(now_us);
@@ -199,6 +213,9 @@ impl Driver {
             self.tick(now_us);
         }
         self.runs.retain(|run| !(run.is_leaving && run.is_stopped));
+        if self.are_ears_stale {
+            self.tune_ears();
+        }
         if self.is_record_dirty {
             self.save();
         }
@@ -313,6 +330,7 @@ impl Driver {
     pub(super) fn refresh(&mut self, now_us: u64) {
         self.is_refresh_due = false;
         self.refreshed_us = now_us;
+        self.are_ears_stale = true;
         let wanted = self.wanted();
         let risen = self.ports.refresh(&mut self.netlink, &wanted);
         self.find_devices();

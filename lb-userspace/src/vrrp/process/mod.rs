@@ -9,11 +9,13 @@
 mod advert_socket;
 mod args;
 mod check;
+mod claims;
 mod clock;
 mod condition;
 mod configure;
 mod control;
 mod devices;
+mod disputes;
 mod driver;
 mod leftovers;
 mod log;

@@ -47,6 +47,7 @@ impl Driver {
                 Output::HandedOver(result) => self.note_hand_over(index, result),
                 Output::Stopped => self.note_stopped(index),
                 Output::Conflict { .. }
+                | Output::Disputed(_)
                 | Output::AddressesDiffer { .. }
                 | Output::Distrusted { .. }
                 | Output::Refused { .. } => {
@@ -238,6 +239,7 @@ impl Driver {
         }
         self.is_record_dirty = true;
         self.is_status_dirty = true;
+        self.are_ears_stale = true;
     }
 
     fn note_hand_over(&mut self, index: usize, result: Result<Handed, HandOverError>) {
@@ -317,6 +319,11 @@ impl Driver {
                     Outcome::Lost => "this node has withdrawn",
                 };
                 warn!("{name}: {with} (priority {priority}) was Active, too: {what}");
+            }
+            Output::Disputed(claim) => {
+                let (by, vip) = (claim.by_text(), claim.vip);
+                warn!("{name}: {by} claims {vip}, which is Active here: announcing it again");
+                self.is_status_dirty = true;
             }
             Output::AddressesDiffer { source, addresses } => {
                 warn!("{name}: {source} has other VIPs: {addresses:?}");

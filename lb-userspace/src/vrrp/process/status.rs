@@ -42,7 +42,13 @@ fn essence(status: &Status) -> Status {
     for router in &mut essence.routers {
         router.since_ms = 0;
         router.since_unix_ms = 0;
-        router.counters = RouterCounters::default();
+        if let Some(dispute) = &mut router.dispute {
+            dispute.unix_ms = 0;
+        }
+        router.counters = RouterCounters {
+            disputes: router.counters.disputes,
+            ..RouterCounters::default()
+        };
     }
     essence
 }
@@ -71,6 +77,7 @@ mod tests {
                 active_priority: None,
                 held: None,
                 distrusted: None,
+                dispute: None,
                 counters: RouterCounters {
                     sent,
                     ..RouterCounters::default()
