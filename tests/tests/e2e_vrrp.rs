@@ -1,5 +1,10 @@
 //! lbd-vrrp on real interfaces: two of them, and one with a keepalived, both ways round.
 
+#[path = "e2e_vrrp/accept.rs"]
+mod accept;
+#[path = "e2e_vrrp/claims.rs"]
+mod claims;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -89,6 +94,22 @@ impl Lan {
         wait_until(&what, PATIENCE, || Ok((!self.has(node, vip)).then_some(()))).unwrap();
     }
 
+    /// Whether the client believes the VIP at this Ethernet address.
+    fn is_neighbour(&self, vip: &str, address: [u8; 6]) -> anyhow::Result<bool> {
+        let address = address.map(|byte| format!("{byte:02x}")).join(":");
+        let entries = self.client.ip_json(&["neighbour", "show", vip])?;
+        Ok(entries[0]["lladdr"] == address.as_str())
+    }
+
+    /// The client reaches the VIP at this Ethernet address.
+    fn await_neighbour(&self, vip: &str, address: [u8; 6]) {
+        wait_until("the client's neighbour entry", PATIENCE, || {
+            observe::ping(&self.client, vip.parse()?)?;
+            Ok(self.is_neighbour(vip, address)?.then_some(()))
+        })
+        .unwrap();
+    }
+
     /// Takes the plug of a node out, or puts it in: `up` or `down`.
     fn plug(&self, node: usize, state: &str) {
         self.switch
@@ -146,18 +167,6 @@ impl Pair {
             self.lan.await_no_vip(1 - active, vip);
         }
     }
-
-    /// The client reaches the VIPs at this Ethernet address.
-    fn await_neighbour(&self, vip: &str, address: [u8; 6]) {
-        let address: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
-        let address = address.join(":");
-        wait_until("the client's neighbour entry", PATIENCE, || {
-            observe::ping(&self.lan.client, vip.parse()?)?;
-            let entries = self.lan.client.ip_json(&["neighbour", "show", vip])?;
-            Ok((entries[0]["lladdr"] == address.as_str()).then_some(()))
-        })
-        .unwrap();
-    }
 }
 
 fn configure(vrrp: &mut Vrrp, node: usize, changes: &Value) {
@@ -176,7 +185,8 @@ fn the_vips_move_when_a_node_dies_and_come_back_with_it() {
     }
     let mut pair = Pair::start(&json!({}));
     for (_, vip) in FAMILIES {
-        pair.await_neighbour(vip, link_address(&pair.lan.nodes[0], "eth0").unwrap());
+        pair.lan
+            .await_neighbour(vip, link_address(&pair.lan.nodes[0], "eth0").unwrap());
     }
     pair.lan.plug(0, "down");
     pair.nodes[0].kill9().unwrap();
@@ -184,7 +194,8 @@ fn the_vips_move_when_a_node_dies_and_come_back_with_it() {
         pair.nodes[1]
             .await_state("web", family, "active", PATIENCE)
             .unwrap();
-        pair.await_neighbour(vip, link_address(&pair.lan.nodes[1], "eth0").unwrap());
+        pair.lan
+            .await_neighbour(vip, link_address(&pair.lan.nodes[1], "eth0").unwrap());
     }
     // What the dead process has left on its interface is gone when the new one knows better.
     pair.lan.plug(0, "up");
@@ -341,12 +352,12 @@ fn the_virtual_mac_moves_with_the_vips() {
         (VIP_V6, [0, 0, 0x5e, 0, 2, 51]),
     ];
     for (vip, address) in virtual_macs {
-        pair.await_neighbour(vip, address);
+        pair.lan.await_neighbour(vip, address);
     }
     pair.nodes[0].failover("web").unwrap().unwrap();
     pair.settle(1);
     for (vip, address) in virtual_macs {
-        pair.await_neighbour(vip, address);
+        pair.lan.await_neighbour(vip, address);
     }
     for vrrp in &mut pair.nodes {
         assert_eq!(vrrp.terminate().unwrap(), [""; 0]);
