@@ -15,12 +15,22 @@
 
 use std::net::SocketAddr;
 
+use miniz_oxide::{deflate, inflate};
 use serde::{Deserialize, Serialize};
 
 pub use crate::sync::replicate::dictionary::ServiceEndpoint;
 
-/// Bytes of an encoded message: what the link carries in one frame. Unit: bytes.
+/// Bytes of an encoded message, deflated or not: what the link carries in one frame. Unit: bytes.
 pub const MESSAGE_BYTES_MAX: usize = 60_000;
+/// The first byte of a message that follows as it is.
+const PLAIN: u8 = 0;
+/// The same, deflated (RFC 1951).
+const DEFLATED: u8 = 1;
+/// Shorter messages are not deflated. Unit: bytes.
+const DEFLATED_BYTES_MIN: usize = 1_000;
+/// The fastest one: 0.2 ms for a ring of 4093 slots in transition, which becomes an eighth. Over a link that loses
+/// half of all packets, TCP carries about a packet in half a second.
+const DEFLATE_LEVEL: u8 = 1;
 /// Services that one message names.
 pub const SERVICES_PER_MESSAGE: usize = 512;
 /// Backends that one message names: 20 bytes each at most.
@@ -233,7 +243,17 @@ impl Message {
     /// As bytes, at most [`MESSAGE_BYTES_MAX`].
     pub fn encode(&self) -> Vec<u8> {
         // Every part has a form, so there is none without one; and an empty message is refused by its reader.
-        postcard::to_stdvec(self).unwrap_or_default()
+        let plain = postcard::to_stdvec(self).unwrap_or_default();
+        let is_long = plain.len() >= DEFLATED_BYTES_MIN;
+        let deflated = is_long.then(|| deflate::compress_to_vec(&plain, DEFLATE_LEVEL));
+        let (form, content) = match deflated {
+            Some(deflated) if deflated.len() < plain.len() => (DEFLATED, deflated),
+            Some(_) | None => (PLAIN, plain),
+        };
+        let mut bytes = Vec::with_capacity(1 + content.len());
+        bytes.push(form);
+        bytes.extend(content);
+        bytes
     }
 
     /// From bytes.
@@ -244,8 +264,18 @@ impl Message {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(MalformedMessage::TooLong { bytes: bytes.len() });
         }
+        let inflated;
+        let content = match bytes.split_first() {
+            Some((&PLAIN, content)) => content,
+            Some((&DEFLATED, content)) => {
+                inflated = inflate::decompress_to_vec_with_limit(content, MESSAGE_BYTES_MAX)
+                    .map_err(|_| MalformedMessage::Unreadable)?;
+                &inflated
+            }
+            Some(_) | None => return Err(MalformedMessage::Unreadable),
+        };
         let (message, _later) =
-            postcard::take_from_bytes(bytes).map_err(|_| MalformedMessage::Unreadable)?;
+            postcard::take_from_bytes(content).map_err(|_| MalformedMessage::Unreadable)?;
         Ok(message)
     }
 }

@@ -698,6 +698,17 @@ fn who_claims_without_being_active_is_overruled() {
     assert_eq!(bench.role(2), (Role::Follower, 78));
 }
 
+/// A megabyte of zeros in a kilobyte.
+#[test]
+fn what_would_grow_beyond_a_message_is_refused() {
+    let mut bytes = vec![1];
+    bytes.extend(miniz_oxide::deflate::compress_to_vec(&[0; 1 << 20], 1));
+    assert!(bytes.len() < 10_000);
+    assert!(Message::decode(&bytes).is_err());
+    assert!(Message::decode(&[2, 0, 0]).is_err());
+    assert!(Message::decode(&[]).is_err());
+}
+
 #[test]
 fn damaged_messages_are_refused_and_harmless() {
     let mut bench = Bench::together(2, &[1, 2, 3]);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -18,6 +19,9 @@ use crate::peers::kinds;
 use crate::sync::link::{LinksHandle, SendError};
 use crate::transition::RingTransition;
 use crate::vrrp::protocol::Family;
+
+/// So long after its start, a node that lacks next hops counts as behind.
+const RESOLVING_MAX: Duration = Duration::from_secs(5);
 
 /// Something that concerns the agreement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,11 +219,12 @@ impl Engine {
     /// Tells those who follow it how the agreement is.
     pub(super) fn tell_agreement(&mut self) {
         let changes = self.saved.shared_digest();
+        let unresolved = self.unresolved();
         let Some(peers) = &self.peers else {
             return;
         };
         let agreement = Agreement {
-            behind: peers.coordinator.behind(),
+            behind: peers.coordinator.behind().or(unresolved),
             services: peers.coordinator.status(),
             drift: self.configs.drift.clone(),
             refused_changes: self.configs.refused.clone(),
@@ -350,6 +355,15 @@ impl Engine {
             self.restore_leaving(before);
             error.to_string()
         })
+    }
+}
+
+impl Engine {
+    /// What a node that has just begun cannot forward to yet; a backend that is off is not waited for long.
+    fn unresolved(&self) -> Option<String> {
+        let is_new = self.started.elapsed() < RESOLVING_MAX;
+        let lacks_any = is_new && self.surroundings.lacks_any(&self.whole);
+        lacks_any.then(|| "it does not know the Ethernet address of every next hop yet".to_owned())
     }
 }
 

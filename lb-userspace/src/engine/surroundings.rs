@@ -249,6 +249,11 @@ impl Surroundings {
         Ok(())
     }
 
+    /// Whether a host that `model` needs was not found yet.
+    pub(super) fn lacks_any(&self, model: &Model) -> bool {
+        self.awaits_any(model, &BTreeSet::new())
+    }
+
     fn awaits_any(&self, model: &Model, known_before: &BTreeSet<LinkHost>) -> bool {
         let is_unknown = |host: &LinkHost| {
             let entry = self.view().neighbours.get(host);

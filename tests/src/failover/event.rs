@@ -150,7 +150,8 @@ impl Event {
         }
     }
 
-    /// Whether any pair can be asked for it, or ours alone.
+    /// Whether any pair can be asked for it, or ours alone. After a split brain keepalived does not announce the VIPs
+    /// again: the network goes on sending to the one that has given up, and nothing follows that could be measured.
     pub fn is_common(self) -> bool {
         matches!(
             self,
@@ -160,7 +161,6 @@ impl Event {
                 | Self::VrrpKilled
                 | Self::Stop
                 | Self::AdvertsLost
-                | Self::SplitBrain
                 | Self::Stalled
                 | Self::Starved
         )

@@ -17,8 +17,9 @@ use crate::disruption::outcome::LaneOutcome;
 use crate::disruption::traffic::{Traffic, TrafficPlan};
 use crate::topology::{Balancers, Forward, NodeId};
 
-/// How long VIPs may take to be where they belong.
-const MOVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long VIPs may take to be where they belong: they do not go back to a node before it has caught up, and a sync
+/// link that loses nine packets of ten has its time for that.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long everything must have been answered before it counts as well again.
 const LIGHT_MIN: Duration = Duration::from_millis(300);
 /// The same, in intervals: what comes twice comes within these.

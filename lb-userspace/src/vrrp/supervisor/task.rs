@@ -18,8 +18,9 @@ use crate::vrrp::protocol::{Configuration, Facts, FromVrrp, Status, ToVrrp};
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks whether it answers.
 const START_POLL: Duration = Duration::from_millis(5);
-/// A process that was well for so long has not died quickly.
-const WELL_AFTER: Duration = Duration::from_secs(30);
+/// A process that has lived for so long has not died of its start: one that is killed now and then is replaced at
+/// once, each time.
+const WELL_AFTER: Duration = Duration::from_millis(300);
 /// The wait before a restart after two quick deaths; it doubles.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// It doubles up to this.
@@ -414,7 +415,7 @@ mod tests {
     fn the_first_restart_is_at_once_and_a_quick_death_delays_the_next() {
         let mut deaths = Deaths::default();
         let pauses: Vec<u64> = (0..9)
-            .map(|_| deaths.note(Duration::from_secs(1)).as_millis() as u64)
+            .map(|_| deaths.note(WELL_AFTER / 2).as_millis() as u64)
             .collect();
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(deaths.note(WELL_AFTER), Duration::ZERO);
