@@ -207,7 +207,7 @@ const NO_VIP: u64 = u64::MAX;
 #[unsafe(no_mangle)]
 extern "C" fn look_up_vip(head: u64, tail: u64) -> u64 {
     let address: Address = bytemuck::cast([head, tail]);
-    let Some(vip) = VIPS.get_ptr(&address) else {
+    let Some(vip) = VIPS.get_ptr(address) else {
         return NO_VIP;
     };
     // SAFETY: an aligned word of a live map value. Volatile: the control plane writes it.

@@ -235,6 +235,7 @@ mod tests {
             group: Group::Active,
             backend,
             breakage: Breakage::Reset,
+            at_ns: 0,
         };
         Counts {
             broken: vec![broken(1), broken(2), broken(2)],

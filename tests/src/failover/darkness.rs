@@ -29,6 +29,9 @@ pub struct Darkness {
     pub longest: Duration,
     /// All such times together.
     pub total: Duration,
+    /// The longest time between two probes: so long, the machine did not run the prober, and what was measured
+    /// meanwhile is the machine's.
+    pub stall: Duration,
 }
 
 impl Darkness {
@@ -37,6 +40,10 @@ impl Darkness {
     pub fn of(shots: &[Shot]) -> Self {
         let mut darkness = Self::default();
         let mut since_ns = None;
+        for pair in shots.windows(2) {
+            let pause_ns = pair[1].sent_ns.saturating_sub(pair[0].sent_ns);
+            darkness.stall = darkness.stall.max(Duration::from_nanos(pause_ns));
+        }
         for shot in shots {
             match (shot.is_answered(), since_ns) {
                 (false, None) => since_ns = Some(shot.sent_ns),
@@ -65,6 +72,7 @@ impl Darkness {
         Self {
             longest: self.longest.max(other.longest),
             total: self.total.max(other.total),
+            stall: self.stall.max(other.stall),
         }
     }
 }
@@ -98,7 +106,11 @@ mod tests {
         assert_eq!(met.longest, Duration::from_millis(6));
         assert_eq!(met.total, Duration::from_millis(7));
         // The prober was late, and everything was answered.
-        assert_eq!(of(&[(0, some), (500, some)]), Darkness::default());
+        let stalled = Darkness {
+            stall: Duration::from_millis(500),
+            ..Darkness::default()
+        };
+        assert_eq!(of(&[(0, some), (500, some)]), stalled);
         // Answered too late.
         let late = of(&[(0, some), (1, Some(101)), (4, some)]);
         assert_eq!(late.longest, Duration::from_millis(3));

@@ -81,6 +81,8 @@ pub struct Summary {
     pub repetitions: usize,
     /// How long nobody answered the client.
     pub darkness: Spread,
+    /// How long the machine kept the client itself from asking.
+    pub stall: Spread,
     /// How long both had a VIP.
     pub both_active: Spread,
     /// Connections that were asked to prove that they live, over all repetitions.
@@ -115,6 +117,7 @@ impl Row {
         Summary {
             repetitions: self.samples.len(),
             darkness: Spread::of(seen().map(|seen| seen.darkness.longest)),
+            stall: Spread::of(seen().map(|seen| seen.darkness.stall)),
             both_active: Spread::of(seen().map(|seen| seen.both)),
             connections: outcomes.iter().map(|outcome| outcome.connections).sum(),
             broken: outcomes.iter().map(|outcome| outcome.broken).sum(),

@@ -81,7 +81,8 @@ pub fn line(row: &Row) -> String {
     };
     format!(
         "{}, {}, {} ms: {}: {} times, dark for {:.0} / {:.0} / {:.0} ms, {} of {} connections broken{how}, {} \
-         of {} new ones failed, both Active for {:.0} ms at most, {} false failovers\n",
+         of {} new ones failed, both Active for {:.0} ms at most, {} false failovers; the client itself stood still for \
+         {:.0} ms at most\n",
         row.make.word(),
         row.mode,
         row.interval.as_millis(),
@@ -96,6 +97,7 @@ pub fn line(row: &Row) -> String {
         summary.new,
         summary.both_active.max_ms,
         summary.false_failovers,
+        summary.stall.max_ms,
     )
 }
 
@@ -111,6 +113,7 @@ fn row_json(row: &Row) -> Value {
             let seen = sample.seen;
             json!({
                 "darkness_ms": seen.darkness.longest.as_secs_f64() * 1e3,
+                "client_stalled_ms": seen.darkness.stall.as_secs_f64() * 1e3,
                 "darkness_total_ms": seen.darkness.total.as_secs_f64() * 1e3,
                 "both_active_ms": seen.both.as_secs_f64() * 1e3,
                 "lb1_took_a_vip": seen.took[0],

@@ -14,6 +14,7 @@ use super::pair::Pair;
 use super::rival::Rival;
 use crate::disruption::lane::{Lane, forward_word};
 use crate::disruption::outcome::LaneOutcome;
+use crate::disruption::record::now_ns;
 use crate::disruption::traffic::{Traffic, TrafficPlan};
 use crate::topology::{Balancers, Forward, NodeId};
 
@@ -164,7 +165,8 @@ fn repeat(
         holder = (phase.holder)(pair);
     }
     // Those of the last event.
-    stand(traffic)?;
+    stand(traffic, now_ns())?;
+    let began_ns = now_ns();
     let repetitions = plan.repetitions.min(event.repetitions_max());
     for repetition in 0..repetitions {
         for (phase, row) in event.phases().iter().zip(&mut rows) {
@@ -179,7 +181,7 @@ fn repeat(
         }
     }
     if let Some(row) = rows.last_mut().filter(|_| repetitions > plan.proofs) {
-        row.broken_unproved = stand(traffic)?;
+        row.broken_unproved = stand(traffic, began_ns)?;
     }
     Ok(rows)
 }
@@ -224,14 +226,18 @@ fn take(
     Ok(Sample { seen, lanes })
 }
 
-/// Has every connection stand. Returns how those broke that had to be replaced.
-fn stand(traffic: &mut Traffic) -> Result<BTreeMap<String, usize>> {
+/// Has every connection stand. Returns how those broke that had to be replaced, and when since that moment.
+fn stand(traffic: &mut Traffic, since_ns: u64) -> Result<BTreeMap<String, usize>> {
     traffic.prove()?;
     let counts = traffic.end_event()?;
     traffic.refill()?;
     let mut how = BTreeMap::new();
     for broken in counts.values().flat_map(|counts| &counts.broken) {
-        let words = format!("{}, {}: {}", broken.lane, broken.group, broken.breakage);
+        let after_s = broken.at_ns.saturating_sub(since_ns) / 1_000_000_000;
+        let words = format!(
+            "{}, {} of web{}: {}, {after_s} s after the first",
+            broken.lane, broken.group, broken.backend, broken.breakage
+        );
         *how.entry(words).or_default() += 1;
     }
     Ok(how)

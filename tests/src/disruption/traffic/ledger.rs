@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::breakage::Breakage;
 use super::group::Group;
 use crate::disruption::lane::Lane;
+use crate::disruption::record::now_ns;
 
 /// A flow, for as long as the traffic runs.
 pub(super) type FlowId = u64;
@@ -38,6 +39,8 @@ pub struct Broken {
     pub backend: u8,
     /// How.
     pub breakage: Breakage,
+    /// When. Unit: nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
 }
 
 /// The constant rate of one flow under one event.
@@ -170,6 +173,7 @@ impl Ledger {
             group: flow.group,
             backend: flow.backend,
             breakage,
+            at_ns: now_ns(),
         });
     }
 
