@@ -37,7 +37,9 @@ impl Installation {
     pub fn new() -> Result<Self> {
         let scratch = ScratchDir::new("mariadb-installation")?;
         let data = scratch.path().join("data");
+        // Each begins with removing what another one has for temporary in the same directory.
         run(Command::new("mariadb-install-db")
+            .env("TMPDIR", scratch.path())
             .args(["--no-defaults", "--user=root"])
             .arg("--auth-root-authentication-method=normal")
             .arg("--skip-test-db")
@@ -268,6 +270,7 @@ fn spawn(
     command
         .arg(format!("--datadir={}", directory.join("data").display()))
         .arg(format!("--socket={}", directory.join("socket").display()))
+        .arg(format!("--tmpdir={}", directory.display()))
         .arg(format!("--server-id={server_id}"))
         .args([
             "--log-bin=binlog",
