@@ -129,7 +129,8 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
             },
             // It ends by itself when it fails, and when it was told to take the datapath off.
             ended = &mut engine_task => break Some(ended),
-            Some(hash_key) = wanted_anew.recv() => {
+            // Once: who wants it goes on saying so until the engine has ended.
+            Some(hash_key) = wanted_anew.recv(), if matches!(ending, Ending::Stopped) => {
                 warn!(
                     "this node has another flow hash key than the peer that serves: its datapath is made anew"
                 );
