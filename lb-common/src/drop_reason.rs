@@ -43,11 +43,14 @@ pub enum DropReason {
     /// To a VIP of a group with `accept = false`, and for no service: the host's own stack would
     /// answer.
     NotAccepted = 15,
+    /// A segment of a flow that is not on record, on a node with peers, one of which may be about to tell
+    /// of it: [`crate::datapath::pending`].
+    FlowUnknown = 16,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number, which starts at 1.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoBackend,
         Self::BackendUnresolved,
         Self::NoRoute,
@@ -63,6 +66,7 @@ impl DropReason {
         Self::BackendRemoved,
         Self::AllDown,
         Self::NotAccepted,
+        Self::FlowUnknown,
     ];
 
     /// The label in the API, in `lbctl` and in metrics: snake case, stable.
@@ -83,6 +87,7 @@ impl DropReason {
             Self::BackendRemoved => "backend_removed",
             Self::AllDown => "all_down",
             Self::NotAccepted => "not_accepted",
+            Self::FlowUnknown => "flow_unknown",
         }
     }
 
@@ -109,6 +114,9 @@ impl DropReason {
             Self::AllDown => "no backend is up, and `on_all_down = \"drop\"`",
             Self::NotAccepted => {
                 "for no service, to a VIP of a [[vrrp]] group with `accept = false`"
+            }
+            Self::FlowUnknown => {
+                "of a flow that no node has told of yet: it is sent again, and goes on then"
             }
         }
     }

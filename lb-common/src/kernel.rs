@@ -122,6 +122,10 @@ pub trait Kernel {
     /// Whether [`Self::suppress`] was called for this service at `since_s` or later.
     fn is_suppressed(&self, service_id: u16, since_s: u32) -> bool;
 
+    /// Whether a peer may be about to tell of a flow that is not on record, by its keyed hash; never where there
+    /// are no peers: [`crate::datapath::pending`].
+    fn may_be_told(&self, flow_hash: u64) -> bool;
+
     /// Chooses the backend of a packet by the flow table: [`consult::consult`]. The XDP program makes a
     /// function of its own of it: what a settled slot needs stays in registers, and the verifier walks it
     /// once.
@@ -130,6 +134,15 @@ pub trait Kernel {
         Self: Sized,
     {
         consult::consult(self, &packet)
+    }
+
+    /// Whether a segment waits for what a peer may be about to tell: [`consult::waits`]. The XDP program makes a
+    /// function of its own of it, for want of room on the stack.
+    fn waits(&self, packet: &Consultation, ended: Option<(FlowPlace, FlowRecord)>) -> bool
+    where
+        Self: Sized,
+    {
+        consult::waits(self, packet, ended)
     }
 
     /// Enters a flow into the table: [`flow::record`]. `None` if it has no room for it. The XDP program

@@ -133,3 +133,14 @@ pub const PREPARE_MS: u64 = 1_500;
 /// overwritten by the next SYN that falls on it, so at 50,000 SYNs a second about half of those that are
 /// repeated after a second (RFC 6298, section 2) are recognised.
 pub const RECENT_SYNS: u32 = 1 << 16;
+
+/// How long a segment of a flow that is not on record waits for a peer to tell of it: over the first repetition
+/// (200 ms on Linux, TCP_RTO_MIN), and not over the second. Unit: milliseconds.
+pub const RECORD_PATIENCE_MS: u32 = 500;
+
+/// How long it is remembered that a flow has waited: over the third repetition, and not until its port is used
+/// again. Unit: milliseconds.
+pub const PENDING_MEMORY_MS: u32 = 10_000;
+
+/// Flows that are remembered to have waited: a power of two.
+pub const PENDING_FLOWS: u32 = 1 << 14;

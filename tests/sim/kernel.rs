@@ -316,6 +316,11 @@ impl Kernel for SimKernel {
         stamp_s != 0 && stamp_s >= since_s
     }
 
+    /// No service of the simulator keeps every flow on record.
+    fn may_be_told(&self, _flow_hash: u64) -> bool {
+        false
+    }
+
     fn record_flow(&self, fingerprint: u64, record: FlowRecord, now_s: u32) -> Option<FlowPlace> {
         let rule = if record.state().has(FlowState::LEARNED) {
             Rule::Learning

@@ -3,8 +3,9 @@
 use lb_common::datapath::{Verdict, process};
 use lb_common::drop_reason::DropReason;
 use lb_lab::datapath::fixtures::{self, Step};
+use lb_lab::datapath::frame::Flags;
 use lb_lab::datapath::memory::{MemoryKernel, MemoryPacket};
-use lb_lab::datapath::tables::Tables;
+use lb_lab::datapath::tables::{Peers, Tables};
 use lb_lab::datapath::world::INGRESS_IFINDEX;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -41,7 +42,7 @@ fn every_fixture_holds_on_the_host() {
 #[test]
 fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
     let (tables, [first_syn, next_syn]) = fixtures::two_clients_of_a_round_robin_service();
-    let first_ack = fixtures::an_ack_of_the_first_client();
+    let first_ack = fixtures::a_segment_of_the_first_client(Flags::Ack, 1);
     let timeout_s = tables
         .services
         .values()
@@ -75,6 +76,62 @@ fn a_silent_flow_is_forgotten_after_the_idle_timeout() {
         first[..6],
         "forgotten, and scheduled anew"
     );
+}
+
+/// Where every flow is on record, a segment of one that is not waits for a peer to tell of it, and goes on a guess
+/// when none does; without peers there is nothing to wait for.
+#[test]
+fn a_segment_of_a_flow_without_a_record_waits_for_a_peer() {
+    let (tables, [syn, _]) = fixtures::two_clients_of_a_round_robin_service();
+    let ack = fixtures::a_segment_of_the_first_client(Flags::Ack, 1);
+    let waits = Verdict::Drop(DropReason::FlowUnknown);
+    let kernel = MemoryKernel::new(tables.clone(), NOW_S);
+    assert_eq!(run(&kernel, &ack).0, waits);
+    assert_eq!(run(&kernel, &ack).0, waits, "at the same moment");
+    kernel.now_s.set(NOW_S + 1);
+    assert_eq!(run(&kernel, &ack).0, Verdict::Transmit, "nobody told of it");
+    kernel.now_s.set(NOW_S + 100);
+    assert_eq!(run(&kernel, &ack).0, waits, "of another connection by then");
+    assert_eq!(run(&kernel, &syn).0, Verdict::Transmit);
+    assert_eq!(run(&kernel, &ack).0, Verdict::Transmit, "on record");
+
+    let alone = MemoryKernel::with_peers(tables, NOW_S, Peers::None);
+    assert_eq!(run(&alone, &ack).0, Verdict::Transmit);
+}
+
+/// A client that uses a port again: the SYN went to another node, which has not told of it yet, and the record that
+/// is here is of the connection before.
+#[test]
+fn a_segment_after_its_flows_end_waits_for_a_peer() {
+    let (tables, [syn, _]) = fixtures::two_clients_of_a_round_robin_service();
+    let [ack, fin] =
+        [Flags::Ack, Flags::FinAck].map(|flags| fixtures::a_segment_of_the_first_client(flags, 1));
+    let next = fixtures::a_segment_of_the_first_client(Flags::Ack, 1 << 17);
+    let waits = Verdict::Drop(DropReason::FlowUnknown);
+    for peers in [Peers::Some, Peers::None] {
+        let kernel = MemoryKernel::with_peers(tables.clone(), NOW_S, peers);
+        for segment in [&syn, &ack, &next, &fin, &next] {
+            assert_eq!(run(&kernel, segment).0, Verdict::Transmit, "of one flow");
+        }
+        kernel.now_s.set(NOW_S + 2);
+        assert_eq!(run(&kernel, &fin).0, Verdict::Transmit, "a repeated FIN");
+        kernel.now_s.set(NOW_S + 4);
+        assert_eq!(
+            run(&kernel, &ack).0,
+            Verdict::Transmit,
+            "the last ACK is late"
+        );
+    }
+    for (peers, verdict) in [(Peers::Some, waits), (Peers::None, Verdict::Transmit)] {
+        let kernel = MemoryKernel::with_peers(tables.clone(), NOW_S, peers);
+        for segment in [&syn, &ack, &fin, &ack] {
+            run(&kernel, segment);
+        }
+        kernel.now_s.set(NOW_S + 2);
+        assert_eq!(run(&kernel, &next).0, verdict, "{peers:?}");
+        kernel.now_s.set(NOW_S + 3);
+        assert_eq!(run(&kernel, &next).0, Verdict::Transmit, "nobody told");
+    }
 }
 
 /// Opens a thousand connections; returns where each went.

@@ -53,6 +53,8 @@ pub mod map_name {
     pub const BACKEND_SIGNALS: &str = "BACKEND_SIGNALS";
     /// Array of [`crate::limits::RECENT_SYNS`] marks (u32) of SYNs, for the program alone. New with each.
     pub const RECENT_SYNS: &str = "RECENT_SYNS";
+    /// Array of [`crate::limits::PENDING_FLOWS`] [`crate::datapath::pending::Pending`]s, for the program alone. New with each.
+    pub const PENDING_FLOWS: &str = "PENDING_FLOWS";
     /// Per-CPU array: service id · [`crate::limits::COUNTERS_PER_SERVICE`] + drop reason → u64.
     pub const COUNTERS: &str = "COUNTERS";
     /// Array: service id → u64, flows scheduled by round robin so far.

@@ -3,7 +3,8 @@
 //!
 //! What is on record is followed. What is not: a packet that opens a flow goes to the slot's `current`
 //! (round robin: to the next turn's) and is recorded, any other goes to the slot's `miss`, the backend
-//! that it went to before the slot began to move, and is learned. ARCHITECTURE.md has the argument
+//! that it went to before the slot began to move, and is learned; but where every flow is on record and there are
+//! peers, it waits a moment for one of them to tell of it ([`super::pending`]). ARCHITECTURE.md has the argument
 //! why no connection breaks by that.
 
 use super::flow::{self, FlowPlace};
@@ -54,6 +55,8 @@ enum Answer {
     Stranger,
     /// Nothing.
     Unknown,
+    /// Of a flow that has ended; and a peer may be about to tell of the next one.
+    Ended,
 }
 
 /// Chooses the backend of a packet; the answer is [`Refusal::pack`]ed. To be called by way of
@@ -62,6 +65,26 @@ enum Answer {
 pub fn consult<K: Kernel>(kernel: &K, packet: &Consultation) -> u64 {
     let chosen = choose(kernel, packet);
     Refusal::pack(chosen) | packet.signal.pack()
+}
+
+/// Whether a segment waits, since a peer may be about to tell of its flow ([`super::pending`]): one of a flow that is
+/// not on record, or behind the end of the flow that is (`ended`). Where flows find no room in the table, it
+/// is one of those. To be called by way of [`Kernel::waits`].
+#[inline(always)]
+pub fn waits<K: Kernel>(
+    kernel: &K,
+    packet: &Consultation,
+    ended: Option<(FlowPlace, FlowRecord)>,
+) -> bool {
+    if packet.service.tracks_flows == 0 || packet.is_short_of_room(kernel) {
+        return false;
+    }
+    if let Some((place, record)) = ended
+        && !packet.is_of_next(kernel, place, record)
+    {
+        return false;
+    }
+    kernel.may_be_told(packet.flow_hash)
 }
 
 #[inline(always)]
@@ -73,6 +96,8 @@ fn choose<K: Kernel>(kernel: &K, packet: &Consultation) -> Result<Chosen, Refusa
         Answer::Follow(backend_id) => Ok(Chosen::known(backend_id)),
         Answer::Reopens(found) => open(kernel, packet, Some(found)),
         Answer::Unknown if packet.may_open() => open(kernel, packet, None),
+        Answer::Unknown if kernel.waits(packet, None) => Err(Refusal::Wait),
+        Answer::Ended => Err(Refusal::Wait),
         Answer::Unknown => {
             let backend_id = packet.miss(kernel);
             learn(kernel, packet, backend_id);
@@ -117,6 +142,9 @@ fn answer<K: Kernel>(
     let is_closing = record.state().is_closing();
     if packet.flags.opens() && (remaining_s < 0 || is_closing || backend.is_up == 0) {
         return Answer::Reopens(found);
+    }
+    if is_closing && kernel.waits(packet, Some((found.place, record))) {
+        return Answer::Ended;
     }
     if !record.state().is_half_open() {
         return follow(kernel, packet, found, packet.next_state(record), now_s);
@@ -329,6 +357,20 @@ impl Consultation {
     #[inline(always)]
     fn is_of(&self, handshake: &Handshake) -> bool {
         self.origin.sequence.wrapping_sub(handshake.sequence) < HANDSHAKE_WINDOW_BYTES
+    }
+
+    /// Whether a segment looks like one of the next flow of the same ports, after the one on record that has ended:
+    /// that was a second ago, and its sequence numbers were others. A late segment of a flow that has sent much
+    /// looks so too; all that it does is wait.
+    #[inline(always)]
+    fn is_of_next<K: Kernel>(&self, kernel: &K, place: FlowPlace, record: FlowRecord) -> bool {
+        let lingers_s = self.expiry(record.state(), 0) as i32;
+        let is_recent = record.remaining_s(kernel.now_s()) >= lingers_s;
+        if is_recent || self.flags.has_fin() {
+            return false;
+        }
+        let handshake = kernel.handshake(place);
+        handshake.is_some_and(|handshake| !self.is_of(&handshake))
     }
 
     #[inline(always)]

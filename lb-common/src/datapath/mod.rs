@@ -12,6 +12,7 @@ pub mod flow;
 mod forward;
 pub mod life;
 mod nat;
+pub mod pending;
 mod reply;
 mod reset;
 mod select;

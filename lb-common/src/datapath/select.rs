@@ -47,11 +47,14 @@ pub(super) enum Refusal {
     Reset,
     /// No backend is up, and the service drops.
     Drop,
+    /// A peer may be about to tell of the flow.
+    Wait,
 }
 
 const PACKED_NEW_FLOW: u64 = 1 << 16;
 const PACKED_RESET: u64 = 1 << 17;
 const PACKED_DROP: u64 = 1 << 18;
+const PACKED_WAIT: u64 = 1 << 19;
 
 impl Refusal {
     /// From [`Service::new_flows`], which is not [`NewFlows::Schedule`].
@@ -73,6 +76,7 @@ impl Refusal {
             }
             Err(Self::Reset) => PACKED_RESET,
             Err(Self::Drop) => PACKED_DROP,
+            Err(Self::Wait) => PACKED_WAIT,
         }
     }
 
@@ -82,6 +86,8 @@ impl Refusal {
             Err(Self::Reset)
         } else if packed & PACKED_DROP != 0 {
             Err(Self::Drop)
+        } else if packed & PACKED_WAIT != 0 {
+            Err(Self::Wait)
         } else {
             Ok(Chosen {
                 backend_id: packed as u16,
@@ -95,6 +101,7 @@ impl Refusal {
         match self {
             Self::Reset => Stop::Reset(service_id),
             Self::Drop => Stop::Drop(service_id, DropReason::AllDown),
+            Self::Wait => Stop::Drop(service_id, DropReason::FlowUnknown),
         }
     }
 }

@@ -11,7 +11,8 @@ pub(super) static HASH_KEY: Global<[u64; HASH_KEY_WORDS]> = Global::new([0; HASH
 #[unsafe(no_mangle)]
 pub(super) static FLOW_SETS: Global<u32> = Global::new(1);
 
-/// Whether changes of the flow table are noted: 1 where there are peers. A constant to the verifier, so that
+/// Whether there are peers: 1, and changes of the flow table are noted for them, and flows that they may be about
+/// to tell of wait. A constant to the verifier, so that
 /// a node of its own has no code for it.
 #[unsafe(no_mangle)]
 pub(super) static NOTES_CHANGES: Global<u32> = Global::new(0);

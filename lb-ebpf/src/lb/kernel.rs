@@ -17,6 +17,7 @@ use lb_common::abi::{
 };
 use lb_common::datapath::consult::{self, Consultation};
 use lb_common::datapath::flow::{self, FlowPlace};
+use lb_common::datapath::pending::Pending;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
 use lb_common::limits::{self, HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
@@ -24,12 +25,13 @@ use lb_common::limits::{self, HASH_KEY_WORDS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS
 use super::globals::{FLOW_SETS, HASH_KEY, NOTES_CHANGES};
 use super::maps::{
     BACKEND_SIGNALS, BACKEND_STATS, BACKENDS, CONSULTATION, COUNTERS, EVENTS, FLOW_CHANGES,
-    FLOW_ORIGINS, FLOWS, NAT_REPLIES, NEIGHBOURS, RECENT_SYNS, RINGS, ROUNDS, ROUTES,
-    SERVICE_LINES, SERVICES, SUPPRESSED, VIPS,
+    FLOW_ORIGINS, FLOWS, NAT_REPLIES, NEIGHBOURS, PENDING_FLOWS, RECENT_SYNS, RINGS, ROUNDS,
+    ROUTES, SERVICE_LINES, SERVICES, SUPPRESSED, VIPS,
 };
 use super::opaque::opaque;
 
 const NS_PER_S: u64 = 1_000_000_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// The kernel around the XDP program.
 pub(super) struct BpfKernel;
@@ -166,6 +168,18 @@ extern "C" fn consult_flow_table() -> u64 {
     };
     // SAFETY: a live map value of this CPU alone, written right before the call.
     consult::consult(&BpfKernel, unsafe { &*packet })
+}
+
+/// `consult::waits` as a global function, with the argument of [`consult_flow_table`]. Returns 1 if the packet waits.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn waits(place: u32, record: u64) -> u32 {
+    let Some(packet) = CONSULTATION.get_ptr(0) else {
+        return 0;
+    };
+    let ended = (place != NO_PLACE).then_some((FlowPlace(place), FlowRecord(record)));
+    // SAFETY: as in `consult_flow_table`.
+    u32::from(consult::waits(&BpfKernel, unsafe { &*packet }, ended))
 }
 
 /// The place of no flow.
@@ -413,12 +427,41 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
+    fn may_be_told(&self, flow_hash: u64) -> bool {
+        let place = Pending::place(flow_hash, limits::PENDING_FLOWS);
+        let Some(kept) = PENDING_FLOWS.get_ptr_mut(place) else {
+            return false;
+        };
+        // SAFETY: a helper without arguments.
+        let now_ms = (unsafe { bpf_ktime_get_coarse_ns() } / NS_PER_MS) as u32;
+        let now = Pending::new(flow_hash, now_ms);
+        // SAFETY: an aligned word of a live map value. Volatile: other CPUs write it, too.
+        unsafe {
+            let known = Pending(kept.read_volatile());
+            let next = now.after(known);
+            if next != known {
+                kept.write_volatile(next.0);
+            }
+            now.waits(next)
+        }
+    }
+
+    #[inline(always)]
     fn consult(&self, packet: Consultation) -> u64 {
         if let Some(place) = CONSULTATION.get_ptr_mut(0) {
             // SAFETY: this CPU's own map value; nothing interrupts XDP on a CPU by XDP.
             unsafe { place.write(packet) };
         }
         consult_flow_table()
+    }
+
+    #[inline(always)]
+    fn waits(&self, _packet: &Consultation, ended: Option<(FlowPlace, FlowRecord)>) -> bool {
+        if NOTES_CHANGES.load() == 0 {
+            return false;
+        }
+        let (place, record) = ended.unwrap_or((FlowPlace(NO_PLACE), FlowRecord(0)));
+        waits(place.0, record.0) != 0
     }
 
     #[inline(always)]

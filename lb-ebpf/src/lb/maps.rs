@@ -43,6 +43,9 @@ pub(super) static BACKEND_STATS: PerCpuArray<BackendStats, BACKENDS_MAX> = PerCp
 pub(super) static BACKEND_SIGNALS: PerCpuArray<BackendSignals, BACKENDS_MAX> = PerCpuArray::new();
 #[btf_map]
 pub(super) static RECENT_SYNS: Array<u32, { limits::RECENT_SYNS as usize }> = Array::new();
+/// [`lb_common::datapath::pending::Pending`]s.
+#[btf_map]
+pub(super) static PENDING_FLOWS: Array<u64, { limits::PENDING_FLOWS as usize }> = Array::new();
 #[btf_map]
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map]

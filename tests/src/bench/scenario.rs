@@ -7,7 +7,8 @@ use aya::programs::ProgramFd;
 use lb_common::abi::{FLOW_SET_ENTRIES, FlowEntry, ForwardMode, Scheduler};
 use lb_common::limits::HALF_OPEN_PROTECTED_S;
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
-use lb_lab::datapath::kernel::{Changes, FlowTable, Lines, LoadedDatapath};
+use lb_lab::datapath::kernel::{FlowTable, Lines, LoadedDatapath};
+use lb_lab::datapath::tables::Peers;
 use lb_lab::datapath::tables::Tables;
 use lb_lab::datapath::world::{BackendSpec, INGRESS_IFINDEX, ServiceSpec, World};
 
@@ -144,7 +145,7 @@ pub(crate) struct Plan {
     /// Capacity of the flow table, a multiple of a set.
     pub(crate) entry_count: u32,
     /// Whether there is a peer.
-    pub(crate) changes: Changes,
+    pub(crate) peers: Peers,
 }
 
 impl Plan {
@@ -158,7 +159,7 @@ impl Plan {
             flow_count,
             ifindex: INGRESS_IFINDEX,
             entry_count: (2 * flow_count).max(1024),
-            changes: Changes::Ignored,
+            peers: Peers::None,
         }
     }
 
@@ -232,7 +233,7 @@ impl Scenario {
         let flow_sets = plan.entry_count / FLOW_SET_ENTRIES as u32;
         let table = FlowTable {
             set_count: flow_sets,
-            changes: plan.changes,
+            peers: plan.peers,
         };
         let mut datapath = LoadedDatapath::load_sized(&plan.tables(), table, Lines::Filled)?;
         let program = datapath.program_fd()?;

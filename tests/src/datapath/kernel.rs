@@ -19,7 +19,7 @@ use lb_common::datapath::Verdict;
 use lb_common::drop_reason::{DropReason, PASSED_INDEX};
 use lb_common::limits::COUNTERS_PER_SERVICE;
 
-use super::tables::{FLOW_SETS, Tables, Traces};
+use super::tables::{FLOW_SETS, Peers, Tables, Traces};
 use super::world::EGRESS_IFINDEX;
 
 /// A map type of lb-common in aya's eyes.
@@ -65,17 +65,8 @@ impl Lines {
 pub struct FlowTable {
     /// Its capacity. Unit: sets.
     pub set_count: u32,
-    /// What becomes of its changes.
-    pub changes: Changes,
-}
-
-/// What becomes of changes of the flow table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changes {
-    /// They are noted, for a peer.
-    Noted,
-    /// Nothing: there is no peer.
-    Ignored,
+    /// Whether there are peers.
+    pub peers: Peers,
 }
 
 /// Where `cargo xtask build` puts an object file.
@@ -103,7 +94,7 @@ impl LoadedDatapath {
             tables,
             FlowTable {
                 set_count: FLOW_SETS,
-                changes: Changes::Noted,
+                peers: Peers::Some,
             },
             lines,
         )
@@ -117,7 +108,7 @@ impl LoadedDatapath {
         let path = object_path("lb-ebpf");
         let object = std::fs::read(&path)
             .with_context(|| format!("{}: run `cargo xtask build` first", path.display()))?;
-        let notes_changes = u32::from(flows.changes == Changes::Noted);
+        let notes_changes = u32::from(flows.peers == Peers::Some);
         let mut ebpf = EbpfLoader::new()
             .override_global(HASH_KEY_GLOBAL, &tables.hash_key, true)
             .map_max_entries(map_name::FLOWS, flows.set_count)

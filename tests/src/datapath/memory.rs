@@ -10,12 +10,15 @@ use lb_common::abi::{
     Slot, Vip,
 };
 use lb_common::datapath::flow::FlowPlace;
+use lb_common::datapath::pending::Pending;
 use lb_common::drop_reason::DropReason;
 use lb_common::kernel::{FlowSetHandle, Handshake, Kernel, Signal};
-use lb_common::limits::{HASH_KEY_WORDS, RECENT_SYNS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS};
+use lb_common::limits::{
+    HASH_KEY_WORDS, PENDING_FLOWS, RECENT_SYNS, RING_BLOCK_SHIFT, RING_BLOCK_SLOTS,
+};
 use lb_common::packet::{OutOfBounds, Packet};
 
-use super::tables::{FLOW_SETS, Tables, Traces};
+use super::tables::{FLOW_SETS, Peers, Tables, Traces};
 
 /// A frame in memory.
 #[derive(Clone, Debug)]
@@ -95,12 +98,19 @@ pub struct MemoryKernel {
     flows: FlowTable,
     origins: RefCell<std::collections::BTreeMap<u32, FlowOrigin>>,
     recent_syns: RefCell<std::collections::BTreeMap<u32, u32>>,
+    pending_flows: RefCell<std::collections::BTreeMap<u32, Pending>>,
+    peers: Peers,
     traces: RefCell<Traces>,
 }
 
 impl MemoryKernel {
-    /// A kernel over these tables, its clock at `now_s`.
+    /// A kernel over these tables, its clock at `now_s`, of a node with peers.
     pub fn new(tables: Tables, now_s: u32) -> Self {
+        Self::with_peers(tables, now_s, Peers::Some)
+    }
+
+    /// As [`MemoryKernel::new`], with or without peers.
+    pub fn with_peers(tables: Tables, now_s: u32, peers: Peers) -> Self {
         let flows = Rc::new(RefCell::new(tables.flow_sets(FLOW_SETS)));
         let rounds = RefCell::default();
         Self {
@@ -110,6 +120,8 @@ impl MemoryKernel {
             flows,
             origins: RefCell::default(),
             recent_syns: RefCell::default(),
+            pending_flows: RefCell::default(),
+            peers,
             traces: RefCell::default(),
         }
     }
@@ -248,7 +260,9 @@ impl Kernel for MemoryKernel {
     }
 
     fn note_change(&self, set: u32) {
-        self.traces.borrow_mut().changed_sets.insert(set);
+        if self.peers == Peers::Some {
+            self.traces.borrow_mut().changed_sets.insert(set);
+        }
     }
 
     fn suppress(&self, service_id: u16, _now_s: u32) {
@@ -314,6 +328,15 @@ impl Kernel for MemoryKernel {
     fn remember_syn(&self, place: u32, mark: u32) -> bool {
         let mut recent = self.recent_syns.borrow_mut();
         recent.insert(place % RECENT_SYNS, mark) == Some(mark)
+    }
+
+    fn may_be_told(&self, flow_hash: u64) -> bool {
+        let now = Pending::new(flow_hash, self.now_s.get().wrapping_mul(1_000));
+        let mut pending_flows = self.pending_flows.borrow_mut();
+        let place = Pending::place(flow_hash, PENDING_FLOWS);
+        let kept = pending_flows.entry(place).or_default();
+        *kept = now.after(*kept);
+        self.peers == Peers::Some && now.waits(*kept)
     }
 
     fn count_passed(&self) {

@@ -33,6 +33,15 @@ pub struct Tables {
     pub flows: BTreeMap<u64, FlowRecord>,
 }
 
+/// Whether there are nodes beside this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Some: they hear of changes of the flow table, and tell of theirs.
+    Some,
+    /// None.
+    None,
+}
+
 /// Sets in the flow table of a fixture.
 pub const FLOW_SETS: u32 = 512;
 

@@ -198,6 +198,10 @@ impl Kernel for &'static SharedKernel {
         false
     }
 
+    fn may_be_told(&self, _flow_hash: u64) -> bool {
+        unreachable!("{UNUSED}")
+    }
+
     fn hash_key(&self) -> [u64; HASH_KEY_WORDS] {
         unreachable!("{UNUSED}")
     }
