@@ -468,6 +468,17 @@ fn a_vip_that_changes_its_group_stays() {
         for vip in [VIP_V4, OTHER, VIP_V6] {
             lan.await_vip(0, vip);
         }
+        // Another name and id: nobody is there to have them meanwhile.
+        let renamed = group("d", 54, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
+        vrrp.configure(&[renamed], None).unwrap();
+        wait_until("group d to have all", PATIENCE, || {
+            for vip in [VIP_V4, OTHER, VIP_V6] {
+                assert!(virtual_mac || lan.has(0, vip), "{vip} stays meanwhile");
+            }
+            let states = ["ipv4", "ipv6"].map(|family| vrrp.router("d", family)["state"].clone());
+            Ok(states.iter().all(|state| state == "active").then_some(()))
+        })
+        .unwrap();
         vrrp.configure(&[group("c", 53, &["203.0.113.12"], false)], None)
             .unwrap();
         for vip in [VIP_V4, OTHER, VIP_V6] {

@@ -76,7 +76,9 @@ pub fn waits<K: Kernel>(
     packet: &Consultation,
     ended: Option<(FlowPlace, FlowRecord)>,
 ) -> bool {
-    if packet.service.tracks_flows == 0 || packet.is_short_of_room(kernel) {
+    // A RST is sent once.
+    if packet.service.tracks_flows == 0 || packet.flags.has_rst() || packet.is_short_of_room(kernel)
+    {
         return false;
     }
     if let Some((place, record)) = ended

@@ -21,8 +21,7 @@ impl Pending {
     #[inline(always)]
     pub const fn new(flow_hash: u64, now_ms: u32) -> Self {
         // Never 0, which is a place that was never used.
-        let mark = (hash::upper(flow_hash) | 1) as u64;
-        Self(mark << 32 | now_ms as u64)
+        Self::marked((hash::upper(flow_hash) | 1) as u64, now_ms)
     }
 
     /// Where it is kept for a flow, in a power of two of places.
@@ -31,14 +30,26 @@ impl Pending {
         flow_hash as u32 & (place_count - 1)
     }
 
-    /// What is to be kept when a flow's packet is seen now, with `known` in its place.
+    /// What is to be kept when a flow's packet is seen now, with `known` in its place. A flow that has waited in vain
+    /// and goes on does not wait again.
     #[inline(always)]
     pub const fn after(self, known: Self) -> Self {
-        if self.is_of_same(known) && self.since_ms(known) < PENDING_MEMORY_MS {
+        let since_ms = self.since_ms(known);
+        if !self.is_of_same(known) || since_ms >= PENDING_MEMORY_MS {
+            self
+        } else if since_ms < PENDING_MEMORY_MS / 2 {
             known
         } else {
-            self
+            Self::marked(
+                self.0 >> 32,
+                (self.0 as u32).wrapping_sub(RECORD_PATIENCE_MS),
+            )
         }
+    }
+
+    #[inline(always)]
+    const fn marked(mark: u64, now_ms: u32) -> Self {
+        Self(mark << 32 | now_ms as u64)
     }
 
     /// Whether a packet seen now waits, with `kept` from [`Pending::after`].
@@ -60,6 +71,9 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use super::*;
 
     /// Shows packets of a flow at these times, from a place that holds `kept`; returns which waited.
@@ -90,13 +104,18 @@ mod tests {
     #[test]
     fn a_later_flow_of_the_same_ports_waits_anew() {
         let mut kept = Pending::default();
-        let times = [
-            0,
-            PENDING_MEMORY_MS - 1,
-            PENDING_MEMORY_MS,
-            PENDING_MEMORY_MS + 1,
-        ];
-        assert_eq!(show(&mut kept, FLOW, &times), [true, false, true, true]);
+        let times = [0, PENDING_MEMORY_MS, PENDING_MEMORY_MS + 1];
+        assert_eq!(show(&mut kept, FLOW, &times), [true, true, true]);
+    }
+
+    #[test]
+    fn a_flow_that_goes_on_waits_once() {
+        let mut kept = Pending::default();
+        assert_eq!(show(&mut kept, FLOW, &[0]), [true]);
+        let later: Vec<u32> = (1..100).map(|n| n * (PENDING_MEMORY_MS / 3)).collect();
+        assert!(!show(&mut kept, FLOW, &later).contains(&true));
+        let last = later[later.len() - 1];
+        assert_eq!(show(&mut kept, FLOW, &[last + PENDING_MEMORY_MS]), [true]);
     }
 
     #[test]

@@ -20,8 +20,8 @@
 //!
 //! # Who decides
 //!
-//! The Active node of the group that has the service's VIP. While none or several are, or for a VIP in no group:
-//! whoever did last, while it answers; else the node whose name comes first. A node that becomes the owner begins
+//! The Active node of the group that has the service's VIP. While none is, or for a VIP in no group: whoever did last,
+//! while it answers; else, and of several Active ones, the node whose name comes first. A node that becomes the owner begins
 //! a new [`message::Term`]: what is said in an older one is ignored. ARCHITECTURE.md, "The agreement", has the
 //! argument.
 

@@ -68,7 +68,8 @@ pub struct PeerView {
     pub heartbeat_age_ms: Option<u64>,
     /// From here to there and back. Unit: microseconds; null while nothing was measured.
     pub rtt_us: Option<u32>,
-    /// Since when it lacks a change of the flow table that was made here. Unit: milliseconds; 0 = it has all.
+    /// Since when it lacks a change of the flow table that was made here; while its link is down, since when it was
+    /// not heard. Unit: milliseconds; 0 = it has all.
     pub lag_ms: u64,
     /// Changes of the flow table on their way to it, that it has not acknowledged.
     pub unacked_flows: u64,

@@ -19,7 +19,7 @@ pub struct FailoverRequest {
     /// The group's name.
     pub group: String,
     /// Where to tell what has become of it: in words, or why it was refused or has failed.
-    pub reply: oneshot::Sender<Result<String, String>>,
+    pub reply: oneshot::Sender<Result<String, FailoverError>>,
 }
 
 /// Why a group was not handed over.
@@ -28,6 +28,9 @@ pub enum FailoverError {
     /// There is nobody to do it.
     #[error("lbd-vrrp is not running, or has not said anything yet: lbd's log tells why")]
     NotRunning,
+    /// Who is to do it says nothing.
+    #[error("{0}")]
+    Unanswered(String),
     /// It was refused, or has failed.
     #[error("{0}")]
     Failed(String),
@@ -125,7 +128,7 @@ impl VrrpHandle {
         let sent = attached.failovers.send(request).await;
         sent.map_err(|_| FailoverError::NotRunning)?;
         match answer.await {
-            Ok(outcome) => outcome.map_err(FailoverError::Failed),
+            Ok(outcome) => outcome,
             Err(_) => Err(FailoverError::NotRunning),
         }
     }
@@ -256,7 +259,8 @@ mod tests {
         assert_eq!(handle.status(), Some(Status::default()));
         drop(status);
         let supervisor = tokio::spawn(async move {
-            for outcome in [Ok("to lb2".to_owned()), Err("nobody is ready".to_owned())] {
+            let failed = FailoverError::Failed("nobody is ready".to_owned());
+            for outcome in [Ok("to lb2".to_owned()), Err(failed)] {
                 let request: FailoverRequest = taken.recv().await.unwrap();
                 assert_eq!(request.group, "web");
                 request.reply.send(outcome).unwrap();

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::args::{Args, LogFormat};
 use crate::control::Monitor;
 use crate::control::herald::Herald;
-use crate::control::vrrp::FailoverRequest;
+use crate::control::vrrp::{FailoverError, FailoverRequest};
 use crate::engine::{EngineHandle, Membership, StateFile};
 use crate::model::Model;
 use crate::peers::hash_key::{HashKey, from_bytes, to_bytes};
@@ -18,7 +19,7 @@ use crate::peers::task::{Ends, Task, Wires};
 use crate::sync::link::LinksHandle;
 use crate::sync::secret::Secret;
 use crate::vrrp::protocol::Facts;
-use crate::vrrp::supervisor::{Options, Supervisor};
+use crate::vrrp::supervisor::{FailoverError as Refusal, Options, Supervisor};
 
 /// What makes this node one of several, by the model.
 ///
@@ -40,19 +41,31 @@ pub(super) fn membership(model: &Model, socket: &Path) -> anyhow::Result<Option<
 /// Takes the datapath off, for one with another flow hash key to be made. Changes made at run time outlive it.
 ///
 /// # Errors
-/// If it cannot be taken off, or the key not be kept.
-pub(super) async fn make_way(
-    engine: &EngineHandle,
-    socket: &Path,
-    hash_key: &HashKey,
-) -> anyhow::Result<()> {
-    StateFile::of_hash_key(socket).write(&to_bytes(hash_key))?;
-    let services = StateFile::of_services(socket);
-    let changes = services.read()?;
+/// If it cannot be taken off.
+pub(super) async fn make_way(engine: &EngineHandle, socket: &Path, way: Way) -> anyhow::Result<()> {
     engine.detach().await?;
-    match changes {
-        Some(changes) => Ok(services.write(&changes)?),
-        None => Ok(()),
+    if let Some(changes) = way.changes
+        && let Err(error) = StateFile::of_services(socket).write(&changes)
+    {
+        warn!("what was changed at run time is not here after this, unless peers tell: {error}");
+    }
+    Ok(())
+}
+
+/// What has to be kept before the datapath is taken off for another key, and is.
+pub(super) struct Way {
+    changes: Option<Vec<u8>>,
+}
+
+impl Way {
+    /// Keeps the key for the next start.
+    ///
+    /// # Errors
+    /// If a file cannot be written or read: nothing has changed then.
+    pub(super) fn prepare(socket: &Path, hash_key: &HashKey) -> anyhow::Result<Self> {
+        let changes = StateFile::of_services(socket).read()?;
+        StateFile::of_hash_key(socket).write(&to_bytes(hash_key))?;
+        Ok(Self { changes })
     }
 }
 
@@ -130,9 +143,14 @@ async fn hand_over_on_request(
     while let Some(request) = asked.recv().await {
         let outcome = supervisor.failover(&request.group).await;
         // Whoever asked may have gone.
-        let _unheard = request
-            .reply
-            .send(outcome.map_err(|error| error.to_string()));
+        let outcome = outcome.map_err(|error| {
+            let text = error.to_string();
+            match error {
+                Refusal::Refused(_) => FailoverError::Failed(text),
+                Refusal::Unanswered(_) => FailoverError::Unanswered(text),
+            }
+        });
+        let _unheard = request.reply.send(outcome);
     }
 }
 

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::args::{Args, LogFormat};
@@ -25,6 +26,9 @@ use crate::metrics::Listener;
 use crate::model::{Metrics, OnStop};
 use crate::peers::task::Ends;
 use crate::pins::Pins;
+
+/// Before the datapath is tried to be made anew once more, when a file for that could not be written.
+const ANEW_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long requests under way may take when lbd stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -118,6 +122,7 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     announce(socket, &origin, args.log_format);
 
     let mut ending = Ending::Stopped;
+    let mut anew_paused_until = None;
     let ended = loop {
         tokio::select! {
             order = signals.next() => match order {
@@ -129,13 +134,25 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
             },
             // It ends by itself when it fails, and when it was told to take the datapath off.
             ended = &mut engine_task => break Some(ended),
+            () = until(anew_paused_until) => anew_paused_until = None,
             // Once: who wants it goes on saying so until the engine has ended.
-            Some(hash_key) = wanted_anew.recv(), if matches!(ending, Ending::Stopped) => {
-                warn!(
-                    "this node has another flow hash key than the peer that serves: its datapath is made anew"
-                );
-                nodes::make_way(&engine, socket.path(), &hash_key).await?;
-                ending = Ending::Anew;
+            Some(hash_key) = wanted_anew.recv(),
+                if matches!(ending, Ending::Stopped) && anew_paused_until.is_none() =>
+            {
+                match nodes::Way::prepare(socket.path(), &hash_key) {
+                    Ok(way) => {
+                        warn!(
+                            "this node has another flow hash key than the peer that serves: its datapath is made anew"
+                        );
+                        nodes::make_way(&engine, socket.path(), way).await?;
+                        ending = Ending::Anew;
+                    }
+                    // It stays behind, and whoever wants it goes on saying so.
+                    Err(error) => {
+                        warn!("the datapath cannot be made anew for another flow hash key: {error:#}");
+                        anew_paused_until = Some(Instant::now() + ANEW_PAUSE);
+                    }
+                }
             }
         }
     };
@@ -152,6 +169,14 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     nodes.leave().await;
     ended.context("the engine's task was cut off")??;
     Ok(ending)
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn start_metrics(

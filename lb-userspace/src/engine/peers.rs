@@ -224,7 +224,11 @@ impl Engine {
             return;
         };
         let agreement = Agreement {
-            behind: peers.coordinator.behind().or(unresolved),
+            behind: peers
+                .coordinator
+                .behind()
+                .or(unresolved)
+                .or_else(|| self.configs.behind()),
             services: peers.coordinator.status(),
             drift: self.configs.drift.clone(),
             refused_changes: self.configs.refused.clone(),

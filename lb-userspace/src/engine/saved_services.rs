@@ -132,6 +132,14 @@ impl SavedServices {
         }
     }
 
+    /// What is in force, with the admin states that nodes have told.
+    pub(super) fn with_states(&self, current: &Model) -> Model {
+        match &self.overlay {
+            Some(overlay) => overlay.with_states(current),
+            None => current.clone(),
+        }
+    }
+
     /// What a reload of the config file makes of the model in force: settings are the file's, on all nodes; admin
     /// states stay, those included that a peer has told of backends which the file did not have so far.
     pub(super) fn laid_after_reload(&self, configured: &Model, current: &Model) -> Laid {

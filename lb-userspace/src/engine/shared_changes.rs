@@ -1,6 +1,7 @@
 //! Changes made at run time, shared with the peers: what goes over the links, and what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
@@ -31,6 +32,9 @@ enum Message {
     },
 }
 
+/// Before changes of peers that cannot be in force are tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(60);
+
 /// What is known of the peers' configurations.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PeerConfigs {
@@ -43,6 +47,10 @@ pub(super) struct PeerConfigs {
     pub(super) refused: Vec<String>,
     /// Changes of peers are to be put in force once more: it has failed.
     pub(super) owes_adoption: bool,
+    /// When that was tried last.
+    retried: Option<Instant>,
+    /// Peers whose changes were refused for their stamps: their clocks or this node's are wrong by more than a day.
+    ahead: BTreeSet<String>,
     /// That of this node, as it was told last.
     said: Option<Outline>,
     /// How the peers' configurations differ from this node's.
@@ -50,6 +58,14 @@ pub(super) struct PeerConfigs {
 }
 
 impl PeerConfigs {
+    /// Why changes of a peer are not known here although it has told them, if so.
+    pub(super) fn behind(&self) -> Option<String> {
+        let peer = self.ahead.first()?;
+        Some(format!(
+            "changes of {peer} are refused: its clock and this node's are more than a day apart"
+        ))
+    }
+
     fn compare(&mut self) {
         let Some(own) = &self.said else {
             return;
@@ -177,6 +193,11 @@ impl Engine {
 
     async fn merge_changes(&mut self, peer: &str, entries: Vec<Entry>) {
         let merged = self.saved.merge_shared(entries);
+        if merged.ahead_count > 0 {
+            self.configs.ahead.insert(peer.to_owned());
+        } else {
+            self.configs.ahead.remove(peer);
+        }
         for refused in &merged.refused {
             warn!(peer, "a change of the peer is refused: {refused}");
         }
@@ -201,15 +222,33 @@ impl Engine {
             warn!("changes of a peer cannot be in force, and are tried again: {error}");
             self.configs.refused.push(error.to_string());
             self.configs.owes_adoption = true;
+            self.adopt_states().await;
+        }
+    }
+
+    /// Of what cannot be in force as a whole, the admin states are: they need no room in any map.
+    async fn adopt_states(&mut self) {
+        let model = self.saved.with_states(&self.model);
+        if let Err(error) = self.adopt(model).await {
+            warn!("not even its admin states can: {error}");
+        }
+    }
+
+    /// To be called now and then: what could not be in force may find room by now.
+    pub(super) async fn retry_adoption(&mut self) {
+        let is_due = self
+            .configs
+            .retried
+            .is_none_or(|last| last.elapsed() >= RETRY_PERIOD);
+        if self.configs.owes_adoption && is_due {
+            self.configs.retried = Some(Instant::now());
+            self.adopt_shared().await;
         }
     }
 
     /// To be called now and then while all peers have the same changes.
     pub(super) async fn agree(&mut self) {
         self.saved.forget_shared();
-        if self.configs.owes_adoption {
-            self.adopt_shared().await;
-        }
     }
 
     /// A peer has not the same changes, and nothing is on the way: it has refused some, when its clock was wrong

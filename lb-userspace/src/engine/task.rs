@@ -176,6 +176,7 @@ impl Engine {
         self.surroundings.resolve_due(&self.whole).await;
         self.announcer.tick(self.surroundings.view());
         self.beat();
+        self.retry_adoption().await;
         self.tell_agreement();
         self.look_for_doubts();
     }

@@ -76,14 +76,14 @@ pub fn facts(
 ) -> Facts {
     Facts {
         datapath_trouble: datapath_trouble(model, fitness),
+        unwell: fitness.unwell.clone(),
         behind,
         live_backends: fitness.live_backends.clone(),
         peers,
     }
 }
 
-/// Why this node cannot serve, if so: no interface can. A group's own interface is the business of
-/// `lbd-vrrp`, which sees sooner what happens to it.
+/// Why this node cannot serve, if so: no interface can.
 fn datapath_trouble(model: &Model, fitness: &Fitness) -> Option<String> {
     let (interface, reason) = fitness.unwell.iter().next()?;
     let is_any_well = model.interfaces.len() > fitness.unwell.len();

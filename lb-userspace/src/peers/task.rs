@@ -436,7 +436,9 @@ impl Task {
                 routers: peer.status.clone().unwrap_or_default().routers,
             })
         });
-        let facts = facts(&model, &fitness, behind.clone(), peers.collect());
+        let peers = peers.collect();
+        let barred = behind.clone().or_else(|| self.out_of_touch(&model));
+        let facts = facts(&model, &fitness, barred, peers);
         self.wires.facts.send_replace(facts);
         if self.viewed.is_none_or(|viewed| viewed.elapsed() >= TICK) {
             self.viewed = Some(Instant::now());
@@ -463,6 +465,18 @@ impl Task {
             Some(seen) if seen.is_silent && seen.heard.is_none() => no_datagrams(&behind.peer),
             _ => format!("it does not have all flows of {} yet", behind.peer),
         })
+    }
+
+    /// Why this node cannot know what its peers know, if so: it hears none of them. Where one of them lives all the
+    /// same, which `lbd-vrrp` knows by its advertisements, that one keeps the VIPs.
+    fn out_of_touch(&self, model: &Model) -> Option<String> {
+        let has_peers = model
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| !cluster.peers.is_empty());
+        let mut peers = self.peers.values();
+        let is_any_heard = peers.any(|peer| peer.is_up && peer.heard.is_some() && !peer.is_silent);
+        (has_peers && !is_any_heard).then(|| "no peer is heard on the sync link".to_owned())
     }
 
     /// A node with another key does not know its peers' flows, whatever else it knows.

@@ -90,6 +90,7 @@ fn peer(sight: &Sight<'_>, link: &LinkStatus, seen: &PeerSeen) -> PeerView {
         routers,
         changes: _,
     } = status;
+    let heartbeat_age_ms = seen.heard.map(|heard| heard.elapsed().as_millis() as u64);
     PeerView {
         name: link.peer.clone(),
         address: link.address.to_string(),
@@ -103,9 +104,15 @@ fn peer(sight: &Sight<'_>, link: &LinkStatus, seen: &PeerSeen) -> PeerView {
             .filter(|_| link.is_up)
             .map(|version| version.to_string()),
         uptime_ms,
-        heartbeat_age_ms: seen.heard.map(|heard| heard.elapsed().as_millis() as u64),
+        heartbeat_age_ms,
         rtt_us: link.rtt_us,
-        lag_ms: u64::from(link.flows.lag_ms),
+        lag_ms: if link.is_up {
+            u64::from(link.flows.lag_ms)
+        } else {
+            // Nothing is told since then.
+            let unheard_ms = sight.now_unix_ms.saturating_sub(link.since_unix_ms);
+            heartbeat_age_ms.unwrap_or(unheard_ms)
+        },
         unacked_flows: link.flows.waiting_sets + link.flows.under_way,
         sent_flows: link.flows.sent.flows,
         received_flows: link.flows.received.flows,

@@ -122,6 +122,9 @@ pub enum Tracked {
 pub struct Facts {
     /// Why the datapath cannot serve, if so.
     pub datapath_trouble: Option<String>,
+    /// By interface, why it cannot serve; those that can are not in it.
+    #[serde(default)]
+    pub unwell: BTreeMap<String, String>,
     /// Why this node has not caught up with its peers, if so: it does not become Active then while one of them lives.
     pub behind: Option<String>,
     /// By service, the backends that get new flows.

@@ -2,7 +2,7 @@
 
 use lb_userspace::control::herald::Herald;
 use lb_userspace::control::peers::{PeerView, PeersView};
-use lb_userspace::control::vrrp::FailoverRequest;
+use lb_userspace::control::vrrp::{FailoverError, FailoverRequest};
 use lb_userspace::vrrp::protocol::{
     Family, PeerRouter, RouterCounters, RouterStatus, State, Status,
 };
@@ -62,7 +62,8 @@ fn attach(
     daemon.block_on(async move {
         tokio::spawn(async move {
             while let Some(request) = taken.recv().await {
-                let outcome = outcome.map(str::to_owned).map_err(str::to_owned);
+                let refused = |text: &str| FailoverError::Failed(text.to_owned());
+                let outcome = outcome.map(str::to_owned).map_err(refused);
                 request.reply.send(outcome).unwrap();
             }
         });

@@ -75,7 +75,7 @@ pub(in crate::control) async fn failover(
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     })?;
     outcome.map(Json).map_err(|error| match error {
-        FailoverError::NotRunning => unavailable(&error.to_string()),
+        FailoverError::NotRunning | FailoverError::Unanswered(_) => unavailable(&error.to_string()),
         FailoverError::Failed(_) => refused(error.to_string()),
     })
 }

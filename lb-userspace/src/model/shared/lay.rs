@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::limits::RING_BLOCK_SLOTS;
+
 use super::entry::{Key, Word};
 use super::overlay::Overlay;
 use super::value::{self, ValueError};
 use crate::model::draft::Draft;
 use crate::model::rules;
-use crate::model::{Keyword, Model, Service};
+use crate::model::{Keyword, Model, Scheduler, Service};
 
 /// What this node can put in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,13 @@ impl Overlay {
         self.forget_others(&mut laid.model, current);
         self.lay_states(&mut laid.model);
         laid
+    }
+
+    /// A model with the states of those of its backends that words are about, and nothing else changed.
+    pub fn with_states(&self, current: &Model) -> Model {
+        let mut model = current.clone();
+        self.lay_states(&mut model);
+        model
     }
 
     /// A backend that was added at run time is a new one, even where another had its address.
@@ -165,8 +174,21 @@ fn put(model: &mut Model, name: &str, service: Option<Service>) {
     }
 }
 
-/// Why a model breaks a rule.
+/// Why a model breaks a rule, or has no room for its rings: a peer's limits may be others.
 fn is_sound(model: &Model) -> Result<(), String> {
+    let rings = model
+        .services
+        .values()
+        .filter(|service| service.scheduler == Scheduler::Maglev && !service.backends.is_empty());
+    let needed: u32 = rings
+        .map(|service| service.ring_slots.div_ceil(RING_BLOCK_SLOTS as u32))
+        .sum();
+    if needed > model.limits.ring_blocks {
+        let room = model.limits.ring_blocks;
+        return Err(format!(
+            "the rings need {needed} blocks, and there is room for {room}: raise `limits.ring_blocks`"
+        ));
+    }
     let checked = rules::check(&Draft::from(model));
     match checked.errors.first() {
         None => Ok(()),

@@ -43,6 +43,8 @@ pub struct Merged {
     pub refused: Vec<String>,
     /// How many were refused.
     pub refused_count: usize,
+    /// Of these, those whose stamps are too far ahead of this node's clock.
+    pub ahead_count: usize,
 }
 
 impl Overlay {
@@ -123,6 +125,8 @@ impl Overlay {
         for entry in entries {
             if let Some(fault) = self.fault(&entry, now_unix_ms) {
                 merged.refused_count += 1;
+                let is_ahead = is_ahead(entry.stamp.wall_ms, now_unix_ms);
+                merged.ahead_count += usize::from(is_ahead);
                 if merged.refused.len() < REFUSALS_TOLD_MAX {
                     merged.refused.push(fault);
                 }

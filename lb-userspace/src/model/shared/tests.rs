@@ -207,6 +207,29 @@ fn what_breaks_a_rule_here_is_refused_as_a_whole_and_the_rest_holds() {
 }
 
 #[test]
+fn what_has_no_room_for_its_ring_here_is_left_out_and_the_rest_holds() {
+    let (mut one, mut other) = (Node::new("lb1"), Node::new("lb2"));
+    let mut small = other.file.clone();
+    let slots = small.services["web"].ring_slots;
+    small.limits.ring_blocks = slots.div_ceil(lb_common::limits::RING_BLOCK_SLOTS as u32);
+    other.reload(small);
+    one.change(admin("web1", AdminState::Drain));
+    let mut db = crate::model::Service::new("db", "203.0.113.11".parse().unwrap(), 80);
+    let backend = one.backend("web2").clone();
+    db.backends.insert("db1".to_owned(), backend);
+    one.change(Change::AddService(db));
+    assert!(one.current.services.contains_key("db"));
+    let (_, refused) = other.hear(all(&one));
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(
+        refused[0].contains("raise `limits.ring_blocks`"),
+        "{refused:?}"
+    );
+    assert_eq!(other.backend("web1").admin, AdminState::Drain);
+    assert!(!other.current.services.contains_key("db"));
+}
+
+#[test]
 fn a_clock_that_is_an_hour_ahead_freezes_nothing() {
     let (mut one, mut other) = (Node::new("lb1"), Node::new("lb2"));
     one.now_ms += 3_600_000;

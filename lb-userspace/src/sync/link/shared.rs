@@ -17,8 +17,9 @@ use crate::sync::hello::{Hello, Version};
 use crate::sync::replicate::replicator::FlowsStatus;
 use crate::sync::secret::Secret;
 
-/// Frames that wait to be sent to one peer.
-const OUTBOUND_MAX: usize = 4096;
+/// Frames that wait to be sent to one peer: more than twice as many as there are services, each of which has one
+/// when a link comes up, and when a node takes over.
+const OUTBOUND_MAX: usize = 1 << 16;
 /// Their bytes: a full ring history, and some. Unit: bytes.
 const OUTBOUND_MAX_BYTES: usize = 16 << 20;
 /// Refusals of strangers are logged at most so often.

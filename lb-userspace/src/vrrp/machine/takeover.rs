@@ -101,7 +101,8 @@ impl Router {
 
     /// Active_Down_Timer has fired (RFC 9568 section 6.4.2), or what it was held for has changed.
     pub(super) fn on_active_down(&mut self, now_us: u64, out: &mut Vec<Output>) {
-        if let Some((why, until_us)) = self.hold(now_us).or_else(|| self.barrier(now_us)) {
+        let wait = self.hold(now_us);
+        if let Some((why, until_us)) = wait.or_else(|| self.barrier(now_us, None)) {
             self.held = Some(why);
             self.active_down_at_us = Some(until_us.max(now_us + 1));
             return;
@@ -142,10 +143,11 @@ impl Router {
         Some((why, fresh_until_us.min(answers_until_us)))
     }
 
-    /// The failback barrier: a node that has not caught up leaves the VIPs to a peer that lives.
-    fn barrier(&mut self, now_us: u64) -> Option<Wait> {
+    /// The failback barrier: a node that has not caught up leaves the VIPs to a peer that lives. That is not the one at
+    /// `unfit`, which has said that it cannot have them.
+    fn barrier(&mut self, now_us: u64, unfit: Option<IpAddr>) -> Option<Wait> {
         let behind = self.behind.clone()?;
-        let peer = self.living_peer(now_us)?;
+        let peer = self.living_peer(now_us, unfit)?;
         if self
             .news
             .fit_active(now_us, self.active_interval_us)
@@ -160,18 +162,19 @@ impl Router {
         Some((why, now_us + self.active_interval_us))
     }
 
-    /// Whether the barrier would keep this router from taking over now.
+    /// Whether the barrier would keep this router from taking over now from the Active one, which is not fit.
     pub(super) fn is_barred(&mut self, now_us: u64) -> bool {
-        self.barrier(now_us).is_some()
+        let unfit = self.active.map(|active| active.source);
+        self.barrier(now_us, unfit).is_some()
     }
 
     /// A peer that could have the VIPs.
-    fn living_peer(&self, now_us: u64) -> Option<String> {
+    fn living_peer(&self, now_us: u64, unfit: Option<IpAddr>) -> Option<String> {
         let by_news = self.news.fit_node(now_us, self.active_interval_us);
         let by_packets = || {
             let senders = self.guard.iter().flat_map(|guard| guard.proven());
             senders
-                .filter(|sender| !sender.flags.is_fault)
+                .filter(|sender| !sender.flags.is_fault && Some(sender.source) != unfit)
                 .find(|sender| {
                     let silence_max_us = match sender.is_active {
                         true => self.active_down_us(),

@@ -40,11 +40,12 @@ pub(super) fn of_group(group: &Group, known: Known<'_>) -> Condition {
         // Without a link there is no voice either, which then needs no saying.
         None => unwell.extend(known.voice_trouble.map(|trouble| fault(trouble.to_owned()))),
     }
-    unwell.extend(
-        known
-            .datapath_trouble
-            .map(|trouble| fault(trouble.to_owned())),
-    );
+    let datapath_trouble = known.datapath_trouble.map(str::to_owned);
+    let datapath_trouble = datapath_trouble.or_else(|| {
+        let reason = known.facts?.unwell.get(&group.interface)?;
+        Some(format!("{} cannot serve: {reason}", group.interface))
+    });
+    unwell.extend(datapath_trouble.map(fault));
     for track in &group.tracks {
         let trouble = match &track.what {
             Tracked::Interface(name) => trouble_of_link(name, known.links),
@@ -138,6 +139,24 @@ mod tests {
         known.datapath_trouble = Some("no datapath");
         let faults = of_group(&group(Vec::new()), known).faults;
         assert_eq!(faults, ["no voice", "no datapath"]);
+    }
+
+    #[test]
+    fn an_interface_that_cannot_serve_is_a_fault_of_its_own_groups_alone() {
+        let links = links(&[("eth0", LinkState::Up)]);
+        let mut facts = Facts::default();
+        facts
+            .unwell
+            .insert("eth1".to_owned(), "it is down".to_owned());
+        let of = |facts: &Facts| {
+            let mut known = known(&links);
+            known.facts = Some(facts);
+            of_group(&group(Vec::new()), known).faults
+        };
+        assert!(of(&facts).is_empty());
+        let reason = "another XDP program is attached";
+        facts.unwell.insert("eth0".to_owned(), reason.to_owned());
+        assert_eq!(of(&facts), [format!("eth0 cannot serve: {reason}")]);
     }
 
     #[test]

@@ -132,9 +132,12 @@ impl Driver {
         self.record.configuration = configuration;
         self.is_record_dirty = true;
         self.is_status_dirty = true;
+        let fresh = self.add_runs()?;
+        if former.is_empty() {
+            self.leave_to(&fresh);
+        }
         self.end_others(now_us);
         self.remove_strangers();
-        let fresh = self.add_runs()?;
         // Sources and conditions of all; those that are new have not begun yet.
         self.refresh(now_us);
         self.reconfigure_all(now_us);
@@ -145,6 +148,20 @@ impl Driver {
         // A group that is not there now, and comes later, is another one.
         self.yielding.clear();
         Ok(())
+    }
+
+    /// VIPs that other routers of this node have on the same interface stay where they are for those that come: where a
+    /// group gets another name, and no peer is there to take them meanwhile, they would be nowhere for three intervals.
+    fn leave_to(&mut self, fresh: &[usize]) {
+        let record_vips = &self.record.vips;
+        for index in fresh {
+            let Some(run) = self.runs.get_mut(*index) else {
+                continue;
+            };
+            let interface = &run.group.interface;
+            let mut places = run.group.vips.iter().filter_map(|vip| record_vips.get(vip));
+            run.has_leftovers = places.any(|place| place.interface == *interface);
+        }
     }
 
     fn groups(&self) -> Vec<(Group, Family)> {

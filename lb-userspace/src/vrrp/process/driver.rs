@@ -368,6 +368,8 @@ impl Driver {
         };
         self.is_refresh_due |= self.runs.iter().any(lacks_voice);
         self.tell_conditions(now_us);
+        // A disk that was full may not be any more.
+        self.is_record_dirty |= self.memory.is_failing();
         self.is_status_dirty = true;
     }
 

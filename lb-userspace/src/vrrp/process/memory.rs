@@ -161,12 +161,18 @@ impl Memory {
                 self.written = Some(bytes);
                 self.is_failing = false;
             }
-            Err(error) if !self.is_failing => {
-                warn!("{error}: a successor would not know what this process has done");
+            Err(error) => {
+                if !self.is_failing {
+                    warn!("{error}: a successor would not know what this process has done");
+                }
                 self.is_failing = true;
             }
-            Err(_) => {}
         }
+    }
+
+    /// Whether the record in the file is an old one, since the last one could not be written.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing
     }
 
     /// Removes the files: there is nothing to resume.

@@ -213,8 +213,10 @@ pub(super) fn link_state(port: Option<&Port>) -> LinkState {
     }
 }
 
-/// What a router sends from: the configured address, or the interface's first one that is no VIP. For IPv6 that is a
-/// link-local one (RFC 9568 section 5.1.2.1), unless its peers are not.
+/// What a router sends from: the configured address, or one of the interface's that is no VIP, the `present` one as
+/// long as that is so: the peers may expect it. For IPv6 that is a link-local one (RFC 9568 section 5.1.2.1), unless its
+/// peers are not. One with a subnet comes before one without, which may be a VIP that somebody else sees to; then the one
+/// that has been there for longest, which the kernel lists first for IPv4, and last for IPv6.
 ///
 /// # Errors
 /// In words, why there is none.
@@ -223,6 +225,7 @@ pub(super) fn source(
     family: Family,
     addresses: &[PortAddress],
     vips: &BTreeSet<IpAddr>,
+    present: Option<IpAddr>,
 ) -> Result<IpAddr, String> {
     let interface = &group.interface;
     let is_of_family = |address: &&IpAddr| Family::of(**address) == family;
@@ -240,15 +243,20 @@ pub(super) fn source(
     }
     let is_far = |peer: &IpAddr| matches!(peer, IpAddr::V6(peer) if !peer.is_unicast_link_local());
     let wants_link_local = family == Family::Ipv6 && !group.peers.iter().any(is_far);
-    let mut fitting = addresses.iter().filter(|one| {
+    let fitting = addresses.iter().filter(|one| {
         let address = one.local.address;
-        Family::of(address) == family && one.is_usable && !vips.contains(&address)
+        let is_usable = one.is_usable && !vips.contains(&address);
+        let is_of_kind = family == Family::Ipv4 || one.is_link_local == wants_link_local;
+        Family::of(address) == family && is_usable && is_of_kind
     });
-    let found = match family {
-        Family::Ipv4 => fitting.next(),
-        Family::Ipv6 => fitting.find(|one| one.is_link_local == wants_link_local),
-    };
-    found
+    let mut fitting: Vec<&PortAddress> = fitting.collect();
+    if family == Family::Ipv6 {
+        fitting.reverse();
+    }
+    let is_other = |one: &&PortAddress| Some(one.local.address) != present;
+    fitting.sort_by_key(|one| (is_other(one), one.local.is_single()));
+    fitting
+        .first()
         .map(|one| one.local.address)
         .ok_or_else(|| match family {
             Family::Ipv4 => format!("{interface} has no IPv4 address of its own"),
@@ -293,7 +301,7 @@ mod tests {
             address("fe80::2", true),
         ];
         let ip = |text: &str| Ok(text.parse().unwrap());
-        let source = |group: &Group, family| source(group, family, &addresses, &vips);
+        let source = |group: &Group, family| source(group, family, &addresses, &vips, None);
         assert_eq!(source(&group, Family::Ipv4), ip("10.0.0.1"));
         assert_eq!(source(&group, Family::Ipv6), ip("fe80::2"));
         group.peers = vec!["2001:db8::2".parse().unwrap()];
@@ -306,5 +314,36 @@ mod tests {
             error.contains("does not have the source address 10.0.0.7"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_source_stays_and_is_none_that_somebody_else_may_have_put_there() {
+        let mut group = group("web", 51, &["203.0.113.10", "2001:db8::10"]);
+        group.peers = vec!["2001:db8::2".parse().unwrap()];
+        let of_subnet = |text: &str, prefix_len| {
+            let mut address = address(text, true);
+            address.local.prefix_len = prefix_len;
+            address
+        };
+        // The first is another service's VIP; the kernel lists later ones behind earlier ones for IPv4, and before
+        // them for IPv6.
+        let addresses = [
+            address("198.51.100.1", true),
+            of_subnet("10.0.0.1", 24),
+            of_subnet("10.0.0.9", 24),
+            of_subnet("2001:db8::9", 64),
+            of_subnet("2001:db8::1", 64),
+        ];
+        let [own, later] = [[1, 4], [2, 3]]
+            .map(|places| places.map(|place: usize| addresses[place].local.address));
+        for (family, place) in [(Family::Ipv4, 0), (Family::Ipv6, 1)] {
+            let from = |present| source(&group, family, &addresses, &BTreeSet::new(), present);
+            let (own, later): (IpAddr, IpAddr) = (own[place], later[place]);
+            assert_eq!(from(None), Ok(own));
+            assert_eq!(from(Some(own)), Ok(own));
+            assert_eq!(from(Some(later)), Ok(later), "it stays");
+            let gone = Some("192.0.2.1".parse().unwrap());
+            assert_eq!(from(gone), Ok(own));
+        }
     }
 }

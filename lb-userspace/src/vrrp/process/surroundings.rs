@@ -55,7 +55,12 @@ impl Driver {
                 continue;
             };
             for family in families(group) {
-                let source = ports::source(group, family, &port.addresses, &vips);
+                let mut runs = self.runs.iter();
+                let run = runs.find(|run| {
+                    run.family == family && run.group.name == group.name && !run.is_leaving
+                });
+                let present = run.map(|run| run.machine.config().source);
+                let source = ports::source(group, family, &port.addresses, &vips, present);
                 sources.insert((group.name.clone(), family), source);
             }
         }

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
 
 use super::process::Peer;
+use super::task::SILENCE_MAX;
 use crate::vrrp::protocol::{FromVrrp, ToVrrp};
 
 /// A line: the status of 255 groups with all their VIPs. Unit: bytes.
@@ -19,6 +22,8 @@ pub(super) struct Link {
     writer: OwnedWriteHalf,
     /// The beginning of a line whose end is still to come: waiting for it may be interrupted.
     partial: Vec<u8>,
+    /// How long a process may take to read what it is told.
+    patience: Duration,
 }
 
 /// What was said.
@@ -35,6 +40,7 @@ impl Link {
             reader: BufReader::new(reader),
             writer,
             partial: Vec::new(),
+            patience: SILENCE_MAX,
         })
     }
 
@@ -43,10 +49,15 @@ impl Link {
         Peer::of(self.writer.as_ref())
     }
 
+    /// Says something. A process that does not read it for so long hangs: [`io::ErrorKind::TimedOut`], and half
+    /// of it may have been said.
     pub(super) async fn send(&mut self, message: &ToVrrp) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.writer.write_all(&line).await
+        match timeout(self.patience, self.writer.write_all(&line)).await {
+            Ok(written) => written,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// The next line. What was read of it is kept if the wait is given up.
@@ -72,5 +83,28 @@ impl Link {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_does_not_read_any_more_is_found_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lbd.sock.vrrp");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut link = Link::connect(&path).await.unwrap();
+        link.patience = Duration::from_millis(50);
+        let (_deaf, _) = listener.accept().await.unwrap();
+        let error = loop {
+            if let Err(error) = link.send(&ToVrrp::Stop).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

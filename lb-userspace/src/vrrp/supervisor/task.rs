@@ -26,7 +26,7 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// It doubles up to this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// `lbd-vrrp` says something every second; one that is silent for so long hangs, and is replaced.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How a session with a process has ended.
 enum End {
@@ -92,7 +92,11 @@ impl Task {
                     finish(peer, Finish::Kill).await;
                 }
                 End::OtherVersion => make_way(peer, &mut link).await,
-                End::Idle => self.status.send_modify(|status| *status = None),
+                End::Idle => {
+                    self.status.send_modify(|status| *status = None);
+                    // It hands its VIPs over first.
+                    finish(peer, Finish::Await).await;
+                }
                 End::Stopped(done) => {
                     finish(peer, Finish::Await).await;
                     let _gone = done.send(());
@@ -120,14 +124,27 @@ impl Task {
                     Err(error) => {
                         let pause = self.deaths.note(Duration::ZERO).max(BACK_OFF_MIN);
                         warn!("cannot start lbd-vrrp: {error}");
-                        sleep(pause).await;
+                        // What the last one has said of itself is no longer so.
+                        self.status.send_modify(|status| *status = None);
+                        self.refuse_for(pause).await?;
                         continue;
                     }
                 }
             }
             tokio::select! {
                 changed = self.configuration.changed() => changed.ok()?,
-                order = self.orders.recv() => refuse(order?),
+                order = self.orders.recv() => refuse(order?, "there is no VRRP group on this node"),
+            }
+        }
+    }
+
+    /// Waits, and tells whoever asks meanwhile that there is nobody to do it; `None` if nobody is left to work for.
+    async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
+        let over = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(over) => return Some(()),
+                order = self.orders.recv() => refuse(order?, "it cannot be started: lbd's log tells why"),
             }
         }
     }
@@ -190,7 +207,7 @@ impl Task {
             match self.step(&mut session, link, happened).await {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
-                // It does not read any more.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return End::Hangs,
                 Err(_) => return End::Died,
             }
         }
@@ -328,11 +345,10 @@ impl Session {
 }
 
 /// Without a process.
-fn refuse(order: Order) {
+fn refuse(order: Order, reason: &'static str) {
     match order {
         Order::Failover { answer, .. } => {
-            let error = FailoverError::Unanswered("there is no VRRP group on this node");
-            let _gone = answer.send(Err(error));
+            let _gone = answer.send(Err(FailoverError::Unanswered(reason)));
         }
         Order::Stop { done } => {
             let _gone = done.send(());
