@@ -94,6 +94,8 @@ pub(super) struct Machine {
     pub(super) node: Node,
     pub(super) vrrp: Option<Process>,
     pub(super) is_powered: bool,
+    /// When it lost its power. Unit: milliseconds.
+    pub(super) died_ms: Option<u64>,
     /// `lbd` does not run until then. Unit: milliseconds.
     pub(super) stopped_until_ms: u64,
     /// What came for it meanwhile.
@@ -218,6 +220,7 @@ impl<'p> World<'p> {
             node: Node::new(build, clock, config, now_ms, node_rng),
             vrrp: None,
             is_powered: true,
+            died_ms: None,
             stopped_until_ms: 0,
             waiting: Vec::new(),
             heard: BTreeMap::new(),

@@ -151,9 +151,11 @@ impl World<'_> {
             sequence: client.sequence(),
             backend,
         };
-        let last = &self.machines[last].node;
         let is_lost = !self.machines[node].node.would_keep(&flow);
-        is_lost && last.would_keep(&flow) && last.is_unsynced(source, node, self.now_ms)
+        let last = &self.machines[last];
+        // What a dead node had to tell was told while it lived, or never.
+        let told_ms = last.died_ms.unwrap_or(self.now_ms);
+        is_lost && last.node.would_keep(&flow) && last.node.is_unsynced(source, node, told_ms)
     }
 
     /// Whether a connection begins at a node that has not heard yet what another one has on record of the same ports:

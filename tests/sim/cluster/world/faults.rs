@@ -149,6 +149,7 @@ impl World<'_> {
         }
         self.forget_sessions(number);
         let machine = &mut self.machines[number];
+        machine.died_ms = Some(self.now_ms);
         machine.is_powered = false;
         machine.vrrp = None;
         machine.waiting.clear();

@@ -12,6 +12,9 @@ use super::super::rules::Rule;
 use super::super::vips::{Packet, Process, address, priority};
 use super::{Due, NodeStatus, World};
 
+/// A peer that says nothing for so long on the sync link is silent. Unit: milliseconds.
+const SILENT_AFTER_MS: u64 = 3_000;
+
 impl World<'_> {
     /// A node's clock, as its VRRP process reads it. Unit: microseconds.
     pub(super) fn local_us(&self, number: usize) -> u64 {
@@ -167,6 +170,7 @@ impl World<'_> {
             .collect();
         let behind = self
             .behind(number)
+            .or_else(|| self.out_of_touch(number))
             .filter(|_| self.rules.has(Rule::Barrier));
         if let Some(process) = &mut self.machines[number].vrrp
             && process.is_running(now_ms)
@@ -175,6 +179,16 @@ impl World<'_> {
             process.tell(now_us, &facts, behind.as_deref(), &mut out);
             self.carry_out(number, out);
         }
+    }
+
+    /// Why a node cannot know what its peers know, if so: it hears none of them.
+    fn out_of_touch(&self, number: usize) -> Option<String> {
+        let mut heard = self.machines[number].heard.iter();
+        let is_any_heard = heard.any(|(peer, (at_ms, _))| {
+            let is_fresh = self.now_ms <= at_ms + SILENT_AFTER_MS;
+            is_fresh && self.links.up(number, *peer).is_some()
+        });
+        (!is_any_heard).then(|| "no peer is heard on the sync link".to_owned())
     }
 
     /// What a node says of itself.
