@@ -612,7 +612,8 @@ impl Mixed {
         };
         let length = if family == "ipv4" { 32 } else { 128 };
         let config = format!(
-            "global_defs {{\n  router_id lab\n  vrrp_version 3\n  vrrp_rt_priority 10\n}}\n\
+            "global_defs {{\n  router_id lab\n  vrrp_version 3\n  vrrp_rt_priority 10\n  \
+             vrrp_rlimit_rttime 5000000\n}}\n\
              vrrp_instance web {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  \
              priority {theirs}\n  advert_int 0.1\n{unicast}  \
              virtual_ipaddress {{\n    {vip}/{length} dev eth0\n  }}\n}}\n"

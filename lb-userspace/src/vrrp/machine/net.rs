@@ -9,7 +9,7 @@ use super::test_kit::{START, facts, ip, session};
 use crate::vrrp::protocol::{PeerFacts, State};
 use crate::vrrp::router::{Input, Output, RouterConfig};
 
-const HEARTBEAT_US: u64 = 100_000;
+pub(super) const HEARTBEAT_US: u64 = 100_000;
 /// What a socket of a stopped process keeps.
 const PENDING_MAX: usize = 200;
 

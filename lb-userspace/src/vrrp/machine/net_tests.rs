@@ -1,7 +1,8 @@
 //! Several routers and what can go wrong between them: one Active in each connected part once it is quiet.
 
-use super::net::{Net, Process, member};
+use super::net::{HEARTBEAT_US, Net, Process, member};
 use super::test_kit::{KEY, MS, SECOND, advertisement, ip};
+use crate::vrrp::priority::{Condition, Unwell};
 use crate::vrrp::router::{Input, MULTICAST_IPV4, Output, RouterConfig};
 
 fn with_key(config: RouterConfig) -> RouterConfig {
@@ -191,6 +192,28 @@ fn a_node_that_comes_back_takes_over_no_sooner_than_it_has_caught_up() {
         assert_eq!(net.holders(), [0], "seed {seed}");
         assert_eq!(net.dark_us, 0, "seed {seed}");
         assert!(net.dual_us < MS, "seed {seed}: {} us", net.dual_us);
+    }
+}
+
+/// Its link is down, which it can say over the sync link only. That its advertisements were heard just now is no
+/// reason to leave the VIPs to it.
+#[test]
+fn a_node_that_is_behind_does_not_wait_for_one_that_is_not_fit() {
+    for seed in 0..50 {
+        let mut net = pair(seed);
+        let pause = net.dice.below(SECOND);
+        net.run_for(pause);
+        net.tell(1, Input::Behind(Some("rings")));
+        (net.link_cut[0][1], net.link_cut[1][0]) = (true, true);
+        let unwell = Unwell {
+            what: "eth0 is down".to_owned(),
+            weight: None,
+        };
+        net.tell(0, Input::Condition(&Condition::of(200, [unwell])));
+        net.run_for(SECOND);
+        assert_eq!(net.holders(), [1], "seed {seed}");
+        let worst = HEARTBEAT_US + MS;
+        assert!(net.dark_us < worst, "seed {seed}: {} us", net.dark_us);
     }
 }
 

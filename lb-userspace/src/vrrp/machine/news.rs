@@ -15,6 +15,8 @@ struct Word {
     heard_us: u64,
     /// Between its heartbeats. Unit: microseconds.
     heartbeat_us: u64,
+    /// When it was first heard to be Active, if the word before said that it was not. Unit: microseconds.
+    turned_active_us: Option<u64>,
     state: State,
     priority: u8,
     is_fit: bool,
@@ -25,6 +27,24 @@ impl Word {
     fn fresh_until_us(&self, interval_us: u64) -> u64 {
         self.heard_us
             .saturating_add(2 * interval_us.max(self.heartbeat_us))
+    }
+
+    /// Whether it speaks of the time since `since_us`, when its first advertisement as the present Active came.
+    /// Heartbeats tell of a change later than advertisements do: what one says soon after may be of the time before
+    /// that, unless the change itself was heard.
+    fn is_of_time_since(&self, since_us: u64) -> bool {
+        let has_turned = |turned_us: u64| turned_us + self.heartbeat_us >= since_us;
+        self.heard_us >= since_us + self.heartbeat_us
+            || self.turned_active_us.is_some_and(has_turned)
+    }
+
+    /// Keeps of the word before what this one does not tell.
+    fn continue_from(&mut self, former: &Self) {
+        self.turned_active_us = match (former.state, self.state) {
+            (State::Active, State::Active) => former.turned_active_us,
+            (_, State::Active) => Some(self.heard_us),
+            _ => None,
+        };
     }
 
     fn can_serve(&self) -> bool {
@@ -57,6 +77,17 @@ pub(super) struct News {
 }
 
 impl News {
+    /// In place of what was said before.
+    fn take(&mut self, mut words: Vec<Word>) {
+        for word in &mut words {
+            let former = self.words.iter().find(|former| former.node == word.node);
+            former
+                .into_iter()
+                .for_each(|former| word.continue_from(former));
+        }
+        self.words = words;
+    }
+
     pub(super) fn is_any(&self) -> bool {
         !self.words.is_empty()
     }
@@ -107,6 +138,7 @@ fn words_of(now_us: u64, config: &RouterConfig, facts: &[PeerFacts]) -> Vec<Word
             node: peer.node.clone(),
             heard_us: now_us.saturating_sub(peer.heard_ms.saturating_mul(US_PER_MS)),
             heartbeat_us: u64::from(peer.heartbeat_ms) * US_PER_MS,
+            turned_active_us: None,
             state: router.state,
             priority: router.priority,
             is_fit: router.is_fit,
@@ -117,7 +149,7 @@ fn words_of(now_us: u64, config: &RouterConfig, facts: &[PeerFacts]) -> Vec<Word
 
 impl Router {
     pub(super) fn hear_news(&mut self, now_us: u64, facts: &[PeerFacts], out: &mut Vec<Output>) {
-        self.news.words = words_of(now_us, &self.config, facts);
+        self.news.take(words_of(now_us, &self.config, facts));
         match self.state {
             State::Active => self.see_other_active_in_news(now_us, out),
             State::Backup => {
@@ -145,10 +177,8 @@ impl Router {
     fn news_to_take_over(&mut self, now_us: u64) -> Option<String> {
         let interval_us = self.active_interval_us;
         if let Some((node, _)) = self.news.fit_active(now_us, interval_us) {
-            // Heartbeats tell of a change later than advertisements do: what one says so soon is of the former time.
             let word = self.news.words.iter().find(|word| word.node == node)?;
-            let known_us = self.active?.since_us + word.heartbeat_us;
-            if word.heard_us >= known_us {
+            if word.is_of_time_since(self.active?.since_us) {
                 self.news.active_node = Some(node.to_owned());
             }
             return None;

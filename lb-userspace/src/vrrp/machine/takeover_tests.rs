@@ -141,6 +141,37 @@ fn an_active_that_says_it_is_not_any_more_is_replaced_at_once() {
     }
 }
 
+/// Less than a heartbeat after it became Active, when what is heard of it may still be of the time before.
+#[test]
+fn one_that_was_heard_to_become_active_is_replaced_as_soon_as_it_says_it_is_not() {
+    for (before, is_replaced) in [(State::Backup, true), (State::Active, false)] {
+        let mut bench = Bench::backup(config(1, 100));
+        bench.news(&[(2, before, 200, true)]);
+        bench.run_for(200 * MS);
+        bench.hear(2, 200);
+        bench.run_for(2 * MS);
+        bench.news(&[(2, State::Active, 200, true)]);
+        bench.run_for(50 * MS);
+        bench.news(&[(2, State::Initialize, 0, false)]);
+        let is_active = bench.router.state() == State::Active;
+        assert_eq!(is_active, is_replaced, "it was {before:?}");
+    }
+}
+
+/// It was Active before, and somebody else in between; its heartbeats are late.
+#[test]
+fn what_was_heard_of_a_former_reign_is_of_a_former_time() {
+    let mut bench = Bench::backup(config(1, 100));
+    bench.news(&[(2, State::Backup, 200, true)]);
+    bench.news(&[(2, State::Active, 200, true)]);
+    bench.hear(3, 150);
+    bench.run_for(200 * MS);
+    bench.hear(2, 200);
+    bench.news(&[(2, State::Active, 200, true)]);
+    bench.news(&[(2, State::Backup, 200, true)]);
+    assert_eq!(bench.router.state(), State::Backup);
+}
+
 #[test]
 fn news_of_a_former_time_are_none() {
     let mut bench = following();

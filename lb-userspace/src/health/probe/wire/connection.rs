@@ -7,7 +7,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant as Ticks;
-use smoltcp::wire::{HardwareAddress, IpCidr};
+use smoltcp::wire::{HardwareAddress, IpCidr, Ipv4Packet, Ipv6Packet};
 
 use super::frame::{Conversation, HOP_LIMIT, LINK_BYTES};
 
@@ -248,8 +248,23 @@ impl TxToken for Departing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {
         let mut frame = vec![0; LINK_BYTES + length];
         let filled = fill(&mut frame[LINK_BYTES..]);
+        limit_hops(&mut frame[LINK_BYTES..]);
         self.0.push(frame);
         filled
+    }
+}
+
+/// What a socket answers at once (to a repeated SYN-ACK, for one) has 64 hops, whatever was set for it: see
+/// `Socket::ack_reply` of smoltcp 0.14.
+fn limit_hops(packet: &mut [u8]) {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => {
+            let mut ip = Ipv4Packet::new_unchecked(packet);
+            ip.set_hop_limit(HOP_LIMIT);
+            ip.fill_checksum();
+        }
+        Some(6) => Ipv6Packet::new_unchecked(packet).set_hop_limit(HOP_LIMIT),
+        _ => {}
     }
 }
 

@@ -254,6 +254,23 @@ fn segments_fit_the_interface_and_have_few_hops() {
 }
 
 #[test]
+fn what_is_answered_at_once_has_few_hops_too() {
+    let mut lan = Lan::new(Server::listening(1000));
+    let syn = lan.to_server.pop_front().unwrap();
+    let syn_ack = lan.server.advance(Some(&syn[LINK_BYTES..])).remove(0);
+    lan.advance(Some(&syn_ack[LINK_BYTES..]));
+    lan.to_server.clear();
+    // Our acknowledgement was lost.
+    lan.advance(Some(&syn_ack[LINK_BYTES..]));
+    let answer = lan.to_server.pop_front().unwrap();
+    let ip = Ipv4Packet::new_checked(&answer[LINK_BYTES..]).unwrap();
+    assert_eq!(ip.hop_limit(), HOP_LIMIT);
+    assert!(ip.verify_checksum());
+    lan.settle();
+    assert_eq!(lan.connection.progress(), Progress::Open);
+}
+
+#[test]
 fn a_conversation_with_nobody_is_refused() {
     let nobody = Conversation {
         remote: "0.0.0.0:80".parse().unwrap(),
