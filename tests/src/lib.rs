@@ -15,6 +15,7 @@
 //! - `program` is any other real program; `gunicorn`, `node`, `php_fpm`, `grpc`, `postgres`, `redis`, `dnsmasq` and
 //!   `tls_nginx` say how each is started and troubled, `firewall` comes between.
 //! - `vrrp` is an lbd-vrrp without its lbd; `keepalived` is what it has to get along with.
+//! - `clock` is a wall clock of a node's own.
 //! - `disruption` has all kinds of connections go on while things change, and counts what breaks.
 //! - `failover` has two balancers, ours or `keepalived` with `haproxy`, one of which goes away.
 //! - `outage` has backends die under a load, `databases` and `writers` a primary under writes; `soak` looks for
@@ -31,6 +32,8 @@ pub mod certificates;
 #[cfg(feature = "e2e")]
 pub mod choice;
 pub mod client;
+#[cfg(feature = "e2e")]
+pub mod clock;
 pub mod cluster;
 pub mod cpu;
 #[cfg(feature = "e2e")]

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_lab::client::Load;
+use lb_lab::clock::Clock;
 use lb_lab::cluster::{ClusterText, GROUP, write_secret};
 use lb_lab::http::Connection;
 use lb_lab::lbd::Launch;
 use lb_lab::nginx::Nginx;
 use lb_lab::observe::addresses;
 use lb_lab::scratch::ScratchDir;
+use lb_lab::serde_json::Value;
 use lb_lab::service::ServiceText;
 use lb_lab::site::web_servers;
 use lb_lab::topology::{Balancers, NodeId, VIP_V4, VIP_V6};
@@ -25,6 +27,10 @@ const ROUND_TRIPS: usize = 5;
 /// How long a node may take to know what the other one knows.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An address that lb2 has for itself.
+const ADDRESS_OF_LB2: &str = "192.0.2.77";
+const DAY_S: i64 = 86_400;
+
 /// Two nodes' network, with clients that must notice nothing.
 struct Scene {
     held: Vec<(Connection, String)>,
@@ -32,13 +38,13 @@ struct Scene {
     nodes: Vec<Lbd>,
     _nginx: Vec<Nginx>,
     cluster: ClusterText,
-    _scratch: ScratchDir,
+    scratch: ScratchDir,
     net: Topology,
 }
 
 impl Scene {
-    /// With `lb1` alone, which has added the VIPs itself.
-    fn of_one() -> Self {
+    /// Without nodes.
+    fn empty() -> Self {
         let net = Topology::build(Plan::pair(Forward::Dsr, Balancers::Pair, 2)).unwrap();
         let ports = [
             ("net/ipv4/ip_local_port_range", "1024 65535"),
@@ -53,17 +59,22 @@ impl Scene {
             heartbeat: Duration::from_millis(100),
             secret: write_secret(&scratch).unwrap(),
         };
-        let alone = net.node_config_of(NodeId::Lb1) + &services(&net);
-        let mut scene = Self {
+        Self {
             held: Vec::new(),
             loads: Vec::new(),
             nodes: Vec::new(),
             _nginx: nginx,
             cluster,
-            _scratch: scratch,
+            scratch,
             net,
-        };
-        scene.start(NodeId::Lb1, &alone);
+        }
+    }
+
+    /// With `lb1` alone, which has added the VIPs itself.
+    fn of_one() -> Self {
+        let mut scene = Self::empty();
+        let alone = scene.net.node_config_of(NodeId::Lb1) + &services(&scene.net);
+        scene.start(NodeId::Lb1, &alone, Launch::keeping());
         for vip in VIPS.into_iter().flat_map(|vip| [vip; HELD_COUNT]) {
             let mut connection = scene.net.client.connect(SocketAddr::new(vip, 80)).unwrap();
             let backend = connection.get("/").unwrap().backend;
@@ -75,11 +86,24 @@ impl Scene {
         scene
     }
 
-    fn start(&mut self, node: NodeId, config: &str) {
+    fn start(&mut self, node: NodeId, config: &str, launch: Launch) {
+        self.nodes
+            .push(Self::launch(&self.net, node, config, launch));
+    }
+
+    /// Both nodes; lb1 has the VIPs.
+    fn start_pair(&mut self) {
+        for node in NodeId::ALL {
+            let config = self.of_pair(node);
+            self.start(node, &config, Launch::keeping());
+        }
+        self.await_active(NodeId::Lb1);
+        self.await_caught_up();
+    }
+
+    fn launch(net: &Topology, node: NodeId, config: &str, launch: Launch) -> Lbd {
         let scratch = ScratchDir::new(&format!("lbd-{node}")).unwrap();
-        let netns = self.net.node(node);
-        let lbd = Lbd::launch_in(Launch::keeping(), scratch, netns, config).unwrap();
-        self.nodes.push(lbd);
+        Lbd::launch_in(launch, scratch, net.node(node), config).unwrap()
     }
 
     /// The configuration of one of a pair.
@@ -134,6 +158,48 @@ impl Scene {
             Ok((told.code == 0).then_some(()))
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", lbd.log_tail()));
+    }
+
+    /// Drains a backend on lb1.
+    fn drain(&self, backend: &str) {
+        let words = ["backend", "drain", "v4", backend];
+        self.nodes[0].ctl_ok(&words).unwrap();
+    }
+
+    /// What its operators have set a backend to, as a node knows.
+    fn admin(&self, node: NodeId, backend: &str) -> String {
+        let words = ["backend", "show", "v4", backend];
+        let shown = self.nodes[node as usize].ctl_json(&words).unwrap();
+        shown["admin"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until lb2 knows that.
+    fn await_admin(&self, backend: &str, admin: &str) {
+        let what = format!("{backend} to be {admin} on lb2");
+        wait_until(&what, PATIENCE, || {
+            Ok((self.admin(NodeId::Lb2, backend) == admin).then_some(()))
+        })
+        .unwrap();
+    }
+
+    /// Waits until what lb2 has refused is such, all in one text.
+    fn await_refused(&self, is_such: impl Fn(&str) -> bool) {
+        wait_until("lb2 to say what it has refused", PATIENCE, || {
+            let peers = self.nodes[1].ctl_json(&["peer", "status"])?;
+            let refused = peers["refused_changes"].as_array().into_iter().flatten();
+            let refused: Vec<&str> = refused.filter_map(Value::as_str).collect();
+            Ok(is_such(&refused.join("\n")).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.nodes[1].log_tail()));
+    }
+
+    /// Waits until lb2 says why it is behind.
+    fn await_behind(&self, why: &str) {
+        wait_until(&format!("lb2 to say: {why}"), PATIENCE, || {
+            let peers = self.nodes[1].ctl_json(&["peer", "status"])?;
+            Ok((peers["behind"] == why).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.nodes[1].log_tail()));
     }
 
     /// A hundred more requests on each VIP are answered, none was in vain, and every held connection still talks to
@@ -201,7 +267,7 @@ fn a_single_node_becomes_one_of_a_pair_and_its_vips_move() {
     .unwrap();
 
     let pair = scene.of_pair(NodeId::Lb2);
-    scene.start(NodeId::Lb2, &pair);
+    scene.start(NodeId::Lb2, &pair, Launch::keeping());
     scene.await_caught_up();
     scene.nobody_noticed("with the other one");
     // Several times: only a flow whose record is under way at that moment shows whether it is waited for.
@@ -210,4 +276,125 @@ fn a_single_node_becomes_one_of_a_pair_and_its_vips_move() {
         scene.await_active(to);
         scene.nobody_noticed(&format!("with {to}"));
     }
+}
+
+/// Its changes cannot be ordered among the others'. They are once its clock is right, without anybody's doing.
+#[test]
+fn a_node_whose_clock_is_days_ahead_is_told_of_until_it_is_right() {
+    if require(&["ip", "nginx", "cc"]).is_missing() {
+        return;
+    }
+    let mut scene = Scene::empty();
+    let clock = Clock::new(&scene.scratch, NodeId::Lb1).unwrap();
+    clock.step(2 * DAY_S).unwrap();
+    let ahead = Launch {
+        environment: clock.environment(),
+        ..Launch::keeping()
+    };
+    for (node, launch) in [(NodeId::Lb1, ahead), (NodeId::Lb2, Launch::keeping())] {
+        let config = scene.of_pair(node);
+        scene.start(node, &config, launch);
+    }
+    scene.await_active(NodeId::Lb1);
+    scene.await_caught_up();
+    scene.drain("web1");
+    scene.await_behind(
+        "changes of lb1 are refused: its clock and this node's are more than a day apart",
+    );
+    assert_eq!(scene.admin(NodeId::Lb2, "web1"), "ready");
+
+    clock.step(0).unwrap();
+    scene.drain("web2");
+    scene.await_caught_up();
+    for backend in ["web1", "web2"] {
+        scene.await_admin(backend, "drain");
+    }
+}
+
+/// It would preempt, and cannot know the flows of the node that serves.
+#[test]
+fn a_node_that_comes_back_without_the_sync_link_leaves_the_vips_to_the_one_that_serves() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let mut scene = Scene::empty();
+    scene.start_pair();
+    scene.net.cut_links(NodeId::Lb1).unwrap();
+    scene.net.node(NodeId::Lb1).kill_all().unwrap();
+    scene.await_active(NodeId::Lb2);
+
+    scene.net.replace_node(NodeId::Lb1).unwrap();
+    let cut = |state| format!("link set dev {} {state}", NodeId::Lb1.sync_port());
+    scene.net.switch().ip(&cut("down")).unwrap();
+    let fresh = Scene::launch(
+        &scene.net,
+        NodeId::Lb1,
+        &scene.of_pair(NodeId::Lb1),
+        Launch::keeping(),
+    );
+    scene.nodes[0] = fresh;
+    // Longer than the barrier would last between two nodes neither of which is Active.
+    let mut heard = 0;
+    wait_until("lb1 to have been held for some seconds", PATIENCE, || {
+        let vips = scene.nodes[0].ctl_json(&["vip", "list"])?;
+        let router = &vips["routers"][0];
+        assert_ne!(router["state"], "active", "{router}");
+        let held = router["held"].as_str().unwrap_or_default();
+        heard += u32::from(held.contains("no peer is heard on the sync link"));
+        Ok((router["since_ms"].as_u64() > Some(3000) && heard > 0).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", scene.nodes[0].log_tail()));
+
+    scene.net.switch().ip(&cut("up")).unwrap();
+    scene.await_active(NodeId::Lb1);
+}
+
+/// A change made on one node that the other one cannot have: it has the VIP for an address of its own. That is told,
+/// keeps nobody from starting, and holds up nothing else.
+#[test]
+fn a_change_that_a_node_cannot_have_does_not_keep_it_from_starting() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let mut scene = Scene::empty();
+    scene.start_pair();
+    let own = format!("address add {ADDRESS_OF_LB2}/24 dev eth0");
+    scene.net.node(NodeId::Lb2).ip(&own).unwrap();
+    let everything = [
+        "service",
+        "add",
+        "taken",
+        "--vip",
+        ADDRESS_OF_LB2,
+        "--port",
+        "0",
+    ];
+    scene.nodes[0].ctl_ok(&everything).unwrap();
+    scene.await_refused(|refused| refused.contains("is the node's own address on eth0"));
+
+    // Nobody looks after lb2 for a while.
+    scene.drain("web1");
+    scene.await_admin("web1", "drain");
+    scene.nodes[1].kill9().unwrap();
+    scene.nodes[1].restart(scene.net.node(NodeId::Lb2)).unwrap();
+    scene.await_caught_up();
+    scene.await_refused(|refused| refused.contains("is the node's own address on eth0"));
+    scene.await_admin("web1", "drain");
+    scene.hand_over(NodeId::Lb1);
+    scene.await_active(NodeId::Lb2);
+    // A ring that has got another owner settles before it changes.
+    wait_until("no new flow for web1", PATIENCE, || {
+        let shown = scene.nodes[1].ctl_json(&["backend", "show", "v4", "web1"])?;
+        Ok((shown["slots"] == 0).then_some(()))
+    })
+    .unwrap();
+    scene.nodes[1].await_ring("v4").unwrap();
+    let target = SocketAddr::new(VIP_V4, 80);
+    let counts = scene.net.client.http_get_many(target, 20).unwrap();
+    assert!(counts.keys().eq(["web2"]), "{counts:?}");
+
+    scene.nodes[0]
+        .ctl_ok(&["service", "remove", "taken"])
+        .unwrap();
+    scene.await_refused(str::is_empty);
 }

@@ -134,7 +134,9 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
             },
             // It ends by itself when it fails, and when it was told to take the datapath off.
             ended = &mut engine_task => break Some(ended),
-            () = until(anew_paused_until) => anew_paused_until = None,
+            () = sleep_until(anew_paused_until.unwrap_or_else(Instant::now)), if anew_paused_until.is_some() => {
+                anew_paused_until = None;
+            }
             // Once: who wants it goes on saying so until the engine has ended.
             Some(hash_key) = wanted_anew.recv(),
                 if matches!(ending, Ending::Stopped) && anew_paused_until.is_none() =>
@@ -169,14 +171,6 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     nodes.leave().await;
     ended.context("the engine's task was cut off")??;
     Ok(ending)
-}
-
-/// Waits until then; without a time, for ever.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn start_metrics(

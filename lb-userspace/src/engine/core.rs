@@ -176,17 +176,43 @@ impl Engine {
     }
 
     /// Puts the first model in force. If that fails, what an earlier engine has left stays as it is, as
-    /// far as it was not yet changed.
+    /// far as it was not yet changed. With peers, it is tried without what they have changed: nobody can keep this
+    /// node from starting with its own configuration.
     pub(super) async fn begin(&mut self, model: Model) -> Outcome {
         self.beat();
-        let nothing = std::mem::replace(&mut self.model, model);
-        self.note_found();
-        self.prepare(&nothing).await?;
-        self.carry_out(&[], &BTreeSet::new()).await?;
-        self.configs.refused = self.saved.laid(&self.model).refused;
+        let nothing = self.model.clone();
+        let own = self.saved.own(&model).filter(|own| *own != model);
+        let begun = match (self.begin_with(model, &nothing).await, own) {
+            (Err(refusal), Some(own)) => {
+                warn!(
+                    "changes made at run time cannot be in force, and are tried again: {refusal}"
+                );
+                self.configs.owe_adoption(refusal.to_string());
+                self.begin_with(own, &nothing).await
+            }
+            (begun, _) => begun,
+        };
+        begun?;
+        let refused = self.saved.laid(&self.model).refused;
+        self.configs.refused.extend(refused);
         self.saved.save(&self.model);
         self.publish();
         Ok(self.warnings(&nothing))
+    }
+
+    async fn begin_with(&mut self, model: Model, nothing: &Model) -> Result<(), EngineError> {
+        let found = (
+            self.keeper.clone(),
+            self.leaving.clone(),
+            self.steering.clone(),
+        );
+        self.model = model;
+        self.note_found();
+        if let Err(refusal) = self.prepare(nothing).await {
+            (self.keeper, self.leaving, self.steering) = found;
+            return Err(refusal);
+        }
+        self.carry_out(&[], &BTreeSet::new()).await
     }
 
     /// The model in force from now on, for those who follow it.

@@ -46,6 +46,8 @@ pub enum PeerNews {
     Agreed,
     /// A peer has had other changes than this node for a while.
     Differs(String),
+    /// It has the same again.
+    Same(String),
     /// The VRRP process has taken these VIPs over, which the engine had added itself.
     VipsTaken(BTreeSet<IpAddr>),
 }
@@ -115,6 +117,7 @@ impl Peers {
             | PeerNews::Strangers(..)
             | PeerNews::Agreed
             | PeerNews::Differs(_)
+            | PeerNews::Same(_)
             | PeerNews::VipsTaken(_) => {}
         }
     }
@@ -128,6 +131,11 @@ impl Engine {
                 PeerNews::Changes(peer, bytes) => self.hear_changes(&peer, &bytes).await,
                 PeerNews::Agreed => self.agree().await,
                 PeerNews::Differs(peer) => self.tell_changes_again(&peer),
+                PeerNews::Same(peer) => self.configs.forget_refusals(&peer),
+                PeerNews::Down(peer) => {
+                    self.configs.forget_refusals(&peer);
+                    self.take_news(PeerNews::Down(peer));
+                }
                 PeerNews::Strangers(peer, backends) => self.take_in_strangers(&peer, backends),
                 PeerNews::VipsTaken(vips) => self.forget_given_vips(&vips),
                 PeerNews::Up(peer) => {

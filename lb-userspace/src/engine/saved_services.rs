@@ -132,6 +132,13 @@ impl SavedServices {
         }
     }
 
+    /// This node's own configuration, with nothing of what was changed at run time but admin states, and with what checks
+    /// have found of `current`; `None` without peers.
+    pub(super) fn own(&self, current: &Model) -> Option<Model> {
+        let overlay = self.overlay.as_ref()?;
+        Some(overlay.with_states(&self.configured.clone().keeping_state_of(current)))
+    }
+
     /// What is in force, with the admin states that nodes have told.
     pub(super) fn with_states(&self, current: &Model) -> Model {
         match &self.overlay {

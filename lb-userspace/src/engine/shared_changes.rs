@@ -46,10 +46,11 @@ pub(super) struct PeerConfigs {
     /// Changes of peers that cannot be in force here, and why.
     pub(super) refused: Vec<String>,
     /// Changes of peers are to be put in force once more: it has failed.
-    pub(super) owes_adoption: bool,
+    owes_adoption: bool,
     /// When that was tried last.
     retried: Option<Instant>,
-    /// Peers whose changes were refused for their stamps: their clocks or this node's are wrong by more than a day.
+    /// Peers that have changes which were refused for their stamps: their clocks or this node's are wrong by more than
+    /// a day.
     ahead: BTreeSet<String>,
     /// That of this node, as it was told last.
     said: Option<Outline>,
@@ -64,6 +65,23 @@ impl PeerConfigs {
         Some(format!(
             "changes of {peer} are refused: its clock and this node's are more than a day apart"
         ))
+    }
+
+    /// All that this node's rules allow is in force, or about to be.
+    pub(super) fn owe_nothing(&mut self, refused: Vec<String>) {
+        self.refused = refused;
+        self.owes_adoption = false;
+    }
+
+    /// Changes of peers could not be put in force, for this reason.
+    pub(super) fn owe_adoption(&mut self, reason: String) {
+        self.refused.push(reason);
+        self.owes_adoption = true;
+    }
+
+    /// A peer and this node have the same changes, or there is no link: it tells all of them over the next one.
+    pub(super) fn forget_refusals(&mut self, peer: &str) {
+        self.ahead.remove(peer);
     }
 
     fn compare(&mut self) {
@@ -195,8 +213,6 @@ impl Engine {
         let merged = self.saved.merge_shared(entries);
         if merged.ahead_count > 0 {
             self.configs.ahead.insert(peer.to_owned());
-        } else {
-            self.configs.ahead.remove(peer);
         }
         for refused in &merged.refused {
             warn!(peer, "a change of the peer is refused: {refused}");
@@ -216,12 +232,10 @@ impl Engine {
 
     async fn adopt_shared(&mut self) {
         let laid = self.saved.laid(&self.model);
-        self.configs.refused = laid.refused;
-        self.configs.owes_adoption = false;
+        self.configs.owe_nothing(laid.refused);
         if let Err(error) = self.adopt(laid.model).await {
             warn!("changes of a peer cannot be in force, and are tried again: {error}");
-            self.configs.refused.push(error.to_string());
-            self.configs.owes_adoption = true;
+            self.configs.owe_adoption(error.to_string());
             self.adopt_states().await;
         }
     }

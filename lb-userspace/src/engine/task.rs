@@ -153,8 +153,7 @@ impl Engine {
         let laid = self.saved.laid_after_reload(&configured, &self.model);
         let warnings = self.adopt(laid.model).await?;
         self.saved.reloaded(configured);
-        self.configs.refused = laid.refused;
-        self.configs.owes_adoption = false;
+        self.configs.owe_nothing(laid.refused);
         self.saved.save(&self.model);
         self.tell_changes();
         Ok(warnings)

@@ -351,7 +351,10 @@ impl Task {
         for (name, peer) in &mut self.peers {
             let status = peer.status.as_ref().filter(|_| peer.is_up);
             if status.is_none_or(|status| status.changes == own) {
-                peer.differs = None;
+                let differed = peer.differs.take().is_some();
+                if differed && status.is_some() {
+                    news.push(PeerNews::Same(name.clone()));
+                }
                 continue;
             }
             let since = *peer.differs.get_or_insert_with(Instant::now);

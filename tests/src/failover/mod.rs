@@ -6,7 +6,6 @@
 //! it from outside, and [`outcome`] counts.
 
 mod acts;
-pub mod clock;
 pub mod darkness;
 pub mod event;
 pub mod ground;

@@ -9,10 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::clock::Clock;
 use super::ground::{BACKEND_COUNT, Ground};
 use super::pair::{Admin, Pair, Part};
 use super::run::Make;
+use crate::clock::Clock;
 use crate::cluster::{ClusterText, GROUP, write_secret};
 use crate::disruption::lane::Service;
 use crate::disruption::traffic::HasDatagrams;

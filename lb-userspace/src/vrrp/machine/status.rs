@@ -1,5 +1,6 @@
 //! How a router is, for people and for `lbd`.
 
+use super::takeover::not_caught_up;
 use super::{Router, ms};
 use crate::vrrp::protocol::{Dispute, RouterCounters, RouterStatus, State};
 
@@ -28,7 +29,7 @@ impl Router {
             troubles: [&self.condition.faults[..], &self.condition.troubles].concat(),
             active: active.map(|active| active.source),
             active_priority: active.map(|active| active.priority),
-            held: self.held.clone(),
+            held: self.held.clone().or_else(|| self.why_not_preempting()),
             distrusted: self.distrusted(now_us),
             dispute: self.disputes.last().map(|(claim, at_us)| Dispute {
                 vip: claim.vip,
@@ -40,5 +41,13 @@ impl Router {
                 ..self.counters
             },
         }
+    }
+
+    /// Why it does not preempt an Active of lower priority, if it would but for that.
+    fn why_not_preempting(&self) -> Option<String> {
+        let _since = self
+            .lower_since_us
+            .filter(|_| self.state == State::Backup)?;
+        Some(not_caught_up(&self.active?.source, self.behind.as_ref()?))
     }
 }

@@ -1,5 +1,6 @@
 //! When a Backup takes over, and when it does not.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::{Router, ms};
@@ -158,8 +159,10 @@ impl Router {
                 return None;
             }
         }
-        let why = format!("this node has not caught up with {peer}: {behind}");
-        Some((why, now_us + self.active_interval_us))
+        Some((
+            not_caught_up(&peer, &behind),
+            now_us + self.active_interval_us,
+        ))
     }
 
     /// Whether the barrier would keep this router from taking over now from the Active one, which is not fit.
@@ -202,4 +205,9 @@ impl Router {
             self.probe_answered_us = Some(now_us);
         }
     }
+}
+
+/// The barrier, in words.
+pub(super) fn not_caught_up(peer: &dyn Display, behind: &str) -> String {
+    format!("this node has not caught up with {peer}: {behind}")
 }

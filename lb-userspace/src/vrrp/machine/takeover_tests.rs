@@ -228,7 +228,10 @@ fn a_node_that_is_behind_leaves_the_vips_to_a_living_peer() {
         bench.run_for(SECOND);
         bench.hear(2, 100);
     }
-    assert_eq!(bench.router.state(), State::Backup);
+    let status = bench.router.status(bench.now, 0);
+    let why = "this node has not caught up with 10.0.0.2: 2 of 3 rings";
+    assert_eq!(status.held.as_deref(), Some(why));
+    assert_eq!(status.state, State::Backup);
     bench.tell(Input::Behind(None));
     bench.hear(2, 100);
     bench.run_for(ACTIVE_DOWN_100);
