@@ -427,12 +427,13 @@ fn a_vip_that_changes_its_group_stays() {
         let changes = json!({"name": name, "vrid": vrid, "virtual_mac": virtual_mac});
         group("eth0", &vips, 200, &changes).unwrap()
     };
-    for virtual_mac in [false, true] {
+    // With a key, a router that ends and has heard nobody knows that it is alone, and waits for nobody.
+    for (virtual_mac, key) in [(false, None), (true, None), (false, Some(KEY))] {
         let both = [
             group("a", 51, &[VIP_V4], virtual_mac),
             group("b", 52, &[OTHER, VIP_V6], virtual_mac),
         ];
-        vrrp.configure(&both, None).unwrap();
+        vrrp.configure(&both, key).unwrap();
         for (name, family) in [("a", "ipv4"), ("b", "ipv4"), ("b", "ipv6")] {
             vrrp.await_state(name, family, "active", PATIENCE).unwrap();
         }
@@ -445,7 +446,7 @@ fn a_vip_that_changes_its_group_stays() {
             group("b", 52, &[VIP_V6], virtual_mac),
         ];
         for groups in [&to_a, &both] {
-            vrrp.configure(groups, None).unwrap();
+            vrrp.configure(groups, key).unwrap();
             wait_until("the new configuration", PATIENCE, || {
                 let vips = vrrp.router("a", "ipv4")["vips"].clone();
                 Ok((vips == groups[0]["vips"]).then_some(()))
@@ -458,7 +459,7 @@ fn a_vip_that_changes_its_group_stays() {
         // All in one. What was another router's until now has three intervals more to wait than its former one has to
         // go: so that one has gone by then.
         let merged = group("a", 51, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
-        vrrp.configure(&[merged], None).unwrap();
+        vrrp.configure(&[merged], key).unwrap();
         wait_until("group a to have all", PATIENCE, || {
             assert!(virtual_mac || lan.has(0, OTHER), "it was Active before");
             assert!(virtual_mac || lan.has(0, VIP_V6), "it stays meanwhile");
@@ -470,7 +471,7 @@ fn a_vip_that_changes_its_group_stays() {
         }
         // Another name and id: nobody is there to have them meanwhile.
         let renamed = group("d", 54, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
-        vrrp.configure(&[renamed], None).unwrap();
+        vrrp.configure(&[renamed], key).unwrap();
         wait_until("group d to have all", PATIENCE, || {
             for vip in [VIP_V4, OTHER, VIP_V6] {
                 assert!(virtual_mac || lan.has(0, vip), "{vip} stays meanwhile");
@@ -479,7 +480,7 @@ fn a_vip_that_changes_its_group_stays() {
             Ok(states.iter().all(|state| state == "active").then_some(()))
         })
         .unwrap();
-        vrrp.configure(&[group("c", 53, &["203.0.113.12"], false)], None)
+        vrrp.configure(&[group("c", 53, &["203.0.113.12"], false)], key)
             .unwrap();
         for vip in [VIP_V4, OTHER, VIP_V6] {
             lan.await_no_vip(0, vip);
