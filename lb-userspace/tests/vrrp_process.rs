@@ -47,16 +47,22 @@ struct Stage {
     configuration: watch::Sender<Option<Configuration>>,
     facts: watch::Sender<Facts>,
     supervisor: Option<Supervisor>,
+    program: PathBuf,
 }
 
 impl Stage {
     fn new(groups: &[Group]) -> Self {
+        Self::with(PathBuf::from(env!("CARGO_BIN_EXE_lbd-vrrp")), groups)
+    }
+
+    fn with(program: PathBuf, groups: &[Group]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut stage = Self {
             directory,
             configuration: watch::Sender::new(Some(configuration(groups))),
             facts: watch::Sender::new(Facts::default()),
             supervisor: None,
+            program,
         };
         stage.start();
         stage
@@ -65,7 +71,7 @@ impl Stage {
     fn start(&mut self) {
         let options = Options {
             socket: self.lbd_socket(),
-            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_lbd-vrrp"))),
+            program: Some(self.program.clone()),
             log: "info".to_owned(),
             log_format: "text".to_owned(),
         };
@@ -193,4 +199,24 @@ async fn a_hand_over_that_cannot_be_is_refused_with_the_reason() {
     );
     let error = stage.supervisor().failover("web").await.unwrap_err();
     assert!(error.to_string().contains("not Active"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_one_that_cannot_be_started_and_it_is_when_it_can_be() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let program = elsewhere.path().join("lbd-vrrp");
+    let stage = Stage::with(program.clone(), &[group("web", 1)]);
+    let asked = timeout(PATIENCE, stage.supervisor().failover("web"));
+    let error = asked.await.expect("no answer").unwrap_err();
+    assert!(matches!(error, FailoverError::Unanswered(_)), "{error}");
+    assert!(error.to_string().contains("cannot be started"), "{error}");
+    assert!(stage.supervisor().status().borrow().is_none());
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lbd-vrrp"), &program).unwrap();
+    let status = stage.status(|status| names(status) == ["web"]).await;
+    // Its program is not there any more, and it is.
+    std::fs::remove_file(&program).unwrap();
+    kill(pid(&status), Signal::SIGKILL).unwrap();
+    let mut known = stage.supervisor().status();
+    let gone = timeout(PATIENCE, known.wait_for(Option::is_none));
+    gone.await.expect("its last words stay").unwrap();
 }

@@ -38,10 +38,17 @@ pub enum Switch {
 pub type End<'a> = (&'a Netns, &'a str);
 
 /// Creates a veth pair between two namespaces, both ends up.
-pub fn veth_pair((a, a_name): End<'_>, (b, b_name): End<'_>) -> Result<()> {
+pub fn veth_pair(a: End<'_>, b: End<'_>) -> Result<()> {
+    veth_pair_of(1, a, b)
+}
+
+/// The same, with so many queues each way. Where XDP is attached, each has room for 256 packets.
+pub fn veth_pair_of(queues: u8, (a, a_name): End<'_>, (b, b_name): End<'_>) -> Result<()> {
+    let queues = format!("numtxqueues {queues} numrxqueues {queues}");
     // `name` and `dev` are spelled out: ip takes short names such as `a` for keywords.
     a.ip(&format!(
-        "link add name {a_name} type veth peer name {b_name} netns {}\nlink set dev {a_name} up",
+        "link add name {a_name} {queues} type veth peer name {b_name} {queues} netns {}\n\
+         link set dev {a_name} up",
         b.name()
     ))?;
     b.ip(&format!("link set dev {b_name} up"))

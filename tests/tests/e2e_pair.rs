@@ -27,6 +27,8 @@ const ROUND_TRIPS: usize = 5;
 /// How long a node may take to know what the other one knows.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is seen so often in a row lasts.
+const STEADY_LOOKS: u32 = 20;
 /// An address that lb2 has for itself.
 const ADDRESS_OF_LB2: &str = "192.0.2.77";
 const DAY_S: i64 = 86_400;
@@ -146,7 +148,10 @@ impl Scene {
             }
             Ok(Some(()))
         })
-        .unwrap();
+        .unwrap_or_else(|error| {
+            let shown = self.nodes.iter().map(|lbd| lbd.ctl(&["peer", "status"]));
+            panic!("{error:#}\n{:#?}", shown.collect::<Vec<_>>())
+        });
     }
 
     /// Hands the VIPs over, as soon as the other node has caught up.
@@ -182,13 +187,31 @@ impl Scene {
         .unwrap();
     }
 
-    /// Waits until what lb2 has refused is such, all in one text.
+    /// Waits until lb2 has service `extra`, and web2 a weight of 7.
+    fn await_run_time_changes(&self) {
+        wait_until("what was changed at run time on lb2", PATIENCE, || {
+            let lb2 = &self.nodes[1];
+            let has_extra = lb2.ctl(&["service", "show", "extra"])?.code == 0;
+            let web2 = lb2.ctl_json(&["backend", "show", "v4", "web2"])?;
+            Ok((has_extra && web2["weight"] == 7).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.nodes[1].log_tail()));
+    }
+
+    /// Waits until what lb2 has refused is such, all in one text, and stays so for a moment: while it tries again, it has
+    /// refused nothing.
     fn await_refused(&self, is_such: impl Fn(&str) -> bool) {
+        let mut looks = 0;
         wait_until("lb2 to say what it has refused", PATIENCE, || {
             let peers = self.nodes[1].ctl_json(&["peer", "status"])?;
             let refused = peers["refused_changes"].as_array().into_iter().flatten();
             let refused: Vec<&str> = refused.filter_map(Value::as_str).collect();
-            Ok(is_such(&refused.join("\n")).then_some(()))
+            looks = if is_such(&refused.join("\n")) {
+                looks + 1
+            } else {
+                0
+            };
+            Ok((looks >= STEADY_LOOKS).then_some(()))
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", self.nodes[1].log_tail()));
     }
@@ -304,11 +327,8 @@ fn a_node_whose_clock_is_days_ahead_is_told_of_until_it_is_right() {
     assert_eq!(scene.admin(NodeId::Lb2, "web1"), "ready");
 
     clock.step(0).unwrap();
-    scene.drain("web2");
+    scene.await_admin("web1", "drain");
     scene.await_caught_up();
-    for backend in ["web1", "web2"] {
-        scene.await_admin(backend, "drain");
-    }
 }
 
 /// It would preempt, and cannot know the flows of the node that serves.
@@ -321,27 +341,28 @@ fn a_node_that_comes_back_without_the_sync_link_leaves_the_vips_to_the_one_that_
     scene.start_pair();
     scene.net.cut_links(NodeId::Lb1).unwrap();
     scene.net.node(NodeId::Lb1).kill_all().unwrap();
+    scene.net.replace_node(NodeId::Lb1).unwrap();
     scene.await_active(NodeId::Lb2);
 
-    scene.net.replace_node(NodeId::Lb1).unwrap();
     let cut = |state| format!("link set dev {} {state}", NodeId::Lb1.sync_port());
     scene.net.switch().ip(&cut("down")).unwrap();
-    let fresh = Scene::launch(
-        &scene.net,
-        NodeId::Lb1,
-        &scene.of_pair(NodeId::Lb1),
-        Launch::keeping(),
-    );
-    scene.nodes[0] = fresh;
+    // What the old one has left goes before its successor comes.
+    drop(scene.nodes.remove(0));
+    let config = scene.of_pair(NodeId::Lb1);
+    let fresh = Scene::launch(&scene.net, NodeId::Lb1, &config, Launch::keeping());
+    scene.nodes.insert(0, fresh);
     // Longer than the barrier would last between two nodes neither of which is Active.
-    let mut heard = 0;
+    let mut held_count = 0;
     wait_until("lb1 to have been held for some seconds", PATIENCE, || {
         let vips = scene.nodes[0].ctl_json(&["vip", "list"])?;
-        let router = &vips["routers"][0];
-        assert_ne!(router["state"], "active", "{router}");
-        let held = router["held"].as_str().unwrap_or_default();
-        heard += u32::from(held.contains("no peer is heard on the sync link"));
-        Ok((router["since_ms"].as_u64() > Some(3000) && heard > 0).then_some(()))
+        let routers = vips["routers"].as_array().cloned().unwrap_or_default();
+        for router in &routers {
+            assert_ne!(router["state"], "active", "{router}");
+            let held = router["held"].as_str().unwrap_or_default();
+            held_count += u32::from(held.contains("no peer is heard on the sync link"));
+        }
+        let since_ms = routers.iter().filter_map(|one| one["since_ms"].as_u64());
+        Ok((since_ms.min() > Some(3_000) && held_count > 0).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", scene.nodes[0].log_tail()));
 
@@ -350,7 +371,7 @@ fn a_node_that_comes_back_without_the_sync_link_leaves_the_vips_to_the_one_that_
 }
 
 /// A change made on one node that the other one cannot have: it has the VIP for an address of its own. That is told,
-/// keeps nobody from starting, and holds up nothing else.
+/// and keeps nobody from starting with all that was in force.
 #[test]
 fn a_change_that_a_node_cannot_have_does_not_keep_it_from_starting() {
     if require(&["ip", "nginx"]).is_missing() {
@@ -358,6 +379,19 @@ fn a_change_that_a_node_cannot_have_does_not_keep_it_from_starting() {
     }
     let mut scene = Scene::empty();
     scene.start_pair();
+    let extra = [
+        "service",
+        "add",
+        "extra",
+        "--vip",
+        "203.0.113.99",
+        "--port",
+        "80",
+    ];
+    scene.nodes[0].ctl_ok(&extra).unwrap();
+    let weight = ["backend", "weight", "v4", "web2", "7"];
+    scene.nodes[0].ctl_ok(&weight).unwrap();
+    scene.await_run_time_changes();
     let own = format!("address add {ADDRESS_OF_LB2}/24 dev eth0");
     scene.net.node(NodeId::Lb2).ip(&own).unwrap();
     let everything = [
@@ -380,6 +414,7 @@ fn a_change_that_a_node_cannot_have_does_not_keep_it_from_starting() {
     scene.await_caught_up();
     scene.await_refused(|refused| refused.contains("is the node's own address on eth0"));
     scene.await_admin("web1", "drain");
+    scene.await_run_time_changes();
     scene.hand_over(NodeId::Lb1);
     scene.await_active(NodeId::Lb2);
     // A ring that has got another owner settles before it changes.

@@ -422,17 +422,16 @@ fn a_vip_that_changes_its_group_stays() {
     let lan = Lan::new();
     let mut vrrp = Vrrp::start(&lan.nodes[0]).unwrap();
     vrrp.tell(&[]).unwrap();
-    let group = |name: &str, vrid: u8, vips: &[&str], virtual_mac: bool| {
-        let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
-        let changes = json!({"name": name, "vrid": vrid, "virtual_mac": virtual_mac});
-        group("eth0", &vips, 200, &changes).unwrap()
-    };
     // With a key, a router that ends and has heard nobody knows that it is alone, and waits for nobody.
     for (virtual_mac, key) in [(false, None), (true, None), (false, Some(KEY))] {
-        let both = [
-            group("a", 51, &[VIP_V4], virtual_mac),
-            group("b", 52, &[OTHER, VIP_V6], virtual_mac),
-        ];
+        let group = |name: &str, vrid: u8, vips: &[&str]| {
+            let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+            let changes = json!({
+                "name": name, "vrid": vrid, "virtual_mac": virtual_mac, "authenticate": key.is_some(),
+            });
+            group("eth0", &vips, 200, &changes).unwrap()
+        };
+        let both = [group("a", 51, &[VIP_V4]), group("b", 52, &[OTHER, VIP_V6])];
         vrrp.configure(&both, key).unwrap();
         for (name, family) in [("a", "ipv4"), ("b", "ipv4"), ("b", "ipv6")] {
             vrrp.await_state(name, family, "active", PATIENCE).unwrap();
@@ -441,10 +440,7 @@ fn a_vip_that_changes_its_group_stays() {
             lan.await_vip(0, vip);
         }
         // To the group that comes first, and back.
-        let to_a = [
-            group("a", 51, &[VIP_V4, OTHER], virtual_mac),
-            group("b", 52, &[VIP_V6], virtual_mac),
-        ];
+        let to_a = [group("a", 51, &[VIP_V4, OTHER]), group("b", 52, &[VIP_V6])];
         for groups in [&to_a, &both] {
             vrrp.configure(groups, key).unwrap();
             wait_until("the new configuration", PATIENCE, || {
@@ -458,7 +454,7 @@ fn a_vip_that_changes_its_group_stays() {
         }
         // All in one. What was another router's until now has three intervals more to wait than its former one has to
         // go: so that one has gone by then.
-        let merged = group("a", 51, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
+        let merged = group("a", 51, &[VIP_V4, OTHER, VIP_V6]);
         vrrp.configure(&[merged], key).unwrap();
         wait_until("group a to have all", PATIENCE, || {
             assert!(virtual_mac || lan.has(0, OTHER), "it was Active before");
@@ -470,7 +466,7 @@ fn a_vip_that_changes_its_group_stays() {
             lan.await_vip(0, vip);
         }
         // Another name and id: nobody is there to have them meanwhile.
-        let renamed = group("d", 54, &[VIP_V4, OTHER, VIP_V6], virtual_mac);
+        let renamed = group("d", 54, &[VIP_V4, OTHER, VIP_V6]);
         vrrp.configure(&[renamed], key).unwrap();
         wait_until("group d to have all", PATIENCE, || {
             for vip in [VIP_V4, OTHER, VIP_V6] {
@@ -480,7 +476,7 @@ fn a_vip_that_changes_its_group_stays() {
             Ok(states.iter().all(|state| state == "active").then_some(()))
         })
         .unwrap();
-        vrrp.configure(&[group("c", 53, &["203.0.113.12"], false)], key)
+        vrrp.configure(&[group("c", 53, &["203.0.113.12"])], key)
             .unwrap();
         for vip in [VIP_V4, OTHER, VIP_V6] {
             lan.await_no_vip(0, vip);

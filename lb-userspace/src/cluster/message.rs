@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`Message::Claim`] | owner | all | I decide the ring of these services, in this term |
 //! | [`Message::Stale`] | anybody | a claimant | there has been a later term |
+//! | [`Message::Empty`] | owner | a follower | there is no ring yet: nobody has been eligible |
 //! | [`Message::Standing`] | follower | owner | which of my slots are not settled |
 //! | [`Message::Ring`] | owner | follower | the ring is now this |
 //! | [`Message::Ack`] | follower | owner | it is in force here |
@@ -77,6 +78,8 @@ pub enum Message {
     Swept(Swept),
     /// What the owner has to know of the sender's flows.
     Report(Report),
+    /// The sender decides these rings, and has none yet: nobody has been eligible so far.
+    Empty(Vec<Claim>),
 }
 
 /// A service's term.

@@ -69,17 +69,15 @@ impl Coordinator {
     /// Sends what has changed to the followers. One state is under way to each at a time: what changes meanwhile
     /// goes together when it has been acknowledged.
     pub(super) fn publish(&mut self, share: &mut Share, rings: &mut impl Rings) {
-        let service = share.service;
+        let (service, claim) = (share.service, share.claim());
         let Side::Owns(owned) = &mut share.side else {
             return;
         };
-        let Some(transition) = rings.transition(&service) else {
-            return;
+        let transition = rings.transition(&service);
+        let Some(transition) = transition.filter(|one| !one.slots().is_empty()) else {
+            return self.tell_empty(owned, &claim);
         };
         let revision = transition.revision();
-        if transition.slots().is_empty() {
-            return;
-        }
         if revision != owned.ring.revision() {
             let slots = transition.slots().to_vec();
             let address_of = |id| rings.address_of(&service, id);
@@ -98,6 +96,16 @@ impl Coordinator {
         }
         for (peer, part) in messages {
             self.say(&peer, Message::Ring(part));
+        }
+    }
+
+    /// Who waits for a ring that is not there yet would never have caught up.
+    fn tell_empty(&mut self, owned: &mut Owned, claim: &Claim) {
+        for (name, follower) in &mut owned.peers {
+            if follower.has_stood && !follower.knows_empty && self.view.is_there(name) {
+                follower.knows_empty = true;
+                self.say(name, Message::Empty(vec![claim.clone()]));
+            }
         }
     }
 

@@ -30,6 +30,11 @@ impl Coordinator {
             Message::Ack(version) => self.hear_ack(peer, &version),
             Message::Refusal(refusal) => self.hear_refusal(peer, refusal),
             Message::Swept(swept) => self.hear_swept(peer, swept, now_ms),
+            Message::Empty(claims) => {
+                for claim in claims {
+                    self.hear_empty(peer, &claim);
+                }
+            }
             Message::Report(report) => {
                 if let Some(known) = self.view.peers.get_mut(peer) {
                     known.hear(report, now_ms);
@@ -138,6 +143,18 @@ impl Coordinator {
         }
         if let Side::Follows(followed) = &mut share.side {
             followed.take(part);
+        }
+    }
+
+    fn hear_empty(&mut self, peer: &str, claim: &Claim) {
+        let Some(share) = self.shares.get_mut(&claim.service) else {
+            return;
+        };
+        if share.term == claim.term
+            && share.term.owner == peer
+            && let Side::Follows(followed) = &mut share.side
+        {
+            followed.is_empty = true;
         }
     }
 

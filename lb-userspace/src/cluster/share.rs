@@ -84,6 +84,8 @@ pub(super) struct Follower {
     pub(super) refusal: Option<String>,
     /// What its last sweep has found, and when that began by this node's clock.
     pub(super) swept: Option<(Swept, u64)>,
+    /// It was told that there is no ring yet.
+    pub(super) knows_empty: bool,
 }
 
 /// What a follower keeps.
@@ -92,6 +94,8 @@ pub(super) struct Followed {
     /// The owner's claim is still to be answered.
     pub(super) owes_standing: bool,
     assembly: Option<Assembly>,
+    /// The owner has no ring yet.
+    pub(super) is_empty: bool,
     /// What came last, whole.
     pub(super) received: Option<ReceivedRing>,
     /// The owner's revision that the transition has, and the transition's own.
@@ -153,7 +157,10 @@ impl Share {
         self.term = term;
         self.due_since_ms = None;
         match &mut self.side {
-            Side::Follows(followed) if !is_new => followed.owes_standing = true,
+            Side::Follows(followed) if !is_new => {
+                followed.owes_standing = true;
+                followed.is_empty = false;
+            }
             Side::Follows(_) | Side::Owns(_) => {
                 self.side = Side::Follows(Box::new(Followed {
                     owes_standing: true,
@@ -202,7 +209,9 @@ impl Followed {
 
     /// Whether what the owner said last is in force here.
     pub(super) fn is_current(&self) -> bool {
-        let received = self.received.as_ref().map(|ring| ring.revision);
-        received.is_some() && self.acked == received
+        match &self.received {
+            Some(ring) => self.acked == Some(ring.revision),
+            None => self.is_empty,
+        }
     }
 }

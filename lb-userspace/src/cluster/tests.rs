@@ -698,6 +698,31 @@ fn who_claims_without_being_active_is_overruled() {
     assert_eq!(bench.role(2), (Role::Follower, 78));
 }
 
+/// Nobody has been eligible since the service is there.
+#[test]
+fn a_ring_that_is_not_there_yet_is_waited_for_by_nobody() {
+    let mut bench = Bench::new(2, &[]);
+    for node in bench.nodes.values_mut() {
+        node.rings.transition = None;
+    }
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(1_000);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+    bench.cut(1, 2);
+    bench.pass(100);
+    bench.connect_all();
+    bench.look();
+    assert!(bench.node(2).coordinator.behind().is_some());
+    bench.pass(1_000);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+    bench.node(1).rings.transition = Some(RingTransition::settled(&[101, 102]));
+    bench.pass(1_000);
+    bench.check(2, &[settled(1), settled(2)]);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
+
 /// A megabyte of zeros in a kilobyte.
 #[test]
 fn what_would_grow_beyond_a_message_is_refused() {

@@ -176,22 +176,21 @@ impl Engine {
     }
 
     /// Puts the first model in force. If that fails, what an earlier engine has left stays as it is, as
-    /// far as it was not yet changed. With peers, it is tried without what they have changed: nobody can keep this
-    /// node from starting with its own configuration.
+    /// far as it was not yet changed. With peers, it is tried with less: nobody's change can keep this node from
+    /// starting with what it had.
     pub(super) async fn begin(&mut self, model: Model) -> Outcome {
         self.beat();
         let nothing = self.model.clone();
-        let own = self.saved.own(&model).filter(|own| *own != model);
-        let begun = match (self.begin_with(model, &nothing).await, own) {
-            (Err(refusal), Some(own)) => {
-                warn!(
-                    "changes made at run time cannot be in force, and are tried again: {refusal}"
-                );
-                self.configs.owe_adoption(refusal.to_string());
-                self.begin_with(own, &nothing).await
-            }
-            (begun, _) => begun,
-        };
+        let fallbacks = self.saved.fallbacks();
+        let mut begun = self.begin_with(model.clone(), &nothing).await;
+        for less in fallbacks.into_iter().filter(|less| *less != model) {
+            let Err(refusal) = &begun else {
+                break;
+            };
+            warn!("changes made at run time cannot be in force, and are tried again: {refusal}");
+            self.configs.owe_adoption(refusal.to_string());
+            begun = self.begin_with(less, &nothing).await;
+        }
         begun?;
         let refused = self.saved.laid(&self.model).refused;
         self.configs.refused.extend(refused);

@@ -46,7 +46,7 @@ pub enum PeerNews {
     Agreed,
     /// A peer has had other changes than this node for a while.
     Differs(String),
-    /// It has the same again.
+    /// It has the same: for the first time over this link, or again.
     Same(String),
     /// The VRRP process has taken these VIPs over, which the engine had added itself.
     VipsTaken(BTreeSet<IpAddr>),
@@ -132,10 +132,6 @@ impl Engine {
                 PeerNews::Agreed => self.agree().await,
                 PeerNews::Differs(peer) => self.tell_changes_again(&peer),
                 PeerNews::Same(peer) => self.configs.forget_refusals(&peer),
-                PeerNews::Down(peer) => {
-                    self.configs.forget_refusals(&peer);
-                    self.take_news(PeerNews::Down(peer));
-                }
                 PeerNews::Strangers(peer, backends) => self.take_in_strangers(&peer, backends),
                 PeerNews::VipsTaken(vips) => self.forget_given_vips(&vips),
                 PeerNews::Up(peer) => {

@@ -14,6 +14,8 @@ pub(super) struct SavedServices {
     file: StateFile,
     /// As the config file said when it was last read.
     configured: Model,
+    /// What was in force before the restart, until something is in force again; `None` without peers.
+    former: Option<Model>,
     /// What was written last.
     written: Option<Vec<u8>>,
     /// What was changed at run time, here and elsewhere; `None` without peers.
@@ -54,6 +56,7 @@ impl SavedServices {
         let mut saved = Self {
             file,
             configured: loaded,
+            former: None,
             written: None,
             overlay,
             digest: None,
@@ -64,11 +67,29 @@ impl SavedServices {
             // What was changed while there were no peers is theirs, too.
             overlay.note_change(&saved.configured, &model, unix_ms());
         }
-        let model = match &saved.overlay {
-            Some(_) => saved.laid(&model).model,
-            None => model,
+        if saved.overlay.is_none() {
+            return (saved, model);
+        }
+        let laid = saved.laid(&model).model;
+        saved.former = Some(model);
+        (saved, laid)
+    }
+
+    /// Where all that was changed at run time cannot be in force at the start: what else can be, the best first. What was
+    /// in force before the restart, then this node's own configuration, both with the admin states that nodes have
+    /// told. Nothing without peers.
+    pub(super) fn fallbacks(&mut self) -> Vec<Model> {
+        let Some(former) = self.former.take() else {
+            return Vec::new();
         };
-        (saved, model)
+        let own = self.configured.clone().keeping_state_of(&former);
+        [former, own].map(|model| self.with_states(&model)).into()
+    }
+
+    /// As [`Overlay::set_stamps_right`].
+    pub(super) fn set_stamps_right(&mut self) -> bool {
+        let overlay = self.overlay.as_mut();
+        overlay.is_some_and(|overlay| overlay.set_stamps_right(unix_ms()))
     }
 
     /// The config file was read again: what was changed of services and backends is taken back, on all nodes.
@@ -130,13 +151,6 @@ impl SavedServices {
                 refused: Vec::new(),
             },
         }
-    }
-
-    /// This node's own configuration, with nothing of what was changed at run time but admin states, and with what checks
-    /// have found of `current`; `None` without peers.
-    pub(super) fn own(&self, current: &Model) -> Option<Model> {
-        let overlay = self.overlay.as_ref()?;
-        Some(overlay.with_states(&self.configured.clone().keeping_state_of(current)))
     }
 
     /// What is in force, with the admin states that nodes have told.

@@ -79,7 +79,7 @@ impl PeerConfigs {
         self.owes_adoption = true;
     }
 
-    /// A peer and this node have the same changes, or there is no link: it tells all of them over the next one.
+    /// A peer and this node have the same changes.
     pub(super) fn forget_refusals(&mut self, peer: &str) {
         self.ahead.remove(peer);
     }
@@ -265,9 +265,13 @@ impl Engine {
         self.saved.forget_shared();
     }
 
-    /// A peer has not the same changes, and nothing is on the way: it has refused some, when its clock was wrong
+    /// A peer has not the same changes, and nothing is on the way: it has refused some, since a clock is or was wrong
     /// perhaps. It is told all of them again.
     pub(super) fn tell_changes_again(&mut self, peer: &str) {
+        // It may have been this node's.
+        if self.saved.set_stamps_right() {
+            self.saved.save(&self.model);
+        }
         self.configs.told.remove(peer);
         self.tell_changes_to(peer);
     }

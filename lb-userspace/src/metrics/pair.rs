@@ -29,7 +29,7 @@ pub(super) fn vips(vrrp: &VrrpHandle, families: &mut Families) {
         ),
         (
             "lbd_vrrp_held",
-            "Whether it does not take over although no advertisement comes",
+            "Whether it does not take over although it would by silence or by priority",
             |one| f64::from(one.held.is_some()),
         ),
         (

@@ -89,6 +89,8 @@ pub(super) struct PeerSeen {
     up_at: Option<Instant>,
     /// Since when it has other changes than this node, or was last told all of them for that.
     differs: Option<Instant>,
+    /// Whether the engine knows that it has the same.
+    is_same: bool,
 }
 
 /// The task's state.
@@ -351,12 +353,15 @@ impl Task {
         for (name, peer) in &mut self.peers {
             let status = peer.status.as_ref().filter(|_| peer.is_up);
             if status.is_none_or(|status| status.changes == own) {
-                let differed = peer.differs.take().is_some();
-                if differed && status.is_some() {
+                let is_news = status.is_some() && !peer.is_same;
+                peer.differs = None;
+                if is_news {
+                    peer.is_same = true;
                     news.push(PeerNews::Same(name.clone()));
                 }
                 continue;
             }
+            peer.is_same = false;
             let since = *peer.differs.get_or_insert_with(Instant::now);
             if since.elapsed() >= DIFFERENT_MAX {
                 peer.differs = Some(Instant::now());

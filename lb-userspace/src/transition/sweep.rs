@@ -28,7 +28,7 @@ pub enum Fate {
 /// What happens to expired entries that no quiet slot wants purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
-    /// They stay until a new flow takes their place: their flow may only have been silent.
+    /// They stay until a new flow takes their place: their flow may only have been silent. One that has ended is not.
     Keep,
     /// They go: the table is nearly full.
     Delete,
@@ -200,13 +200,15 @@ impl Sweep {
         if !is_live && remaining_s + self.knowledge.untold_s(&owner.service) >= 0 {
             self.doubtful.insert(backend_id);
         }
-        let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
-            let is_spared = is_live || self.expired == Expired::Keep;
-            return if is_spared { Fate::Keep } else { Fate::Delete };
-        };
         let extra_s = forged_end_s(record.state(), &owner.service)
             .saturating_add(self.knowledge.untold_s(&owner.service));
         let is_silent = remaining_s.saturating_add(extra_s) < 0;
+        let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
+            // Whoever has its ports now may have begun at another node, and has no record where its slot says enough.
+            let is_over = is_silent && record.state().is_closing();
+            let is_spared = is_live || self.expired == Expired::Keep && !is_over;
+            return if is_spared { Fate::Keep } else { Fate::Delete };
+        };
         let is_redundant = backend_id == current && displaced_id == 0;
         let takes_care = owner.transition.is_some_and(|one| one.is_swept_with_care());
         if !is_redundant && (takes_care || !is_silent) {

@@ -130,6 +130,19 @@ fn a_flow_that_seems_to_have_ended_is_remembered_for_an_idle_time_out() {
     }
 }
 
+/// It may only have been silent; but not if it has ended, and nobody has the ports since.
+#[test]
+fn what_has_ended_long_ago_is_forgotten_in_every_slot() {
+    let fate = |state, remaining_s| {
+        let found = entry(SLOT + 1, record(3, remaining_s, state));
+        visit(Expired::Keep, found, 0).0
+    };
+    let over_s = FIN_LINGER_S as i32 - 61;
+    assert_eq!(fate(FlowState::FIN, over_s + 1), Fate::Keep);
+    assert_eq!(fate(FlowState::FIN, over_s), Fate::Delete);
+    assert_eq!(fate(FlowState::OPEN, over_s), Fate::Keep);
+}
+
 /// The entry that stays of a flow whose place a handshake has taken is the handshake's.
 #[test]
 fn a_displaced_flow_counts_for_its_backend() {

@@ -271,7 +271,7 @@ pub struct RouterStatus {
     pub active: Option<IpAddr>,
     /// The Active one's priority.
     pub active_priority: Option<u8>,
-    /// Why the router does not take over although no advertisement comes, if so.
+    /// Why the router does not take over although it would by silence or by priority, if so.
     pub held: Option<String>,
     /// Who advertises and is not believed here, or does not believe this node, if somebody does: both may be Active.
     #[serde(default)]

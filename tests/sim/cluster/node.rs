@@ -29,8 +29,6 @@ use crate::kernel::{SERVICE_ID, SimKernel};
 use crate::packet::{PORT, SimPacket, Source, VIP};
 use crate::rng::Rng;
 
-/// The most that a ring takes from its content to its being in force. Unit: milliseconds.
-const WRITE_MAX_MS: u64 = 30;
 /// How often the table is swept for other reasons than quiet slots. Unit: milliseconds.
 const SWEEP_PERIOD_MS: u64 = 10_000;
 
@@ -69,6 +67,8 @@ pub(super) struct Build {
     pub(super) set_count: u32,
     pub(super) idle_timeout_s: u32,
     pub(super) patience_ms: u64,
+    /// What a ring takes at least and at most from its content to its being in force. Unit: milliseconds.
+    pub(super) write_ms: (u64, u64),
     pub(super) has_group: bool,
     pub(super) rules: Rules,
 }

@@ -19,8 +19,10 @@ pub(crate) struct Outcome {
     pub(crate) died_count: u64,
     /// Packets of clients.
     pub(crate) packet_count: u64,
-    /// Packets to dead backends.
+    /// Packets of connections to dead backends.
     pub(crate) to_dead_count: u64,
+    /// SYNs to dead backends.
+    pub(crate) syn_to_dead_count: u64,
     /// Packets that found no node.
     pub(crate) lost_count: u64,
     /// Packets dropped by a node.
@@ -62,6 +64,7 @@ impl Outcome {
         self.died_count += other.died_count;
         self.packet_count += other.packet_count;
         self.to_dead_count += other.to_dead_count;
+        self.syn_to_dead_count += other.syn_to_dead_count;
         self.lost_count += other.lost_count;
         self.dropped_count += other.dropped_count;
         self.write_count += other.write_count;

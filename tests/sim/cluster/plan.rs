@@ -149,6 +149,9 @@ pub(crate) struct Surroundings {
     pub(crate) stream_ms: u64,
     /// How often the router spreads flows anew; 0 = when a fault says so. Unit: milliseconds.
     pub(crate) respread_ms: u64,
+    /// What a ring takes at least and at most on its way to being in force, at all nodes but the first. Unit:
+    /// milliseconds.
+    pub(crate) write_ms: (u64, u64),
     /// Sets of a node's flow table.
     pub(crate) set_count: u32,
     pub(crate) client_count: usize,
@@ -159,6 +162,7 @@ impl Surroundings {
     pub(crate) const USUAL: Self = Self {
         stream_ms: 0,
         respread_ms: 0,
+        write_ms: (1, 30),
         set_count: 64,
         client_count: 60,
     };

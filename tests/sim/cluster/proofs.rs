@@ -13,6 +13,8 @@ pub(crate) enum Victims {
     Flows,
     /// Established connections break whose record the node that they came to was believed to have.
     Synced,
+    /// New connections are sent to backends that are dead.
+    Dead,
     /// The nodes do not agree in the end.
     Agreement,
 }
@@ -22,6 +24,7 @@ impl Victims {
         match self {
             Self::Flows => outcome.broken.len() + outcome.unsynced_count,
             Self::Synced => outcome.broken.len(),
+            Self::Dead => outcome.syn_to_dead_count as usize,
             Self::Agreement => outcome.violations.len(),
         }
     }
@@ -50,10 +53,25 @@ const fn proof(rule: Rule, changes: Changes, faults: Faults, way: Way) -> Proof 
 }
 
 /// Scenarios, each of a rule whose need a few histories show.
-pub(crate) const PROOFS: [Proof; 6] = [
+pub(crate) const PROOFS: [Proof; 8] = [
     Proof {
         victims: Victims::Agreement,
         ..proof(Rule::OneOwner, Changes::Mix, Faults::SyncCut, Way::Vip)
+    },
+    Proof {
+        victims: Victims::Synced,
+        surroundings: slow_followers(2_000, 250),
+        ..proof(
+            Rule::Acknowledgements,
+            Changes::Drain,
+            Faults::Nothing,
+            Way::Ecmp,
+        )
+    },
+    Proof {
+        victims: Victims::Dead,
+        surroundings: slow_followers(8_000, 0),
+        ..proof(Rule::Bound, Changes::Death, Faults::Nothing, Way::Vip)
     },
     Proof {
         victims: Victims::Synced,
@@ -87,6 +105,14 @@ const FULL_TABLE: Surroundings = Surroundings {
     set_count: 5,
     ..Surroundings::USUAL
 };
+/// All but the first node are slow to put a ring in force; a router spreads flows anew all the time.
+const fn slow_followers(write_ms: u64, respread_ms: u64) -> Surroundings {
+    Surroundings {
+        write_ms: (write_ms / 2, write_ms),
+        respread_ms,
+        ..Surroundings::USUAL
+    }
+}
 
 /// What came of a scenario: all outcomes added up.
 pub(crate) fn run(proof: &Proof, rules: &Rules, seed_count: u64) -> Outcome {
@@ -119,8 +145,13 @@ mod tests {
             let is_calm = !with.has_failed() || proof.surroundings == FULL_TABLE;
             assert!(is_calm, "with {rule}: {with:#?}");
             let (open, closed) = (proof.victims.count(&without), proof.victims.count(&with));
+            // Until a death is found out, SYNs go to the dead by any rule.
+            let least = match proof.victims {
+                Victims::Dead => 2,
+                _ => 5,
+            };
             assert!(
-                open > 5 * closed,
+                open > least * closed,
                 "{rule}: {open} wrong without it, {closed} with it"
             );
         }

@@ -74,6 +74,8 @@ pub(crate) fn rules(seed_count: u64) {
         let with = proofs::run(proof, &Rules::default(), seed_count);
         let what = match proof.victims {
             Victims::Flows | Victims::Synced => "flows",
+            Victims::Handshakes => "flows and handshakes",
+            Victims::Dead => "SYNs to dead backends",
             Victims::Agreement => "disagreements",
         };
         println!(
@@ -170,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn hundreds_of_histories_of_several_nodes_break_no_connection() {
-        let (start, count) = (Instant::now(), 500);
+    fn a_thousand_histories_of_several_nodes_break_no_connection() {
+        let (start, count) = (Instant::now(), 1_000);
         let (total, failed) = run(0..count);
         // Not through the test harness, which would keep it to itself.
         let _ = writeln!(

@@ -17,7 +17,7 @@ use super::links::Links;
 use super::net::{Agenda, Net};
 use super::node::{Build, Clock, Node};
 use super::outcome::Outcome;
-use super::plan::{Attack, Plan, Way};
+use super::plan::{Attack, Plan, Surroundings, Way};
 use super::rules::Rules;
 use super::vips::{Packet, Process};
 use crate::agenda::Sent;
@@ -202,10 +202,16 @@ impl<'p> World<'p> {
         now_ms: u64,
         rng: &mut Rng,
     ) -> Machine {
+        let surroundings = &plan.surroundings;
+        let write_ms = match number {
+            0 => Surroundings::USUAL.write_ms,
+            _ => surroundings.write_ms,
+        };
         let build = Build {
             number,
             node_count: plan.node_count,
-            set_count: plan.surroundings.set_count,
+            set_count: surroundings.set_count,
+            write_ms,
             idle_timeout_s: plan.idle_timeout_s,
             patience_ms: plan.patience_ms,
             has_group: plan.way == Way::Vip,
@@ -255,7 +261,8 @@ impl<'p> World<'p> {
         let patience_ms = self.plan.patience_ms;
         self.run_until(end_ms + REST_MS + 2 * idle_ms + patience_ms.min(40_000));
         // A ring may just be on its way.
-        for _ in 0..10 {
+        let write_max_ms = self.plan.surroundings.write_ms.1;
+        for _ in 0..10 + 2 * write_max_ms / 100 {
             if (0..self.machines.len()).all(|number| self.behind(number).is_none()) {
                 break;
             }

@@ -62,7 +62,7 @@ pub struct VirtualRouter {
     pub active_node: Option<String>,
     /// The Active one's priority, if it is another.
     pub active_priority: Option<u8>,
-    /// Why it does not take over although no advertisement comes, if so.
+    /// Why it does not take over although it would by silence or by priority, if so.
     pub held: Option<String>,
     /// Who advertises and is not believed here, or does not believe this node, with the way out; null: nobody does.
     #[serde(default)]

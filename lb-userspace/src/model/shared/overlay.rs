@@ -43,7 +43,7 @@ pub struct Merged {
     pub refused: Vec<String>,
     /// How many were refused.
     pub refused_count: usize,
-    /// Of these, those whose stamps are too far ahead of this node's clock.
+    /// Of these, those whose stamps are too far ahead of this node's clock, and of which something else is true here.
     pub ahead_count: usize,
 }
 
@@ -126,7 +126,7 @@ impl Overlay {
             if let Some(fault) = self.fault(&entry, now_unix_ms) {
                 merged.refused_count += 1;
                 let is_ahead = is_ahead(entry.stamp.wall_ms, now_unix_ms);
-                merged.ahead_count += usize::from(is_ahead);
+                merged.ahead_count += usize::from(is_ahead && self.lacks(&entry));
                 if merged.refused.len() < REFUSALS_TOLD_MAX {
                     merged.refused.push(fault);
                 }
@@ -141,6 +141,11 @@ impl Overlay {
             }
         }
         merged
+    }
+
+    /// Whether something else is true of the object than this word says.
+    fn lacks(&self, entry: &Entry) -> bool {
+        self.word(&entry.key).unwrap_or(&Word::FromFile) != &entry.word
     }
 
     fn fault(&self, entry: &Entry, now_unix_ms: u64) -> Option<String> {
@@ -187,15 +192,21 @@ impl Overlay {
 
     /// This node says something.
     pub(super) fn say(&mut self, key: Key, word: Word, now_unix_ms: u64) {
-        if self.clock.is_ahead(now_unix_ms) {
-            self.stamp_anew(now_unix_ms);
-        }
+        self.set_stamps_right(now_unix_ms);
         let stamp = self.clock.next(&self.node, now_unix_ms);
         self.put(Entry { key, stamp, word });
     }
 
-    /// The wall clock was wrong by more than a day and is right now: nobody has taken what was said then, so it is
-    /// said again, in the same order.
+    /// If the wall clock was wrong by more than a day and is right now, nobody has taken what was said then: it is said
+    /// again, in the same order. Says whether that was so.
+    pub fn set_stamps_right(&mut self, now_unix_ms: u64) -> bool {
+        let was_wrong = self.clock.is_ahead(now_unix_ms);
+        if was_wrong {
+            self.stamp_anew(now_unix_ms);
+        }
+        was_wrong
+    }
+
     fn stamp_anew(&mut self, now_unix_ms: u64) {
         let words = std::mem::take(&mut self.words);
         let (ahead, fine): (Vec<_>, Vec<_>) = words

@@ -255,6 +255,7 @@ fn a_clock_that_is_years_ahead_is_refused_and_once_it_is_right_all_is_said_again
     one.change(weight("web1", 8));
     let (merged, _) = other.hear(all(&one));
     assert_eq!((merged.refused_count, merged.changed.len()), (1, 0));
+    assert_eq!(merged.ahead_count, 1);
     assert!(merged.refused[0].contains("the clock of lb1"), "{merged:?}");
     other.change(weight("web2", 3));
     assert!(all(&other)[0].stamp.wall_ms <= NOW_MS);
@@ -267,6 +268,33 @@ fn a_clock_that_is_years_ahead_is_refused_and_once_it_is_right_all_is_said_again
         (other.backend("web1").weight, other.backend("web2").weight),
         (8, 5)
     );
+}
+
+/// What takes back something that is not known here takes nothing back: both have the same.
+#[test]
+fn words_from_years_ahead_that_change_nothing_are_not_missed() {
+    let (mut one, mut other) = (Node::new("lb1"), Node::new("lb2"));
+    one.now_ms += 400 * 24 * 3_600_000;
+    one.change(weight("web1", 7));
+    one.overlay.note_reload(one.now_ms);
+    let (merged, _) = other.hear(all(&one));
+    assert_eq!((merged.refused_count, merged.ahead_count), (1, 0));
+    assert_eq!(one.overlay.digest(), other.overlay.digest());
+}
+
+/// Nobody has to change anything for that.
+#[test]
+fn a_clock_that_was_set_right_sets_its_stamps_right() {
+    let (mut one, mut other) = (Node::new("lb1"), Node::new("lb2"));
+    one.now_ms += 400 * 24 * 3_600_000;
+    one.change(weight("web1", 7));
+    assert!(!one.overlay.set_stamps_right(one.now_ms));
+    one.now_ms = NOW_MS;
+    assert!(one.overlay.set_stamps_right(one.now_ms));
+    assert!(!one.overlay.set_stamps_right(one.now_ms));
+    let (merged, _) = other.hear(all(&one));
+    assert_eq!((merged.refused_count, merged.changed.len()), (0, 1));
+    assert_eq!(other.backend("web1").weight, 7);
 }
 
 #[test]

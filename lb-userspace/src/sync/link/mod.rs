@@ -7,6 +7,7 @@
 //! Every queue is bounded. Whoever has not shown yet that it has the secret costs one of a few places, for
 //! [`HANDSHAKE_TIMEOUT`]; nodes at the peers' own addresses have places of their own.
 
+mod beats;
 mod dial;
 mod listen;
 mod shared;
@@ -43,7 +44,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// heartbeats takes, so that a link with heavy loss is not reset for it.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The longest payload of a heartbeat. Unit: bytes.
-pub const HEARTBEAT_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - size_of::<wire::Beat>();
+pub const HEARTBEAT_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - size_of::<beats::Beat>();
 /// Events that wait for the daemon.
 const EVENTS_MAX: usize = 1024;
 

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, Zeroable};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use super::LinkEvent;
+use super::beats::{Beat, Beats};
 use super::listen::set_freebind;
 use super::shared::{PeerState, Shared, add};
 use crate::sync::datagram::{
@@ -33,8 +33,6 @@ const RECEIVE_MAX: usize = 256;
 const BUFFER_BYTES: usize = 4 << 20;
 /// Between two looks at how replication stands, for the status. Unit: microseconds.
 const STATUS_US: u64 = 20_000;
-/// A smoothed round trip time takes this part of each new one.
-const RTT_PART: u64 = 8;
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -98,20 +96,6 @@ impl Commands {
         // If the pipe is full, the thread is about to look.
         let _ = (&self.waker).write(&[0]);
     }
-}
-
-/// The content of a heartbeat before its payload. Little endian.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct Beat {
-    /// When it was sent, on the sender's clock. Unit: microseconds.
-    sent_us: u64,
-    /// `sent_us` of the last heartbeat that the sender has from the receiver; 0 = none.
-    echo_us: u64,
-    /// For how long the sender had that one. Unit: microseconds.
-    held_us: u32,
-    /// Since the payload was set. Unit: milliseconds.
-    payload_age_ms: u32,
 }
 
 /// The thread's own.
@@ -194,9 +178,7 @@ struct Ends {
     open_session: u64,
     sealer: Sealer,
     opener: Opener,
-    /// `sent_us` of the peer's last heartbeat, and when it came.
-    last_beat: Option<(u64, u64)>,
-    rtt_us: u64,
+    beats: Beats,
 }
 
 struct Sessions {
@@ -279,8 +261,7 @@ impl Engine {
                         open_session: open.session,
                         sealer: Sealer::new(&seal),
                         opener: Opener::new(&open),
-                        last_beat: None,
-                        rtt_us: 0,
+                        beats: Beats::default(),
                     });
                     self.next_beat_us = 0;
                     self.begin(session);
@@ -359,14 +340,18 @@ impl Engine {
                     return add(&counts.malformed, 1);
                 };
                 let beat: Beat = bytemuck::pod_read_unaligned(beat);
-                let event = LinkEvent::Heartbeat {
+                let is_latest = ends.beats.take(&beat, now_us());
+                let rtt_us = ends.beats.rtt_us.min(u32::MAX.into());
+                ends.peer.counts.rtt_us.store(rtt_us, Ordering::Relaxed);
+                if !is_latest {
+                    return;
+                }
+                LinkEvent::Heartbeat {
                     peer: peer(),
                     payload: payload.to_vec(),
                     payload_age_ms: beat.payload_age_ms,
                     at: Instant::now(),
-                };
-                ends.take_beat(&beat, now_us());
-                event
+                }
             }
             kind::FLOWS | kind::FLOWS_ACK => {
                 let now = Now { us: now_us() };
@@ -448,7 +433,7 @@ impl Engine {
         self.next_beat_us = now_us + self.shared.heartbeat.as_micros() as u64;
         let Sessions { all, sealed } = &mut self.sessions;
         for ends in all {
-            let (echo_us, came_us) = ends.last_beat.unwrap_or_default();
+            let (echo_us, came_us) = ends.beats.last;
             let beat = Beat {
                 sent_us: now_us,
                 echo_us,
@@ -472,28 +457,6 @@ impl Ends {
             add(&counts.datagrams_sent, 1);
             add(&counts.datagram_bytes_sent, sealed.len());
         }
-    }
-
-    fn take_beat(&mut self, beat: &Beat, now_us: u64) {
-        if self
-            .last_beat
-            .is_none_or(|(sent_us, _)| sent_us < beat.sent_us)
-        {
-            self.last_beat = Some((beat.sent_us, now_us));
-        }
-        let way_us = now_us
-            .checked_sub(beat.echo_us)
-            .and_then(|since_us| since_us.checked_sub(beat.held_us.into()));
-        let Some(way_us) = way_us.filter(|_| beat.echo_us > 0) else {
-            return;
-        };
-        self.rtt_us = if self.rtt_us == 0 {
-            way_us
-        } else {
-            (self.rtt_us * (RTT_PART - 1) + way_us) / RTT_PART
-        };
-        let shown_us = self.rtt_us.clamp(1, u32::MAX.into());
-        self.peer.counts.rtt_us.store(shown_us, Ordering::Relaxed);
     }
 }
 

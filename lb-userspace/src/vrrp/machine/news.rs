@@ -31,11 +31,12 @@ impl Word {
 
     /// Whether it speaks of the time since `since_us`, when its first advertisement as the present Active came.
     /// Heartbeats tell of a change later than advertisements do: what one says soon after may be of the time before
-    /// that, unless the change itself was heard.
+    /// that, unless the change itself was heard since.
     fn is_of_time_since(&self, since_us: u64) -> bool {
-        let has_turned = |turned_us: u64| turned_us + self.heartbeat_us >= since_us;
         self.heard_us >= since_us + self.heartbeat_us
-            || self.turned_active_us.is_some_and(has_turned)
+            || self
+                .turned_active_us
+                .is_some_and(|turned_us| turned_us >= since_us)
     }
 
     /// Keeps of the word before what this one does not tell.

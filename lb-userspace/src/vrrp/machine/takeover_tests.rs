@@ -161,12 +161,29 @@ fn one_that_was_heard_to_become_active_is_replaced_as_soon_as_it_says_it_is_not(
 /// It was Active before, and somebody else in between; its heartbeats are late.
 #[test]
 fn what_was_heard_of_a_former_reign_is_of_a_former_time() {
+    for pause_ms in [50, 200] {
+        let mut bench = Bench::backup(config(1, 100));
+        bench.news(&[(2, State::Backup, 200, true)]);
+        bench.news(&[(2, State::Active, 200, true)]);
+        bench.hear(3, 150);
+        bench.run_for(pause_ms * MS);
+        bench.hear(2, 200);
+        bench.news(&[(2, State::Active, 200, true)]);
+        bench.news(&[(2, State::Backup, 200, true)]);
+        assert_eq!(bench.router.state(), State::Backup, "{pause_ms} ms");
+    }
+}
+
+/// One that was Active a moment ago says that it is not, and another one is Active.
+#[test]
+fn what_was_heard_of_one_is_not_said_of_the_next() {
     let mut bench = Bench::backup(config(1, 100));
     bench.news(&[(2, State::Backup, 200, true)]);
-    bench.news(&[(2, State::Active, 200, true)]);
-    bench.hear(3, 150);
-    bench.run_for(200 * MS);
     bench.hear(2, 200);
+    bench.run_for(2 * MS);
+    bench.news(&[(2, State::Active, 200, true)]);
+    bench.run_for(50 * MS);
+    bench.hear(3, 250);
     bench.news(&[(2, State::Active, 200, true)]);
     bench.news(&[(2, State::Backup, 200, true)]);
     assert_eq!(bench.router.state(), State::Backup);

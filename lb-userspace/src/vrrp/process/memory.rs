@@ -248,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_could_not_be_written_is_written_when_it_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let (here, away) = (directory.path().join("run"), directory.path().join("away"));
+        std::fs::create_dir(&here).unwrap();
+        let mut memory = Memory::open(&here.join("s"));
+        std::fs::rename(&here, &away).unwrap();
+        memory.save(&record("boot"));
+        assert!(memory.is_failing());
+        std::fs::rename(&away, &here).unwrap();
+        memory.save(&record("boot"));
+        assert!(!memory.is_failing());
+        assert_eq!(memory.legacy("boot", 1).record, record("boot"));
+    }
+
+    #[test]
     fn another_boot_has_left_a_configuration_only() {
         let directory = tempfile::tempdir().unwrap();
         let mut memory = Memory::open(&directory.path().join("s"));

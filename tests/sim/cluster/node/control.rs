@@ -10,7 +10,7 @@ use lb_userspace::transition::sweep::{
 use lb_userspace::transition::{Company, Facts, Members, Phase, Reach, RingTransition, Settling};
 
 use super::identity::SERVICE;
-use super::{Control, Node, SWEEP_PERIOD_MS, WRITE_MAX_MS};
+use super::{Control, Node, SWEEP_PERIOD_MS};
 use crate::cluster::rules::Rule;
 use crate::kernel::{FREE_ENTRY, SERVICE_ID, SimKernel};
 
@@ -90,7 +90,8 @@ impl Node {
         if is_written {
             self.tell_written(control, local_ms);
         } else if control.write_due_ms.is_none() {
-            control.write_due_ms = Some(local_ms + self.rng.within(1, WRITE_MAX_MS));
+            let (least_ms, most_ms) = self.build.write_ms;
+            control.write_due_ms = Some(local_ms + self.rng.within(least_ms, most_ms));
         }
         if step.sweep || local_ms >= control.sweep_due_ms {
             self.sweep(control, local_ms);

@@ -128,6 +128,7 @@ impl World<'_> {
             Some(backend) if self.is_alive[backend] => {
                 self.deliver(sent, kind, backend, node);
             }
+            Some(_) if kind == Kind::Syn => self.outcome.syn_to_dead_count += 1,
             Some(_) => self.outcome.to_dead_count += 1,
             None => self.outcome.dropped_count += 1,
         }
