@@ -74,7 +74,6 @@ pub(crate) fn rules(seed_count: u64) {
         let with = proofs::run(proof, &Rules::default(), seed_count);
         let what = match proof.victims {
             Victims::Flows | Victims::Synced => "flows",
-            Victims::Handshakes => "flows and handshakes",
             Victims::Dead => "SYNs to dead backends",
             Victims::Agreement => "disagreements",
         };
