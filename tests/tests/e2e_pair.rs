@@ -93,14 +93,16 @@ impl Scene {
             .push(Self::launch(&self.net, node, config, launch));
     }
 
-    /// Both nodes; lb1 has the VIPs.
-    fn start_pair(&mut self) {
+    /// With both; lb1 has the VIPs.
+    fn of_two() -> Self {
+        let mut scene = Self::empty();
         for node in NodeId::ALL {
-            let config = self.of_pair(node);
-            self.start(node, &config, Launch::keeping());
+            let config = scene.of_pair(node);
+            scene.start(node, &config, Launch::keeping());
         }
-        self.await_active(NodeId::Lb1);
-        self.await_caught_up();
+        scene.await_active(NodeId::Lb1);
+        scene.await_caught_up();
+        scene
     }
 
     fn launch(net: &Topology, node: NodeId, config: &str, launch: Launch) -> Lbd {
@@ -337,8 +339,7 @@ fn a_node_that_comes_back_without_the_sync_link_leaves_the_vips_to_the_one_that_
     if require(&["ip", "nginx"]).is_missing() {
         return;
     }
-    let mut scene = Scene::empty();
-    scene.start_pair();
+    let mut scene = Scene::of_two();
     scene.net.cut_links(NodeId::Lb1).unwrap();
     scene.net.node(NodeId::Lb1).kill_all().unwrap();
     scene.net.replace_node(NodeId::Lb1).unwrap();
@@ -377,8 +378,7 @@ fn a_change_that_a_node_cannot_have_does_not_keep_it_from_starting() {
     if require(&["ip", "nginx"]).is_missing() {
         return;
     }
-    let mut scene = Scene::empty();
-    scene.start_pair();
+    let mut scene = Scene::of_two();
     let extra = [
         "service",
         "add",

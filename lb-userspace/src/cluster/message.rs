@@ -78,8 +78,8 @@ pub enum Message {
     Swept(Swept),
     /// What the owner has to know of the sender's flows.
     Report(Report),
-    /// The sender decides these rings, and has none yet: nobody has been eligible so far.
-    Empty(Vec<Claim>),
+    /// The sender decides this ring, and there is none yet: nobody has been eligible so far.
+    Empty(Claim),
 }
 
 /// A service's term.

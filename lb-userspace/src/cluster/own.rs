@@ -104,7 +104,7 @@ impl Coordinator {
         for (name, follower) in &mut owned.peers {
             if follower.has_stood && !follower.knows_empty && self.view.is_there(name) {
                 follower.knows_empty = true;
-                self.say(name, Message::Empty(vec![claim.clone()]));
+                self.say(name, Message::Empty(claim.clone()));
             }
         }
     }

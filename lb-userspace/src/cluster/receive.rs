@@ -30,11 +30,7 @@ impl Coordinator {
             Message::Ack(version) => self.hear_ack(peer, &version),
             Message::Refusal(refusal) => self.hear_refusal(peer, refusal),
             Message::Swept(swept) => self.hear_swept(peer, swept, now_ms),
-            Message::Empty(claims) => {
-                for claim in claims {
-                    self.hear_empty(peer, &claim);
-                }
-            }
+            Message::Empty(claim) => self.hear_empty(peer, &claim),
             Message::Report(report) => {
                 if let Some(known) = self.view.peers.get_mut(peer) {
                     known.hear(report, now_ms);

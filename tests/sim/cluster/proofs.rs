@@ -105,6 +105,7 @@ const FULL_TABLE: Surroundings = Surroundings {
     set_count: 5,
     ..Surroundings::USUAL
 };
+
 /// All but the first node are slow to put a ring in force; a router spreads flows anew all the time.
 const fn slow_followers(write_ms: u64, respread_ms: u64) -> Surroundings {
     Surroundings {

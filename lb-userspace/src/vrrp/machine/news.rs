@@ -82,9 +82,9 @@ impl News {
     fn take(&mut self, mut words: Vec<Word>) {
         for word in &mut words {
             let former = self.words.iter().find(|former| former.node == word.node);
-            former
-                .into_iter()
-                .for_each(|former| word.continue_from(former));
+            if let Some(former) = former {
+                word.continue_from(former);
+            }
         }
         self.words = words;
     }
