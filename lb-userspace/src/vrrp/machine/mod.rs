@@ -55,6 +55,7 @@ use self::dual::Dual;
 use self::handover::{HandOver, Linger};
 use self::news::News;
 use self::schedule::Repeats;
+pub use self::send::ANSWER_SPACING_US;
 use self::takeover::Heard;
 use super::auth::Guard;
 use super::packet::{Ipv4Checksum, Refusal};

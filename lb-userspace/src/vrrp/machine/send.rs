@@ -8,7 +8,7 @@ use crate::vrrp::router::Output;
 
 /// Between two answers to the packets of others, at least: whoever sends them must not decide how much this node
 /// sends. Unit: microseconds.
-const ANSWER_SPACING_US: u64 = 2_000;
+pub const ANSWER_SPACING_US: u64 = 2_000;
 /// Between two hellos of a router that knows its peers, at least. Unit: microseconds.
 const HELLO_US: u64 = 1_000_000;
 /// The same of one that has yet to get to know somebody. Unit: microseconds.

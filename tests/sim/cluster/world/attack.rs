@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lb_userspace::sync::session::Session;
+use lb_userspace::vrrp::machine::{ANSWER_SPACING_US, Router};
+use lb_userspace::vrrp::protocol::State;
 use lb_userspace::vrrp::router::{Input, Output};
 
 use super::super::links;
@@ -28,6 +30,40 @@ struct Stream {
     from: usize,
     to: usize,
     bytes: Vec<u8>,
+}
+
+/// What an attacker's packet must not change of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stance {
+    state: State,
+    /// Advertisements that it has believed.
+    believed: u64,
+    /// When it does something next. Unit: microseconds.
+    deadline_us: Option<u64>,
+}
+
+impl Stance {
+    fn of(router: &Router, now_us: u64) -> Self {
+        let status = router.status(now_us, 0);
+        Self {
+            state: status.state,
+            believed: status.counters.received,
+            deadline_us: router.deadline(),
+        }
+    }
+
+    /// Whether a router may stand so after an attacker's packet at `now_us`. Who may be new is answered, at once
+    /// (`has_answered`) or when it is not too soon after the last answer.
+    fn may_become(self, after: Self, has_answered: bool, now_us: u64) -> bool {
+        let is_answer_due = || {
+            let in_us = after
+                .deadline_us
+                .map(|due_us| due_us.saturating_sub(now_us));
+            in_us.is_some_and(|in_us| in_us <= ANSWER_SPACING_US)
+        };
+        (self.state, self.believed) == (after.state, after.believed)
+            && (self.deadline_us == after.deadline_us || has_answered || is_answer_due())
+    }
 }
 
 /// The attacker.
@@ -179,10 +215,7 @@ impl World<'_> {
             return;
         }
         self.outcome.attack_count += 1;
-        let before = (
-            process.router.status(now_us, 0).state,
-            process.router.deadline(),
-        );
+        let before = Stance::of(&process.router, now_us);
         let mut out = Vec::new();
         let received = Input::Received {
             source: address(source),
@@ -191,17 +224,13 @@ impl World<'_> {
             payload: &packet.payload,
         };
         process.router.handle(now_us, received, &mut out);
-        let after = (
-            process.router.status(now_us, 0).state,
-            process.router.deadline(),
-        );
+        let after = Stance::of(&process.router, now_us);
         let is_answer = |output: &Output| matches!(output, Output::Send { .. });
         // It is refused, and people may be told of it.
         let is_refusal =
             |output: &Output| matches!(output, Output::Refused { .. } | Output::Distrusted { .. });
         let is_harmless = out.iter().all(|one| is_answer(one) || is_refusal(one));
-        // Who is asked for a proof is answered, and that may set a timer.
-        let is_same = before == after || before.0 == after.0 && out.iter().any(is_answer);
+        let is_same = before.may_become(after, out.iter().any(is_answer), now_us);
         if !is_harmless || !is_same {
             let text = format!(
                 "an attacker's packet has changed node {node}: {before:?} {after:?} {out:?}"
