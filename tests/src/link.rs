@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::netns::Netns;
+use crate::process::run;
 
 /// Offloads of an interface that can be switched (linux/ethtool.h, the `ETHTOOL_S…` commands).
 #[derive(Clone, Copy, Debug)]
@@ -38,20 +39,30 @@ pub enum Switch {
 pub type End<'a> = (&'a Netns, &'a str);
 
 /// Creates a veth pair between two namespaces, both ends up.
-pub fn veth_pair(a: End<'_>, b: End<'_>) -> Result<()> {
-    veth_pair_of(1, a, b)
-}
-
-/// The same, with so many queues each way. Where XDP is attached, each has room for 256 packets.
-pub fn veth_pair_of(queues: u8, (a, a_name): End<'_>, (b, b_name): End<'_>) -> Result<()> {
-    let queues = format!("numtxqueues {queues} numrxqueues {queues}");
+pub fn veth_pair((a, a_name): End<'_>, (b, b_name): End<'_>) -> Result<()> {
     // `name` and `dev` are spelled out: ip takes short names such as `a` for keywords.
     a.ip(&format!(
-        "link add name {a_name} {queues} type veth peer name {b_name} {queues} netns {}\n\
+        "link add name {a_name} type veth peer name {b_name} netns {}\n\
          link set dev {a_name} up",
         b.name()
     ))?;
     b.ip(&format!("link set dev {b_name} up"))
+}
+
+/// What waits in front of an end of a veth pair before anything is lost. Unit: packets.
+const QUEUE_PACKETS: u32 = 4096;
+
+/// Gives `interface`, an end of a veth pair, a queue. A pair of which the other end has XDP attached has room for 256
+/// packets, and drops what is more than that: hundreds of clients repeat their segments in the same moment after some
+/// seconds of darkness (the kernel's timers of more than two seconds come together every 256 ms). Since Linux 6.16 it
+/// makes a queue wait (commit dc82a33297fc); before, it drops nevertheless.
+pub fn queue(netns: &Netns, interface: &str) -> Result<()> {
+    let limit = QUEUE_PACKETS.to_string();
+    let mut tc = netns.command("tc");
+    tc.args([
+        "qdisc", "replace", "dev", interface, "root", "pfifo", "limit",
+    ]);
+    run(tc.arg(limit)).map(drop)
 }
 
 /// Creates a bridge that forwards at once and to everyone.

@@ -377,6 +377,10 @@ impl Task {
         };
         let active = active(&routers(Some(&status), |_| false));
         if active != self.told_own {
+            let has_given_up = !self.told_own.is_subset(&active);
+            if let Some(links) = self.links.as_ref().filter(|_| has_given_up) {
+                links.tell_ages();
+            }
             self.told_own.clone_from(&active);
             news.push(PeerNews::OwnActive(active));
         }

@@ -171,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn hundreds_of_histories_of_several_nodes_break_no_connection() {
-        let (start, count) = (Instant::now(), 500);
+    fn thousands_of_histories_of_several_nodes_break_no_connection() {
+        let (start, count) = (Instant::now(), 2_000);
         let (total, failed) = run(0..count);
         // Not through the test harness, which would keep it to itself.
         let _ = writeln!(

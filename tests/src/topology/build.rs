@@ -61,11 +61,6 @@ pub(super) fn plug(
     link::add_port(switch, bridge, port)
 }
 
-/// Queues between a balancer and the switch. Hundreds of clients repeat their segments in the same moment after some
-/// seconds of darkness (the kernel's timers of more than two seconds come together every 256 ms), and the
-/// 256 packets that one queue has room for are fewer than that.
-const LB_QUEUES: u8 = 8;
-
 /// As [`plug`], for the balancer: what is sent to it carries whole checksums, and what it sends
 /// arrives.
 pub(super) fn plug_lb(
@@ -75,8 +70,8 @@ pub(super) fn plug_lb(
     bridge: &str,
     port: &str,
 ) -> Result<()> {
-    link::veth_pair_of(LB_QUEUES, (lb, interface), (switch, port))?;
-    link::add_port(switch, bridge, port)?;
+    plug(lb, interface, switch, bridge, port)?;
+    link::queue(switch, port)?;
     link::set_offload(switch, port, Offload::TxChecksum, Switch::Off)?;
     xdp_pass::attach(switch, port)
 }

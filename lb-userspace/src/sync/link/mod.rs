@@ -266,6 +266,12 @@ impl LinksHandle {
         self.shared.commands.send(Command::Table(table)).await;
     }
 
+    /// Has all peers know each flow's age, at once: this node has given flows up to one of them.
+    pub fn tell_ages(&self) {
+        // A thread for which so much waits refreshes the ages by itself, within seconds.
+        let _full = self.shared.commands.try_send(Command::TellAges);
+    }
+
     /// How the links are.
     pub fn status(&self) -> LinksStatus {
         self.shared.status()

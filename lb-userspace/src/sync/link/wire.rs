@@ -55,6 +55,8 @@ pub(super) enum Command {
     },
     /// The flow table to be shared from now on; `None`: no table.
     Table(Option<Box<dyn SharedTable>>),
+    /// This node has given its flows up to a peer.
+    TellAges,
     /// A datagram of the daemon's.
     Datagram {
         peer: String,
@@ -285,6 +287,7 @@ impl Engine {
                         self.replicator.attach(table, Now { us: now_us() });
                     }
                 }
+                Command::TellAges => self.replicator.tell_ages(),
                 Command::Datagram { peer, kind, bytes } => {
                     let Sessions { all, sealed } = &mut self.sessions;
                     if let Some(ends) = all.iter_mut().find(|ends| ends.peer.name == peer) {

@@ -314,6 +314,33 @@ fn a_touched_flow_is_told_again_after_a_quarter_of_its_time_out_and_not_before()
 }
 
 #[test]
+fn a_node_that_gives_its_flows_up_tells_how_old_they_are() {
+    let mut pair = Pair::new(9, 0);
+    (1..=100).for_each(|flow| pair.write(0, flow, 1, 120));
+    pair.until(1000, Pair::is_quiet);
+    pair.now_us += 20_000_000;
+    (1..=100).for_each(|flow| pair.write(0, flow, 1, 120));
+    pair.run_ms(5_000);
+    let known_s = |pair: &Pair, flow| {
+        let table = pair.nodes[1].table().expect("attached");
+        let record = table.find(fingerprint(flow)).expect("it is on record");
+        record.remaining_s(pair.now().s())
+    };
+    assert!(known_s(&pair, 1) <= 96, "no refresh is due");
+    pair.nodes[0].tell_ages();
+    pair.run_ms(100);
+    for flow in 1..=100 {
+        assert!(known_s(&pair, flow) >= 113, "{flow}");
+    }
+    // Once: from then on the refresh has its patience again.
+    let before = pair.status(0).sent.flows;
+    pair.now_us += 20_000_000;
+    (1..=100).for_each(|flow| pair.write(0, flow, 1, 120));
+    pair.run_ms(5_000);
+    assert_eq!(pair.status(0).sent.flows, before);
+}
+
+#[test]
 fn a_backend_that_the_peer_does_not_have_yet_is_caught_up_with_when_it_does() {
     let mut pair = Pair::new(10, 0);
     pair.until(1000, Pair::is_quiet);

@@ -128,6 +128,14 @@ impl<T: Table + Merge> Replicator<T> {
         self.peers.remove(&session);
     }
 
+    /// This node has given its flows up to a peer ([`Sender::tell_ages`]).
+    pub fn tell_ages(&mut self) {
+        let senders = self.peers.values_mut();
+        senders
+            .filter_map(|peer| peer.sender.as_mut())
+            .for_each(Sender::tell_ages);
+    }
+
     /// Takes a datagram of a session.
     ///
     /// # Errors

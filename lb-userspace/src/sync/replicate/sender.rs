@@ -5,6 +5,7 @@
 //!   was told in it is acknowledged. The peer asks for it, at first with the session's beginning.
 //! - A **refresh** walks the table slowly all the time, without emptying the shadow: flows that live longer than
 //!   the peer knows, and whatever was missed otherwise.
+//! - **Ages** are told when this node gives its flows up to a peer: one walk without the refresh's patience.
 
 use lb_common::abi::{FINGERPRINT_MIN, FLOW_SET_ENTRIES, FlowSet};
 use lb_common::datapath::flow::FlowPlace;
@@ -25,6 +26,10 @@ const WALK_SETS_MAX: u64 = 8192;
 const IDLE_MAX_US: u64 = 200_000;
 /// Of so many datagrams, one is the walk's while a round lasts, however much changes.
 const WALK_SHARE: u64 = 4;
+
+/// What a peer's record of a flow may be early by when this node gives the flow up. A second is no difference: each side
+/// counts whole ones. Unit: seconds.
+const AGES_S: u32 = 2;
 
 /// Of a datagram under way: what is to be looked at again if it is lost.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +58,8 @@ struct Walk {
     next: u32,
     /// Until the end of the table at full speed.
     is_fast: bool,
+    /// Until then, too: a flow counts that lives longer by [`AGES_S`].
+    is_fine: bool,
     /// How far the slow one has been paid for. Unit: microseconds.
     paid_us: u64,
 }
@@ -110,6 +117,7 @@ impl Sender {
             walk: Walk {
                 next: 0,
                 is_fast: true,
+                is_fine: false,
                 paid_us: now.us,
             },
             round: 1,
@@ -143,6 +151,14 @@ impl Sender {
     pub fn look_again(&mut self) {
         self.walk.is_fast = true;
         self.walk.next = 0;
+    }
+
+    /// This node has given its flows up to a peer, and may be gone before the next refresh: every flow's age is told,
+    /// now. Else a flow that is silent for long, and has always spoken just before its node was gone, would
+    /// be older on record with each change, until nobody knows it.
+    pub fn tell_ages(&mut self) {
+        self.look_again();
+        self.walk.is_fine = true;
     }
 
     /// Takes an acknowledgement.
@@ -272,6 +288,7 @@ impl Sender {
         if self.walk.next >= self.set_count {
             self.walk.next = 0;
             self.walk.is_fast = false;
+            self.walk.is_fine = false;
             self.is_walked = true;
             // The walk ends here: what is left of the allowance was for this round.
             *walk_sets = 0;
@@ -290,11 +307,15 @@ impl Sender {
     ) {
         // While the table is walked for a round, all that is told counts for it: the walk finds it told already.
         let is_owed = waiting.is_owed || !self.is_walked;
+        let is_fine = self.walk.is_fine;
         let FlowSet { entries } = table.read_set(waiting.set);
         for (number, entry) in entries.iter().enumerate() {
             let place = FlowPlace(waiting.set * FLOW_SET_ENTRIES as u32 + number as u32);
             let is_told = entry.fingerprint < FINGERPRINT_MIN
-                || !self.shadow.differs(place, entry, || table.refresh_s(entry));
+                || !self.shadow.differs(place, entry, || match is_fine {
+                    true => AGES_S,
+                    false => table.refresh_s(entry),
+                });
             if is_told {
                 continue;
             }

@@ -237,11 +237,14 @@ impl World<'_> {
                 Output::Send { to, payload } => self.multicast(number, to, &payload),
                 Output::Announce(_) => self.announce(number),
                 Output::Probe { address } => self.probe(number, address),
-                Output::Changed { to, .. } => {
+                Output::Changed { from, to, .. } => {
                     if let Some(process) = &mut self.machines[number].vrrp {
                         process.state = to;
                     }
                     self.tell_own_state(number);
+                    if from == State::Active {
+                        self.give_flows_up(number);
+                    }
                 }
                 _ => {}
             }

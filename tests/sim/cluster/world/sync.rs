@@ -152,6 +152,13 @@ impl World<'_> {
         }
     }
 
+    /// A node is Active no more: another one has its flows.
+    pub(super) fn give_flows_up(&mut self, number: usize) {
+        if let Some(control) = &mut self.machines[number].node.control {
+            control.replicator.tell_ages();
+        }
+    }
+
     /// Why a node has not caught up: its rings, or its peers' flows.
     pub(super) fn behind(&self, number: usize) -> Option<String> {
         let node = &self.machines[number].node;
