@@ -1,7 +1,7 @@
 //! A real `lbd-vrrp` without an lbd: the test says what lbd would say.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -64,6 +64,17 @@ impl Vrrp {
     /// Starts it again, on the same socket, after its process has ended.
     pub fn restart(&mut self, netns: &Netns) -> Result<()> {
         self.process = spawn(netns, &self.scratch, &self.socket)?;
+        self.stream = connect(&self.socket, &self.heard)?;
+        Ok(())
+    }
+
+    /// lbd goes; who listens only goes on listening.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Both)?;
+        wait_until_every(LOOK_EVERY, "lbd-vrrp to notice", START_TIMEOUT, || {
+            let log = self.process.log();
+            Ok(log.contains("lbd has gone").then_some(()))
+        })?;
         self.stream = connect(&self.socket, &self.heard)?;
         Ok(())
     }

@@ -1,14 +1,17 @@
-//! lbd-vrrp on real interfaces: two of them, and one with a keepalived, both ways round.
+//! lbd-vrrp on real interfaces.
 
 #[path = "e2e_vrrp/accept.rs"]
 mod accept;
 #[path = "e2e_vrrp/claims.rs"]
 mod claims;
+#[path = "e2e_vrrp/mixed.rs"]
+mod mixed;
+#[path = "e2e_vrrp/vips.rs"]
+mod vips;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lb_lab::keepalived::Keepalived;
 use lb_lab::link::{self, veth_pair};
 use lb_lab::observe::{self, link_address};
 use lb_lab::serde_json::{Value, json};
@@ -21,8 +24,6 @@ use nix::sys::signal::Signal;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two advertisements, as [`group`] has it.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// How long a VIP may be gone that somebody has removed.
-const BACK_MAX: Duration = Duration::from_secs(1);
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const VIP_V4: &str = "203.0.113.10";
 const VIP_V6: &str = "2001:db8::10";
@@ -309,6 +310,30 @@ fn vips_are_handed_over_on_demand_and_by_a_stop() {
 }
 
 #[test]
+fn a_node_without_its_lbd_takes_nothing_over_while_its_peer_lives() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let mut pair = Pair::start(&json!({}));
+    pair.nodes[1].hang_up().unwrap();
+    let refused = pair.nodes[0].failover("web").unwrap();
+    assert!(
+        refused
+            .as_ref()
+            .is_err_and(|error| error.contains("has not caught up")),
+        "{refused:?}"
+    );
+    pair.settle(0);
+    pair.lan.plug(0, "down");
+    for (family, vip) in FAMILIES {
+        pair.nodes[1]
+            .await_state("web", family, "active", PATIENCE)
+            .unwrap();
+        pair.lan.await_vip(1, vip);
+    }
+}
+
+#[test]
 fn a_lost_link_is_a_fault_and_an_address_of_others_stays() {
     if require(&["ip"]).is_missing() {
         return;
@@ -379,147 +404,6 @@ fn the_virtual_mac_moves_with_the_vips() {
 }
 
 #[test]
-fn what_lbd_had_added_stays_with_the_active_and_goes_from_the_backup() {
-    if require(&["ip"]).is_missing() {
-        return;
-    }
-    let lan = Lan::new();
-    let vips = [VIP_V4, VIP_V6].map(|vip| vip.parse().unwrap());
-    let nodes = [0, 1].map(|node| {
-        let netns = &lan.nodes[node];
-        netns
-            .ip(&format!(
-                "address add {VIP_V4}/32 dev eth0\naddress add {VIP_V6}/128 dev eth0 nodad"
-            ))
-            .unwrap();
-        let place = json!({"interface": "eth0", "ifindex": netns.interface_index("eth0").unwrap()});
-        let mut vrrp = Vrrp::start(netns).unwrap();
-        vrrp.tell(&[]).unwrap();
-        let changes = json!({"authenticate": true});
-        let group = group("eth0", &vips, [200, 100][node], &changes).unwrap();
-        let given = json!({ VIP_V4: place, VIP_V6: place });
-        vrrp.configure_giving(&[group], Some(KEY), &given).unwrap();
-        wait_until("the VIPs to be taken over", PATIENCE, || {
-            Ok((vrrp.taken_vips() == [VIP_V4, VIP_V6]).then_some(()))
-        })
-        .unwrap();
-        vrrp
-    });
-    let mut pair = Pair { lan, nodes };
-    pair.settle(0);
-    pair.nodes[0].failover("web").unwrap().unwrap();
-    pair.settle(1);
-}
-
-/// A reload moves a VIP from one group to another, and then merges the two: each time the one that has had it
-/// removes nothing that the other has now.
-#[test]
-fn a_vip_that_changes_its_group_stays() {
-    if require(&["ip"]).is_missing() {
-        return;
-    }
-    const OTHER: &str = "203.0.113.11";
-    let lan = Lan::new();
-    let mut vrrp = Vrrp::start(&lan.nodes[0]).unwrap();
-    vrrp.tell(&[]).unwrap();
-    // With a key, a router that ends and has heard nobody knows that it is alone, and waits for nobody.
-    for (virtual_mac, key) in [(false, None), (true, None), (false, Some(KEY))] {
-        let group = |name: &str, vrid: u8, vips: &[&str]| {
-            let vips: Vec<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
-            let changes = json!({
-                "name": name, "vrid": vrid, "virtual_mac": virtual_mac, "authenticate": key.is_some(),
-            });
-            group("eth0", &vips, 200, &changes).unwrap()
-        };
-        let both = [group("a", 51, &[VIP_V4]), group("b", 52, &[OTHER, VIP_V6])];
-        vrrp.configure(&both, key).unwrap();
-        for (name, family) in [("a", "ipv4"), ("b", "ipv4"), ("b", "ipv6")] {
-            vrrp.await_state(name, family, "active", PATIENCE).unwrap();
-        }
-        for vip in [VIP_V4, OTHER, VIP_V6] {
-            lan.await_vip(0, vip);
-        }
-        // To the group that comes first, and back.
-        let to_a = [group("a", 51, &[VIP_V4, OTHER]), group("b", 52, &[VIP_V6])];
-        for groups in [&to_a, &both] {
-            vrrp.configure(groups, key).unwrap();
-            wait_until("the new configuration", PATIENCE, || {
-                let vips = vrrp.router("a", "ipv4")["vips"].clone();
-                Ok((vips == groups[0]["vips"]).then_some(()))
-            })
-            .unwrap();
-            for vip in [VIP_V4, OTHER] {
-                lan.await_vip(0, vip);
-            }
-        }
-        // All in one. What was another router's until now has three intervals more to wait than its former one has to
-        // go: so that one has gone by then.
-        let merged = group("a", 51, &[VIP_V4, OTHER, VIP_V6]);
-        vrrp.configure(&[merged], key).unwrap();
-        wait_until("group a to have all", PATIENCE, || {
-            assert!(virtual_mac || lan.has(0, OTHER), "it was Active before");
-            assert!(virtual_mac || lan.has(0, VIP_V6), "it stays meanwhile");
-            Ok((vrrp.router("a", "ipv6")["state"] == "active").then_some(()))
-        })
-        .unwrap();
-        for vip in [VIP_V4, OTHER, VIP_V6] {
-            lan.await_vip(0, vip);
-        }
-        // Another name and id: nobody is there to have them meanwhile.
-        let renamed = group("d", 54, &[VIP_V4, OTHER, VIP_V6]);
-        vrrp.configure(&[renamed], key).unwrap();
-        wait_until("group d to have all", PATIENCE, || {
-            for vip in [VIP_V4, OTHER, VIP_V6] {
-                assert!(virtual_mac || lan.has(0, vip), "{vip} stays meanwhile");
-            }
-            let states = ["ipv4", "ipv6"].map(|family| vrrp.router("d", family)["state"].clone());
-            Ok(states.iter().all(|state| state == "active").then_some(()))
-        })
-        .unwrap();
-        vrrp.configure(&[group("c", 53, &["203.0.113.12"])], key)
-            .unwrap();
-        for vip in [VIP_V4, OTHER, VIP_V6] {
-            lan.await_no_vip(0, vip);
-        }
-    }
-}
-
-#[test]
-fn a_vip_that_somebody_removes_is_back_within_a_second() {
-    if require(&["ip", "ping"]).is_missing() {
-        return;
-    }
-    for virtual_mac in [false, true] {
-        let pair = Pair::start(&json!({ "virtual_mac": virtual_mac }));
-        let node = &pair.lan.nodes[0];
-        let since = Instant::now();
-        for (family, vip) in FAMILIES {
-            let (interface, length) = pair.lan.place_of(0, vip).expect("the VIP is there");
-            // The second time is soon after the first one, and still no longer than that.
-            for times in 1..=2 {
-                let gone = Instant::now();
-                node.ip(&format!("address del {vip}/{length} dev {interface}"))
-                    .unwrap();
-                pair.lan.await_vip(0, vip);
-                assert!(gone.elapsed() < BACK_MAX, "{vip}: {:?}", gone.elapsed());
-                wait_until("the count", PATIENCE, || {
-                    let counters = pair.nodes[0].router("web", family)["counters"].clone();
-                    Ok((counters["vips_restored"] == times).then_some(()))
-                })
-                .unwrap();
-            }
-            observe::ping(&pair.lan.client, vip.parse().unwrap()).unwrap();
-            for (node, state) in [(0, "active"), (1, "backup")] {
-                let states = pair.nodes[node].states_since("web", family, since);
-                assert!(states.iter().all(|one| one == state), "{states:?}");
-            }
-            let other = pair.nodes[1].router("web", family)["counters"].clone();
-            assert_eq!(other["vips_restored"], 0);
-        }
-    }
-}
-
-#[test]
 fn nodes_with_different_secrets_say_so_and_agree_when_they_have_the_same() {
     if require(&["ip"]).is_missing() {
         return;
@@ -556,150 +440,4 @@ fn nodes_with_different_secrets_say_so_and_agree_when_they_have_the_same() {
         })
         .unwrap();
     }
-}
-
-/// What the two sides of a pair with keepalived are.
-struct Mixed {
-    lan: Lan,
-    ours: Vrrp,
-    /// `ipv4` or `ipv6`, and the VIP.
-    family: &'static str,
-    vip: &'static str,
-    config: String,
-}
-
-impl Mixed {
-    /// Every combination of family and of multicast and unicast.
-    fn each(our_priority: u8, their_priority: u8, test: impl Fn(&mut Self)) {
-        for (family, vip) in FAMILIES {
-            for is_unicast in [false, true] {
-                eprintln!(
-                    "{family}, {}",
-                    if is_unicast { "unicast" } else { "multicast" }
-                );
-                let mut mixed = Self::new(family, vip, is_unicast, (our_priority, their_priority));
-                test(&mut mixed);
-            }
-        }
-    }
-
-    fn new(
-        family: &'static str,
-        vip: &'static str,
-        is_unicast: bool,
-        (ours, theirs): (u8, u8),
-    ) -> Self {
-        let lan = Lan::new();
-        let address = |node: usize| match family {
-            "ipv4" => format!("10.0.0.{}", node + 1),
-            _ => lan.link_local(node),
-        };
-        // keepalived sends IPv6 unicast with a hop limit of 64 unless it is told otherwise, which RFC 9568 section
-        // 5.1.2.3 has us refuse.
-        let (peers, unicast) = match is_unicast {
-            true => (
-                vec![address(1)],
-                format!(
-                    "  unicast_src_ip {}\n  unicast_peer {{\n    {}\n  }}\n  unicast_ttl 255\n",
-                    address(1),
-                    address(0)
-                ),
-            ),
-            false => (Vec::new(), String::new()),
-        };
-        let length = if family == "ipv4" { 32 } else { 128 };
-        let config = format!(
-            "global_defs {{\n  router_id lab\n  vrrp_version 3\n  vrrp_rt_priority 10\n  \
-             vrrp_rlimit_rttime 5000000\n}}\n\
-             vrrp_instance web {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  \
-             priority {theirs}\n  advert_int 0.1\n{unicast}  \
-             virtual_ipaddress {{\n    {vip}/{length} dev eth0\n  }}\n}}\n"
-        );
-        let mut vrrp = Vrrp::start(&lan.nodes[0]).unwrap();
-        vrrp.tell(&[]).unwrap();
-        let group = group(
-            "eth0",
-            &[vip.parse().unwrap()],
-            ours,
-            &json!({ "peers": peers }),
-        );
-        vrrp.configure(&[group.unwrap()], None).unwrap();
-        Self {
-            lan,
-            ours: vrrp,
-            family,
-            vip,
-            config,
-        }
-    }
-
-    fn start_theirs(&self) -> Keepalived {
-        Keepalived::start_with("lab", &self.lan.nodes[1], &self.config).unwrap()
-    }
-
-    fn await_ours(&self, state: &str) {
-        self.ours
-            .await_state("web", self.family, state, PATIENCE)
-            .unwrap();
-    }
-
-    /// Each has heard the other, and all is as it should be: of ours the VIP, and nothing refused.
-    fn await_agreement(&self, active: usize) {
-        self.lan.await_vip(active, self.vip);
-        self.lan.await_no_vip(1 - active, self.vip);
-        let router = self.ours.router("web", self.family);
-        assert_eq!(router["counters"]["refused"], 0, "{router}");
-    }
-}
-
-#[test]
-fn keepalived_follows_us() {
-    if require(&["ip", "keepalived"]).is_missing() {
-        return;
-    }
-    Mixed::each(200, 100, |mixed| {
-        let mut theirs = mixed.start_theirs();
-        mixed.await_ours("active");
-        mixed.await_agreement(0);
-        // Ours dies, and comes back.
-        mixed.lan.plug(0, "down");
-        mixed.lan.await_vip(1, mixed.vip);
-        mixed.await_ours("initialize");
-        mixed.lan.plug(0, "up");
-        mixed.await_ours("active");
-        mixed.await_agreement(0);
-        // It hands over, and keepalived keeps what it was given.
-        let told = mixed.ours.failover("web").unwrap();
-        assert!(told.is_ok(), "{told:?}\n{}", theirs.log_tail());
-        mixed.await_ours("backup");
-        mixed.await_agreement(1);
-        theirs.process().terminate().unwrap();
-        mixed.await_ours("active");
-        mixed.await_agreement(0);
-    });
-}
-
-#[test]
-fn we_follow_keepalived() {
-    if require(&["ip", "keepalived"]).is_missing() {
-        return;
-    }
-    Mixed::each(100, 200, |mixed| {
-        let mut theirs = mixed.start_theirs();
-        mixed.lan.await_vip(1, mixed.vip);
-        mixed.await_ours("backup");
-        mixed.await_agreement(1);
-        // Theirs dies, and leaves the VIP behind, as keepalived does.
-        theirs.process().kill9_all().unwrap();
-        mixed.await_ours("active");
-        mixed.lan.await_vip(0, mixed.vip);
-        // It comes back, and preempts us.
-        let mut theirs = mixed.start_theirs();
-        mixed.await_ours("backup");
-        mixed.await_agreement(1);
-        // It ends in good order.
-        theirs.process().terminate().unwrap();
-        mixed.await_ours("active");
-        mixed.await_agreement(0);
-    });
 }

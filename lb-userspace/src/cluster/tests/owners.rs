@@ -1,0 +1,298 @@
+//! Who decides a ring when nodes come, go, and do not hear each other.
+
+use super::*;
+
+#[test]
+fn a_successor_goes_on_where_the_dead_owner_was_and_consults_everything() {
+    let mut bench = Bench::together(2, &[1, 2]);
+    bench.want(1, &[3, 2], &[]);
+    bench.pass(1_700);
+    bench.cut(1, 2);
+    bench.activate(2);
+    bench.pass(20);
+    assert_eq!(bench.role(2), (Role::Owner, 2));
+    // In a cut, new flows go where unknown ones go.
+    bench.check(2, &[armed(1), quiet(2)]);
+    bench.want(2, &[3, 2], &[]);
+    bench.pass(PATIENCE_MS + 2_000);
+    bench.check(2, &[moving(3, 1), quiet(2)]);
+    bench.sweep(0);
+    bench.check(2, &[moving(3, 1), settled(2)]);
+}
+
+#[test]
+fn a_backup_waits_a_second_for_an_owner_that_starts_anew() {
+    let mut bench = Bench::together(2, &[1]);
+    bench.cut(1, 2);
+    bench.pass(900);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    bench.pass(200);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    bench.connect_all();
+    bench.pass(500);
+    assert_eq!(
+        (bench.role(1).0, bench.role(2).0),
+        (Role::Owner, Role::Follower)
+    );
+    assert_eq!(bench.role(1).1, bench.role(2).1);
+}
+
+#[test]
+fn after_a_cut_the_owner_consults_what_the_other_has_moved_meanwhile() {
+    let mut bench = Bench::together(2, &[1, 2]);
+    bench.cut(1, 2);
+    bench.pass(PATIENCE_MS + 2_000);
+    for _ in 0..3 {
+        bench.sweep(0);
+    }
+    bench.check(1, &[settled(1), settled(2)]);
+    bench.check(2, &[settled(1), settled(2)]);
+    bench.want(2, &[2, 2], &[1]);
+    bench.pass(100);
+    bench.check(2, &[moving(2, 1), settled(2)]);
+    bench.connect_all();
+    bench.pass(500);
+    bench.check(1, &[quiet(1), settled(2)]);
+    bench.check(2, &[quiet(1), settled(2)]);
+}
+
+#[test]
+fn a_hand_over_keeps_the_ring_as_it_is() {
+    let mut bench = Bench::together(2, &[1, 2]);
+    bench.want(1, &[3, 2], &[]);
+    bench.want(2, &[3, 2], &[]);
+    bench.pass(1_700);
+    bench.activate(2);
+    bench.pass(200);
+    assert_eq!(bench.role(2), (Role::Owner, 2));
+    assert_eq!(bench.role(1), (Role::Follower, 2));
+    // What the last owner may have done meanwhile is on record, and consulted.
+    bench.check(2, &[moving(3, 1), quiet(2)]);
+    bench.check(1, &[moving(3, 1), quiet(2)]);
+}
+
+#[test]
+fn a_node_that_cannot_follow_is_named_and_not_waited_for() {
+    let mut bench = Bench::together(2, &[1]);
+    bench.node(2).rings.room = 5;
+    bench.want(1, &[9], &[]);
+    bench.pass(3_400);
+    bench.check(1, &[moving(9, 1)]);
+    let status = bench.node(1).coordinator.status();
+    assert_eq!(status[0].refusals["lb2"], "no room for that backend");
+    assert!(bench.node(2).coordinator.behind().is_some());
+}
+
+#[test]
+fn a_service_that_a_peer_has_not_is_led_without_it_and_with_it_once_it_has() {
+    let mut bench = Bench::new(2, &[1]);
+    bench.node(2).rings.is_configured = false;
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(500);
+    bench.want(1, &[2], &[]);
+    bench.pass(1_700);
+    bench.check(1, &[moving(2, 1)]);
+    bench.node(2).rings.is_configured = true;
+    bench.pass(200);
+    bench.check(2, &[moving(2, 1)]);
+}
+
+#[test]
+fn a_follower_that_had_no_room_is_asked_again_when_there_may_be_some() {
+    let mut bench = Bench::together(2, &[1]);
+    bench.node(2).rings.room = 5;
+    bench.want(1, &[9], &[]);
+    bench.pass(3_400);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 1);
+    bench.pass(40_000);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 1);
+    bench.want(1, &[8], &[]);
+    bench.pass(3_400);
+    bench.check(1, &[moving(8, 9)]);
+    bench.node(2).rings.room = 99;
+    bench.pass(31_000);
+    assert_eq!(bench.node(1).coordinator.status()[0].refusals.len(), 0);
+    assert_eq!(bench.slots(2), bench.slots(1));
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
+
+/// The Active node's file may be the older one, or the service another node's alone.
+#[test]
+fn a_service_that_the_active_node_has_not_is_led_by_one_that_has() {
+    let mut bench = Bench::new(3, &[1]);
+    bench.node(1).rings.is_configured = false;
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(1_500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    assert_eq!(bench.role(3).0, Role::Follower);
+    assert_eq!(bench.node(3).coordinator.behind(), None);
+    bench.want(2, &[3], &[1]);
+    bench.pass(100);
+    bench.check(2, &[moving(3, 1)]);
+    bench.check(3, &[moving(3, 1)]);
+    // Now it gets it, and leads.
+    bench.node(1).rings.is_configured = true;
+    bench.pass(500);
+    assert_eq!(bench.role(1).0, Role::Owner);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    bench.check(1, &[moving(3, 1)]);
+    // And loses it again.
+    bench.node(1).rings.is_configured = false;
+    bench.pass(500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    bench.want(2, &[2], &[3]);
+    bench.pass(500);
+    bench.check(2, &[moving(2, 1)]);
+    bench.check(3, &[moving(2, 1)]);
+}
+
+/// Each judges by itself whether the other is silent, and what comes from a silent one is not heard.
+#[test]
+fn what_was_said_to_a_node_that_did_not_listen_is_said_again() {
+    for (deaf, speaker) in [(2, 1), (1, 2)] {
+        let mut bench = Bench::together(2, &[1]);
+        let now_ms = bench.now_ms;
+        bench
+            .node(deaf)
+            .coordinator
+            .link_down(&name(speaker), now_ms);
+        bench.want(1, &[3], &[1]);
+        bench.pass(500);
+        bench.node(deaf).coordinator.link_up(&name(speaker));
+        bench.tell_active();
+        bench.pass(500);
+        bench.check(1, &[moving(3, 1)]);
+        bench.check(2, &[moving(3, 1)]);
+        // Both notice, and hear each other again one after the other.
+        let now_ms = bench.now_ms;
+        for (one, other) in [(1, 2), (2, 1)] {
+            bench.node(one).coordinator.link_down(&name(other), now_ms);
+        }
+        bench.pass(500);
+        bench.node(speaker).coordinator.link_up(&name(deaf));
+        bench.pass(50);
+        bench.node(deaf).coordinator.link_up(&name(speaker));
+        bench.tell_active();
+        bench.pass(200);
+        bench.want(1, &[4], &[3]);
+        bench.pass(500);
+        bench.check(1, &[moving(4, 1)]);
+        bench.check(2, &[moving(4, 1)]);
+    }
+}
+
+/// Within one look, so that nobody's company has changed.
+#[test]
+fn a_link_that_is_lost_and_back_at_once_leaves_nothing_unacknowledged() {
+    let mut bench = Bench::together(2, &[1]);
+    let now_ms = bench.now_ms;
+    for (one, other) in [(1, 2), (2, 1)] {
+        bench.node(one).coordinator.link_down(&name(other), now_ms);
+        bench.node(one).coordinator.link_up(&name(other));
+    }
+    bench.tell_active();
+    bench.pass(200);
+    bench.want(1, &[3], &[1]);
+    bench.pass(200);
+    bench.check(1, &[moving(3, 1)]);
+    bench.check(2, &[moving(3, 1)]);
+}
+
+#[test]
+fn a_cold_node_follows_and_has_no_say() {
+    let mut bench = Bench::together(2, &[1, 2]);
+    bench.want(1, &[2, 2], &[1]);
+    bench.pass(100);
+    bench.cut(1, 2);
+    bench.pass(PATIENCE_MS);
+    let mut cold = Bench::new(2, &[1, 2]).nodes.remove("lb2").unwrap();
+    let settings = Settings {
+        node: name(2),
+        peers: BTreeSet::from([name(1)]),
+        patience_ms: PATIENCE_MS,
+    };
+    cold.coordinator = Coordinator::new(settings, Start::Fresh, bench.now_ms);
+    assert!(cold.coordinator.behind().is_some());
+    bench.nodes.insert(name(2), cold);
+    bench.node(1).coordinator.link_up("lb2");
+    bench.node(2).coordinator.link_up("lb1");
+    bench.cut.clear();
+    bench.activate(1);
+    bench.look();
+    assert!(bench.node(2).coordinator.behind().is_some());
+    bench.pass(300);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    assert_eq!(bench.slots(2), bench.slots(1));
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
+
+#[test]
+fn what_is_said_in_an_older_term_or_by_others_changes_nothing() {
+    let mut bench = Bench::together(3, &[1]);
+    let (now_ms, before) = (bench.now_ms, bench.slots(2));
+    let claim = |number: u64, owner: &str| {
+        Message::Claim(vec![Claim {
+            service: service(),
+            term: Term {
+                number,
+                owner: owner.to_owned(),
+            },
+        }])
+    };
+    let status = bench.node(2).coordinator.status();
+    let node = bench.node(2);
+    node.coordinator.receive("lb3", claim(0, "lb3"), now_ms);
+    node.coordinator.receive("lb3", claim(9, "lb1"), now_ms);
+    node.coordinator.receive("lb9", claim(9, "lb9"), now_ms);
+    assert_eq!(node.coordinator.status(), status);
+    bench.pass(500);
+    assert_eq!(bench.slots(2), before);
+    assert_eq!(bench.role(1).0, Role::Owner);
+}
+
+#[test]
+fn who_claims_without_being_active_is_overruled() {
+    let mut bench = Bench::together(2, &[1]);
+    let now_ms = bench.now_ms;
+    let claim = Claim {
+        service: service(),
+        term: Term {
+            number: 77,
+            owner: "lb2".to_owned(),
+        },
+    };
+    bench
+        .node(1)
+        .coordinator
+        .receive("lb2", Message::Claim(vec![claim]), now_ms);
+    bench.pass(50);
+    assert_eq!(bench.role(1), (Role::Owner, 78));
+    assert_eq!(bench.role(2), (Role::Follower, 78));
+}
+
+/// Nobody has been eligible since the service is there.
+#[test]
+fn a_ring_that_is_not_there_yet_is_waited_for_by_nobody() {
+    let mut bench = Bench::new(2, &[]);
+    for node in bench.nodes.values_mut() {
+        node.rings.transition = None;
+    }
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(1_000);
+    assert_eq!(bench.role(2).0, Role::Follower);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+    bench.cut(1, 2);
+    bench.pass(100);
+    bench.connect_all();
+    bench.look();
+    assert!(bench.node(2).coordinator.behind().is_some());
+    bench.pass(1_000);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+    bench.node(1).rings.transition = Some(RingTransition::settled(&[101, 102]));
+    bench.pass(1_000);
+    bench.check(2, &[settled(1), settled(2)]);
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
