@@ -299,6 +299,11 @@ impl Kernel for SimKernel {
         });
     }
 
+    /// It makes no difference to the services of the simulator.
+    fn has_peers(&self) -> bool {
+        false
+    }
+
     fn note_change(&self, set: u32) {
         if let Some(changes) = &self.changes {
             changes[set as usize].set(true);

@@ -6,7 +6,7 @@ mod identity;
 mod replication;
 mod ring;
 
-pub(super) use self::identity::{Clock, SERVICE, address_of, group, name, number};
+pub(super) use self::identity::{Clock, GROUP_COUNT, SERVICE, address_of, group, name, number};
 use self::ring::OneRing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -69,6 +69,8 @@ pub(super) struct Build {
     pub(super) patience_ms: u64,
     /// What a ring takes at least and at most from its content to its being in force. Unit: milliseconds.
     pub(super) write_ms: (u64, u64),
+    /// What a death's move waits at most for the peers. Unit: milliseconds.
+    pub(super) urgent_wait_ms: u64,
     pub(super) has_group: bool,
     pub(super) rules: Rules,
 }
@@ -82,6 +84,8 @@ pub(super) struct Node {
     pub(super) control: Option<Control>,
     /// By fingerprint: when a packet has last changed the flow's record. Unit: milliseconds, the world's.
     changed_ms: HashMap<u64, u64>,
+    /// Slots that are quiet here and armed by the rule that is switched off.
+    quieted_early: BTreeSet<usize>,
     rng: Rng,
     violations: Vec<String>,
     pub(super) write_count: usize,
@@ -112,6 +116,7 @@ impl Node {
             kernel,
             control: None,
             changed_ms: HashMap::new(),
+            quieted_early: BTreeSet::new(),
             rng,
             violations: Vec::new(),
             write_count: 0,
@@ -139,14 +144,13 @@ impl Node {
             patience_ms: self.build.patience_ms,
         };
         let rules = &self.build.rules;
-        let default = Timing::default();
         let timing = Timing {
             urgent_wait_ms: match (rules.has(Rule::ArmedFirst), rules.has(Rule::Bound)) {
                 (false, _) => 0,
                 (true, false) => 1 << 40,
-                (true, true) => default.urgent_wait_ms,
+                (true, true) => self.build.urgent_wait_ms,
             },
-            ..default
+            ..Timing::default()
         };
         self.control = Some(Control {
             rings: OneRing {
@@ -250,7 +254,7 @@ impl Node {
             .map(|(backend_id, _)| backend_id)
     }
 
-    /// What contradicts the invariants, in words: I3 for all live flows that this node has to forward.
+    /// What contradicts the invariants of this node's own ring, in words.
     pub(super) fn take_violations(&mut self) -> Vec<String> {
         std::mem::take(&mut self.violations)
     }

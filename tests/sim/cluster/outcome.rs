@@ -33,6 +33,8 @@ pub(crate) struct Outcome {
     pub(crate) failover_count: u64,
     /// While several nodes were Active. Unit: milliseconds.
     pub(crate) dual_active_ms: u64,
+    /// Times of calm in which the routers of all parts of the network were looked at.
+    pub(crate) calm_count: u64,
     /// What an attacker has sent.
     pub(crate) attack_count: u64,
     /// Contradictions to the invariants.
@@ -70,6 +72,7 @@ impl Outcome {
         self.write_count += other.write_count;
         self.failover_count += other.failover_count;
         self.dual_active_ms += other.dual_active_ms;
+        self.calm_count += other.calm_count;
         self.attack_count += other.attack_count;
         self.violations.extend(other.violations.iter().cloned());
     }

@@ -152,6 +152,8 @@ pub(crate) struct Surroundings {
     /// What a ring takes at least and at most on its way to being in force, at all nodes but the first. Unit:
     /// milliseconds.
     pub(crate) write_ms: (u64, u64),
+    /// How long a death's move waits at most until it is prepared everywhere. Unit: milliseconds.
+    pub(crate) urgent_wait_ms: u64,
     /// Sets of a node's flow table.
     pub(crate) set_count: u32,
     pub(crate) client_count: usize,
@@ -163,6 +165,7 @@ impl Surroundings {
         stream_ms: 0,
         respread_ms: 0,
         write_ms: (1, 30),
+        urgent_wait_ms: 300,
         set_count: 64,
         client_count: 60,
     };

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::outcome::Outcome;
 use super::plan::{Faults, Plan};
-use super::proofs::{self, PROOFS, Victims};
+use super::proofs::{self, PROOFS, UNPROVED, Victims};
 use super::rules::Rules;
 use crate::history::Changes;
 use crate::runner;
@@ -87,6 +87,9 @@ pub(crate) fn rules(seed_count: u64) {
             proof.victims.count(&with)
         );
     }
+    for rule in UNPROVED {
+        println!("| {rule} | no scenario was found | | |");
+    }
 }
 
 fn run(seeds: Range<u64>) -> (Outcome, Vec<(u64, Outcome)>) {
@@ -125,13 +128,15 @@ fn summarize(count: u64, total: &Outcome, start: Instant) {
     );
     println!(
         "broken: {} flows, {} within the unsynced window, {} handshakes; {} connections died with their backend; {} \
-         invariants violated; {} ms with several Active",
+         invariants violated; {} ms with several Active; in {} times of calm, one Active in each group and part of the \
+         network",
         total.broken.len(),
         total.unsynced_count,
         total.handshake_count,
         total.died_count,
         total.violations.len(),
-        total.dual_active_ms
+        total.dual_active_ms,
+        total.calm_count
     );
     println!(
         "{} recordings and altered copies sent by attackers",

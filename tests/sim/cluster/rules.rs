@@ -35,6 +35,26 @@ pub(crate) enum Rule {
     Barrier,
 }
 
+impl Rule {
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 13] = [
+        Self::OneOwner,
+        Self::Acknowledgements,
+        Self::ArmedFirst,
+        Self::Bound,
+        Self::Landing,
+        Self::ClearEverywhere,
+        Self::Hearsay,
+        Self::Replication,
+        Self::Retransmission,
+        Self::Consult,
+        Self::Cut,
+        Self::Standing,
+        Self::Barrier,
+    ];
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {

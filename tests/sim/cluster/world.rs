@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use super::links::Links;
 use super::net::{Agenda, Net};
-use super::node::{Build, Clock, Node};
+use super::node::{Build, Clock, GROUP_COUNT, Node};
 use super::outcome::Outcome;
 use super::plan::{Attack, Plan, Surroundings, Way};
 use super::rules::Rules;
@@ -136,6 +136,10 @@ pub(super) struct World<'p> {
     pub(super) followed: Option<usize>,
     /// Packets of VRRP sent.
     pub(super) advert_count: u64,
+    /// When something has befallen a node or a network last. Unit: milliseconds.
+    pub(super) calm_since_ms: u64,
+    /// Whether the routers were looked at since.
+    pub(super) is_calm_checked: bool,
     attacker: Option<Attacker>,
     pub(super) outcome: Outcome,
 }
@@ -182,6 +186,8 @@ impl<'p> World<'p> {
             next_respread_ms: START_MS,
             followed: None,
             advert_count: 0,
+            calm_since_ms: START_MS,
+            is_calm_checked: false,
             attacker: (plan.attack != Attack::None)
                 .then(|| Attacker::new(Rng::new(plan.seed, 1 << 54))),
             outcome: Outcome::default(),
@@ -212,6 +218,7 @@ impl<'p> World<'p> {
             node_count: plan.node_count,
             set_count: surroundings.set_count,
             write_ms,
+            urgent_wait_ms: surroundings.urgent_wait_ms,
             idle_timeout_s: plan.idle_timeout_s,
             patience_ms: plan.patience_ms,
             has_group: plan.way == Way::Vip,
@@ -318,6 +325,7 @@ impl<'p> World<'p> {
             self.next_heartbeat_ms = self.now_ms + super::links::HEARTBEAT_MS;
             self.beat();
             self.announce_ready();
+            self.check_calm();
         }
         self.respread();
         self.attack();
@@ -352,10 +360,12 @@ impl<'p> World<'p> {
     /// All is well again: what holds then.
     fn check(&mut self) {
         let at_ms = self.now_ms - START_MS;
-        let active: Vec<usize> = self.active().collect();
-        if active.len() != 1 {
-            let text = format!("{} nodes are Active: {active:?}", active.len());
-            self.outcome.violate(at_ms, text);
+        for group in 0..GROUP_COUNT {
+            let active: Vec<usize> = self.active(group).collect();
+            if active.len() != 1 {
+                let text = format!("Active in group {group} are {active:?}");
+                self.outcome.violate(at_ms, text);
+            }
         }
         let rings: Vec<Vec<u16>> = self
             .machines

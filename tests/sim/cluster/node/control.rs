@@ -132,20 +132,26 @@ impl Node {
         control.step_due_ms = Some(0);
     }
 
-    fn ring_to_write(&self, machine: &RingTransition) -> Vec<Slot> {
+    fn ring_to_write(&mut self, machine: &RingTransition) -> Vec<Slot> {
         let rules = &self.build.rules;
-        let pairs = self.kernel.ring.iter().zip(machine.slots());
-        let written = pairs.map(|(old, new)| {
+        let mut ring = machine.slots().to_vec();
+        for (number, (old, new)) in self.kernel.ring.iter().zip(&mut ring).enumerate() {
             let is_same = old.current() == new.current();
-            match (Phase::of(*old), Phase::of(*new)) {
-                (Phase::Settled, Phase::Quiet) if is_same && !rules.has(Rule::Consult) => *old,
-                (Phase::Moving, Phase::Armed) if is_same && !rules.has(Rule::Landing) => {
-                    new.quieted()
-                }
-                _ => *new,
+            let phases = (Phase::of(*old), Phase::of(*new));
+            if !rules.has(Rule::Consult) && is_same && phases == (Phase::Settled, Phase::Quiet) {
+                *new = *old;
             }
-        });
-        written.collect()
+            if !rules.has(Rule::Landing) {
+                let has_moved = phases.0 == Phase::Moving || self.quieted_early.contains(&number);
+                if is_same && has_moved && phases.1 == Phase::Armed {
+                    *new = new.quieted();
+                    self.quieted_early.insert(number);
+                } else {
+                    self.quieted_early.remove(&number);
+                }
+            }
+        }
+        ring
     }
 
     /// I2: the answer for a flow that is not on record and that for new flows differ only where the table is

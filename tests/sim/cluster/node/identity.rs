@@ -18,9 +18,13 @@ pub(in crate::cluster) const SERVICE: ServiceEndpoint = ServiceEndpoint {
     protocol: 6,
 };
 
-/// The one group.
-pub(in crate::cluster) fn group() -> GroupId {
-    ("web".to_owned(), Family::Ipv4)
+/// Groups: the service's VIP is in the first one. The second one has a VIP without a service, and prefers the nodes in
+/// the other order, as where two nodes are active-active.
+pub(in crate::cluster) const GROUP_COUNT: usize = 2;
+
+/// The group with this number.
+pub(in crate::cluster) fn group(number: usize) -> GroupId {
+    (["web", "api"][number].to_owned(), Family::Ipv4)
 }
 
 /// A node's name by its number.

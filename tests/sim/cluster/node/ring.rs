@@ -22,7 +22,7 @@ impl Rings for OneRing {
     fn services(&self) -> Vec<SharedService> {
         vec![SharedService {
             endpoint: SERVICE,
-            group: self.has_group.then(group),
+            group: self.has_group.then(|| group(0)),
         }]
     }
 

@@ -9,7 +9,7 @@ use lb_userspace::vrrp::protocol::State;
 use lb_userspace::vrrp::router::{Input, Output};
 
 use super::super::links;
-use super::super::vips::{Packet, address};
+use super::super::vips::{Outputs, Packet, Process, address};
 use super::World;
 use crate::rng::Rng;
 
@@ -64,6 +64,18 @@ impl Stance {
         (self.state, self.believed) == (after.state, after.believed)
             && (self.deadline_us == after.deadline_us || has_answered || is_answer_due())
     }
+}
+
+/// Who may be new is asked for a proof.
+fn is_answer(output: &Output) -> bool {
+    matches!(output, Output::Send { .. })
+}
+
+/// Whether no more comes of a packet than its refusal, of which people may be told, and answers.
+fn is_harmless(outputs: &[Output]) -> bool {
+    let is_refusal =
+        |output: &Output| matches!(output, Output::Refused { .. } | Output::Distrusted { .. });
+    outputs.iter().all(|one| is_answer(one) || is_refusal(one))
 }
 
 /// The attacker.
@@ -215,27 +227,28 @@ impl World<'_> {
             return;
         }
         self.outcome.attack_count += 1;
-        let before = Stance::of(&process.router, now_us);
-        let mut out = Vec::new();
+        let stances = |process: &Process| {
+            let routers = process.routers.each_ref();
+            routers.map(|router| Stance::of(router, now_us))
+        };
+        let before = stances(process);
+        let mut out = Outputs::default();
         let received = Input::Received {
             source: address(source),
             destination: packet.destination,
             hop_limit: 255,
             payload: &packet.payload,
         };
-        process.router.handle(now_us, received, &mut out);
-        let after = Stance::of(&process.router, now_us);
-        let is_answer = |output: &Output| matches!(output, Output::Send { .. });
-        // It is refused, and people may be told of it.
-        let is_refusal =
-            |output: &Output| matches!(output, Output::Refused { .. } | Output::Distrusted { .. });
-        let is_harmless = out.iter().all(|one| is_answer(one) || is_refusal(one));
-        let is_same = before.may_become(after, out.iter().any(is_answer), now_us);
-        if !is_harmless || !is_same {
-            let text = format!(
-                "an attacker's packet has changed node {node}: {before:?} {after:?} {out:?}"
-            );
-            self.note_taken(text);
+        process.handle(now_us, received, &mut out);
+        let after = stances(process);
+        for (group, said) in out.iter().enumerate() {
+            let (before, after) = (before[group], after[group]);
+            if !is_harmless(said) || !before.may_become(after, said.iter().any(is_answer), now_us) {
+                let text = format!(
+                    "an attacker's packet has changed node {node}: {before:?} {after:?} {said:?}"
+                );
+                self.note_taken(text);
+            }
         }
         self.carry_out(node, out);
     }

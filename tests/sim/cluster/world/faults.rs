@@ -92,6 +92,8 @@ impl World<'_> {
     }
 
     fn befall(&mut self, fault: Fault) {
+        self.calm_since_ms = self.now_ms;
+        self.is_calm_checked = false;
         match fault {
             Fault::PowerLoss(number) => self.lose_power(number),
             Fault::PowerUp(number) => self.power_up(number),
@@ -203,6 +205,8 @@ impl World<'_> {
 
     /// At the end everything is up and ready.
     pub(super) fn heal(&mut self) {
+        self.calm_since_ms = self.now_ms;
+        self.is_calm_checked = false;
         for number in 0..self.machines.len() {
             self.power_up(number);
             self.start_control(number);

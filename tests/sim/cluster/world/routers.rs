@@ -1,5 +1,6 @@
 //! VRRP processes: their packets, timers and announcements.
 
+use std::array;
 use std::net::IpAddr;
 
 use lb_userspace::vrrp::protocol::{PeerFacts, PeerRouter, State};
@@ -7,13 +8,16 @@ use lb_userspace::vrrp::router::{Input, Output};
 
 use super::super::links::HEARTBEAT_MS;
 use super::super::net::Path;
-use super::super::node::{group, name};
+use super::super::node::{GROUP_COUNT, group, name};
 use super::super::rules::Rule;
-use super::super::vips::{Packet, Process, address, priority};
+use super::super::vips::{Outputs, Packet, Process, address, priority};
 use super::{Due, NodeStatus, World};
 
 /// A peer that says nothing for so long on the sync link is silent. Unit: milliseconds.
 const SILENT_AFTER_MS: u64 = 3_000;
+/// Longer than routers take to agree: a node that is behind waits for three Active_Down_Intervals of at most 4 s.
+/// Unit: milliseconds.
+const CALM_MS: u64 = 15_000;
 
 impl World<'_> {
     /// A node's clock, as its VRRP process reads it. Unit: microseconds.
@@ -24,7 +28,7 @@ impl World<'_> {
     pub(super) fn start_vrrp(&mut self, number: usize) {
         let now_us = self.local_us(number);
         let mut process = Process::new(number, self.plan.interval_cs, &mut self.rng, now_us);
-        let mut out = Vec::new();
+        let mut out = Outputs::default();
         process.begin(number, now_us, &mut out);
         self.machines[number].vrrp = Some(process);
         self.carry_out(number, out);
@@ -37,10 +41,9 @@ impl World<'_> {
             return;
         };
         let mut process = Process::new(number, self.plan.interval_cs, &mut self.rng, now_us);
-        let mut out = Vec::new();
-        process.resume(number, old.state, now_us, &mut out);
+        let mut out = Outputs::default();
+        process.resume(number, old.states, now_us, &mut out);
         process.stopped_until_ms = old.stopped_until_ms;
-        process.state = process.router.status(now_us, 0).state;
         self.machines[number].vrrp = Some(process);
         self.carry_out(number, out);
     }
@@ -54,20 +57,16 @@ impl World<'_> {
         if !process.is_running(now_ms) {
             return;
         }
-        let mut out = Vec::new();
-        let is_due = process
-            .router
-            .deadline()
-            .is_some_and(|due_us| now_us >= due_us);
+        let mut out = Outputs::default();
+        let is_due = process.deadline().is_some_and(|due_us| now_us >= due_us);
         if process.stopped_until_ms > 0 {
             let late_us = process
-                .router
                 .deadline()
                 .map_or(0, |due_us| now_us.saturating_sub(due_us));
             process.stopped_until_ms = 0;
             if late_us > u64::from(self.plan.interval_cs) * 10_000 {
                 let overslept = Input::Overslept { by_us: late_us };
-                process.router.handle(now_us, overslept, &mut out);
+                process.handle(now_us, overslept, &mut out);
             }
         }
         for packet in std::mem::take(&mut process.waiting) {
@@ -77,13 +76,13 @@ impl World<'_> {
                 hop_limit: 255,
                 payload: &packet.payload,
             };
-            process.router.handle(now_us, received, &mut out);
+            process.handle(now_us, received, &mut out);
             if let Some(attacker) = &mut self.attacker {
                 attacker.record_advert(number, &packet);
             }
         }
         if is_due {
-            process.router.handle(now_us, Input::Timer, &mut out);
+            process.handle(now_us, Input::Timer, &mut out);
         }
         self.carry_out(number, out);
     }
@@ -103,23 +102,22 @@ impl World<'_> {
         if let Some(process) = &mut self.machines[number].vrrp
             && process.is_running(now_ms)
         {
-            let mut out = Vec::new();
-            let answered = Input::ProbeAnswered { address };
-            process.router.handle(now_us, answered, &mut out);
+            let mut out = Outputs::default();
+            process.handle(now_us, Input::ProbeAnswered { address }, &mut out);
             self.carry_out(number, out);
         }
     }
 
     pub(super) fn hand_over(&mut self) {
-        let Some(number) = self.active().next() else {
+        let Some(number) = self.active(0).next() else {
             return;
         };
         let (now_ms, now_us) = (self.now_ms, self.local_us(number));
         if let Some(process) = &mut self.machines[number].vrrp
             && process.is_running(now_ms)
         {
-            let mut out = Vec::new();
-            process.router.handle(now_us, Input::HandOver, &mut out);
+            let mut out = Outputs::default();
+            process.routers[0].handle(now_us, Input::HandOver, &mut out[0]);
             self.carry_out(number, out);
         }
     }
@@ -127,8 +125,8 @@ impl World<'_> {
     pub(super) fn note_link_up(&mut self, number: usize) {
         let now_us = self.local_us(number);
         if let Some(process) = &mut self.machines[number].vrrp {
-            let mut out = Vec::new();
-            process.router.handle(now_us, Input::LinkUp, &mut out);
+            let mut out = Outputs::default();
+            process.handle(now_us, Input::LinkUp, &mut out);
             self.carry_out(number, out);
         }
     }
@@ -137,16 +135,10 @@ impl World<'_> {
     pub(super) fn tell_condition(&mut self, number: usize) {
         let now_us = self.local_us(number);
         let is_down = self.net.lan_down.contains(&number);
-        let mut condition = lb_userspace::vrrp::priority::Condition::well(priority(number));
-        if is_down {
-            condition.faults.push("its interface is down".to_owned());
-            condition.priority = 0;
-        }
+        let fault = is_down.then_some("its interface is down");
         if let Some(process) = &mut self.machines[number].vrrp {
-            let mut out = Vec::new();
-            process
-                .router
-                .handle(now_us, Input::Condition(&condition), &mut out);
+            let mut out = Outputs::default();
+            process.tell_condition(number, now_us, fault, &mut out);
             self.carry_out(number, out);
         }
     }
@@ -165,7 +157,7 @@ impl World<'_> {
                 node: name(*peer),
                 heard_ms: now_ms - at_ms,
                 heartbeat_ms: HEARTBEAT_MS as u32,
-                routers: vec![status.router.clone()],
+                routers: status.routers.to_vec(),
             })
             .collect();
         let behind = self
@@ -175,7 +167,7 @@ impl World<'_> {
         if let Some(process) = &mut self.machines[number].vrrp
             && process.is_running(now_ms)
         {
-            let mut out = Vec::new();
+            let mut out = Outputs::default();
             process.tell(now_us, &facts, behind.as_deref(), &mut out);
             self.carry_out(number, out);
         }
@@ -193,61 +185,125 @@ impl World<'_> {
 
     /// What a node says of itself.
     pub(super) fn status_of(&self, number: usize) -> NodeStatus {
-        let state = self.machines[number]
-            .vrrp
-            .as_ref()
-            .map_or(State::Initialize, |process| process.state);
+        let process = self.machines[number].vrrp.as_ref();
         let is_fit = !self.net.lan_down.contains(&number);
-        NodeStatus {
-            router: PeerRouter {
-                group: group().0,
-                family: group().1,
+        let router = |group_number: usize| {
+            let state = process.map_or(State::Initialize, |one| one.states[group_number]);
+            let (group, family) = group(group_number);
+            PeerRouter {
+                group,
+                family,
                 state,
-                priority: if is_fit { priority(number) } else { 0 },
+                priority: if is_fit {
+                    priority(number, group_number)
+                } else {
+                    0
+                },
                 is_fit: is_fit && state != State::Initialize,
-            },
+            }
+        };
+        NodeStatus {
+            routers: array::from_fn(router),
         }
     }
 
-    /// The nodes that are Active.
-    pub(super) fn active(&self) -> impl Iterator<Item = usize> {
+    /// The nodes that are Active in a group.
+    pub(super) fn active(&self, group: usize) -> impl Iterator<Item = usize> {
         let machines = self.machines.iter().enumerate();
         machines
-            .filter(|(_, machine)| {
+            .filter(move |(_, machine)| {
                 let process = machine.vrrp.as_ref();
-                machine.is_powered && process.is_some_and(|one| one.state == State::Active)
+                machine.is_powered && process.is_some_and(|one| one.states[group] == State::Active)
             })
             .map(|(number, _)| number)
     }
 
     pub(super) fn count_active(&mut self) {
         let down = &self.net.lan_down;
-        let count = self
-            .active()
-            .filter(|number| !down.contains(number))
-            .count();
-        if count > 1 {
+        let count = |group| {
+            let active = self.active(group);
+            active.filter(|number| !down.contains(number)).count()
+        };
+        if (0..GROUP_COUNT).any(|group| count(group) > 1) {
             self.outcome.dual_active_ms += super::TICK_MS;
         }
     }
 
-    pub(super) fn carry_out(&mut self, number: usize, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Send { to, payload } => self.multicast(number, to, &payload),
-                Output::Announce(_) => self.announce(number),
-                Output::Probe { address } => self.probe(number, address),
-                Output::Changed { from, to, .. } => {
-                    if let Some(process) = &mut self.machines[number].vrrp {
-                        process.state = to;
-                    }
-                    self.tell_own_state(number);
-                    if from == State::Active {
-                        self.give_flows_up(number);
-                    }
+    /// Where nothing has befallen anybody for long, each group has one Active node in each part of the clients' network
+    /// whose nodes hear each other. That is looked at once for each such time.
+    pub(super) fn check_calm(&mut self) {
+        if self.is_calm_checked || self.now_ms < self.calm_since_ms + CALM_MS {
+            return;
+        }
+        self.is_calm_checked = true;
+        let parts = self.parts().unwrap_or_default();
+        self.outcome.calm_count += u64::from(!parts.is_empty());
+        for part in &parts {
+            for group in 0..GROUP_COUNT {
+                let active: Vec<usize> = self
+                    .active(group)
+                    .filter(|node| part.contains(node))
+                    .collect();
+                if active.len() != 1 {
+                    let text = format!("of nodes {part:?}, {active:?} are Active in group {group}");
+                    self.outcome.violate(self.now_ms - super::START_MS, text);
                 }
-                _ => {}
             }
+        }
+    }
+
+    /// The nodes in parts that hear each other in the clients' network. `None` while some hear others that do not hear
+    /// them, or two that do not hear each other both hear a third one: no part has one Active then.
+    fn parts(&self) -> Option<Vec<Vec<usize>>> {
+        let takes_part = |number: &usize| {
+            let machine = &self.machines[*number];
+            let process = machine.vrrp.as_ref();
+            let is_running = process.is_some_and(|one| one.is_running(self.now_ms));
+            machine.is_powered && is_running && !self.net.lan_down.contains(number)
+        };
+        let nodes: Vec<usize> = (0..self.machines.len()).filter(takes_part).collect();
+        let heard_by = |hearer: usize| -> Vec<usize> {
+            let is_heard =
+                |from: &usize| *from == hearer || self.net.is_open(Path::Lan, *from, hearer);
+            nodes.iter().copied().filter(is_heard).collect()
+        };
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        for node in &nodes {
+            let heard = heard_by(*node);
+            if heard.iter().any(|other| heard_by(*other) != heard) {
+                return None;
+            }
+            if !parts.contains(&heard) {
+                parts.push(heard);
+            }
+        }
+        Some(parts)
+    }
+
+    pub(super) fn carry_out(&mut self, number: usize, outputs: Outputs) {
+        for (group, outputs) in outputs.into_iter().enumerate() {
+            for output in outputs {
+                self.carry_out_one(number, group, output);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, number: usize, group: usize, output: Output) {
+        match output {
+            Output::Send { to, payload } => self.multicast(number, to, &payload),
+            // Nobody asks for the other VIP.
+            Output::Announce(_) if group == 0 => self.announce(number),
+            Output::Probe { address } => self.probe(number, address),
+            Output::Changed { from, to, .. } => {
+                if let Some(process) = &mut self.machines[number].vrrp {
+                    process.states[group] = to;
+                }
+                self.tell_own_state(number);
+                if from == State::Active {
+                    self.give_flows_up(number);
+                }
+            }
+            _ => {}
         }
     }
 
