@@ -113,6 +113,8 @@ pub trait Kernel {
     fn put_flow_origin(&self, place: FlowPlace, origin: &FlowOrigin);
     /// Writes which backend's flow the one at a place has displaced.
     fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16);
+    /// Whether there are peers, which tell of their flows.
+    fn has_peers(&self) -> bool;
     /// Notes that a flow of this set was put on record, or is another than before: after what was written.
     /// For peers, where there are any.
     fn note_change(&self, set: u32);

@@ -1,5 +1,10 @@
 //! A pair of real daemons, and how a node becomes one of it.
 
+#[path = "e2e_pair/groups.rs"]
+mod groups;
+#[path = "e2e_pair/link.rs"]
+mod link;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

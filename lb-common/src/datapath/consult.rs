@@ -135,7 +135,7 @@ fn answer<K: Kernel>(
     if packet.protocol != PROTOCOL_TCP {
         // There is no RST to a datagram: the next one begins anew, at a backend that answers.
         let is_ended = backend.delivery == Delivery::Reset as u8;
-        return if remaining_s < 0 || is_ended {
+        return if remaining_s < packet.grace_s(kernel) || is_ended {
             Answer::Reopens(found)
         } else {
             follow(kernel, packet, found, packet.next_state(record), now_s)
@@ -383,6 +383,17 @@ impl Consultation {
         life::after_segment(record.state(), self.flags)
     }
 
+    /// For how long after its expiry a flow may have been less silent than its record says: where a peer has had its
+    /// last packets, and has died before it told of them ([`life::untold_s`]). Unit: seconds, not more than 0.
+    #[inline(always)]
+    fn grace_s<K: Kernel>(&self, kernel: &K) -> i32 {
+        if kernel.has_peers() {
+            -(life::untold_s(self.service.idle_timeout_s) as i32)
+        } else {
+            0
+        }
+    }
+
     #[inline(always)]
     fn expiry(&self, state: FlowState, now_s: u32) -> u32 {
         let linger_s = life::linger_s(state, self.protocol, self.service.idle_timeout_s);
@@ -403,7 +414,8 @@ impl Consultation {
     /// Whether a flow of the service has found no room in the last idle time-out.
     #[inline(always)]
     fn is_short_of_room<K: Kernel>(&self, kernel: &K) -> bool {
-        let since_s = kernel.now_s().wrapping_sub(self.service.idle_timeout_s);
+        // A machine that has just booted: all of its time.
+        let since_s = kernel.now_s().saturating_sub(self.service.idle_timeout_s);
         kernel.is_suppressed(self.service.id, since_s)
     }
 

@@ -55,6 +55,27 @@ pub fn linger_s(state: FlowState, protocol: u8, idle_timeout_s: u32) -> u32 {
     }
 }
 
+/// A flow that lives on is told to peers again when a part of its idle time-out has passed: one part of so many.
+const REFRESHES_PER_TIMEOUT: u32 = 4;
+/// Walking through the table to find such flows takes so long. Unit: seconds.
+pub const REFRESH_WALK_S: u32 = 4;
+/// Ages are told in whole seconds, and rounded twice. Unit: seconds.
+const ROUNDING_S: u32 = 2;
+
+/// A peer is told of a flow that only lives on when it lives so much longer than the peer knows. Unit: seconds.
+#[inline(always)]
+pub const fn refresh_s(idle_timeout_s: u32) -> u32 {
+    let refresh_s = idle_timeout_s / REFRESHES_PER_TIMEOUT;
+    if refresh_s == 0 { 1 } else { refresh_s }
+}
+
+/// A flow's last packet may have come so much later than a record says that a peer has told: the peer has died before
+/// it told again. So for that long after its expiry such a record is kept, followed, and told to others. Unit: seconds.
+#[inline(always)]
+pub const fn untold_s(idle_timeout_s: u32) -> u32 {
+    refresh_s(idle_timeout_s) + REFRESH_WALK_S + ROUNDING_S
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

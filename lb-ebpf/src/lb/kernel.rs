@@ -396,8 +396,13 @@ impl Kernel for BpfKernel {
     }
 
     #[inline(always)]
+    fn has_peers(&self) -> bool {
+        NOTES_CHANGES.load() != 0
+    }
+
+    #[inline(always)]
     fn note_change(&self, set: u32) {
-        if NOTES_CHANGES.load() != 0 {
+        if self.has_peers() {
             note_change(set);
         }
     }
@@ -457,7 +462,7 @@ impl Kernel for BpfKernel {
 
     #[inline(always)]
     fn waits(&self, _packet: &Consultation, ended: Option<(FlowPlace, FlowRecord)>) -> bool {
-        if NOTES_CHANGES.load() == 0 {
+        if !self.has_peers() {
             return false;
         }
         let (place, record) = ended.unwrap_or((FlowPlace(NO_PLACE), FlowRecord(0)));

@@ -182,7 +182,15 @@ pub(super) fn peers(peers: &Peers) -> String {
     };
     let roles = peers.roles.iter();
     let roles: Vec<String> = roles
-        .map(|role| format!("{} {} {}", role.group, role.family, role.state))
+        .map(|role| {
+            let (group, family, state) = (&role.group, &role.family, &role.state);
+            let since = role
+                .since_unix_ms
+                .map_or_else(String::new, |since_unix_ms| {
+                    format!(" for {}", span(unix_ms().saturating_sub(since_unix_ms)))
+                });
+            format!("{group} {family} {state}{since}")
+        })
         .collect();
     let mut text = facts(&[
         ("Node", peers.node.clone()),

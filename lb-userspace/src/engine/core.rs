@@ -24,7 +24,7 @@ use super::peers::{Agreement, Audience, EndpointIndex, Peers};
 use super::saved_services::SavedServices;
 use super::shared_changes::PeerConfigs;
 use super::snapshot::DatapathOrigin;
-use super::steer::{Counted, LeavingBackends};
+use super::steer::{Counted, LeavingBackends, SWEEP_PERIOD_MAX};
 use super::surroundings::Surroundings;
 use super::traffic::Traffic;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
@@ -75,6 +75,8 @@ pub(super) struct Engine {
     /// What the keeper has said last.
     pub(super) steering: BTreeMap<String, Steering>,
     pub(super) is_sweep_due: bool,
+    /// When the flow table is to be swept at the latest, whatever the rings want.
+    pub(super) sweep_by: tokio::time::Instant,
     /// When to look at the rings again.
     pub(super) look_at: Option<tokio::time::Instant>,
     /// What the last sweep has found.
@@ -139,6 +141,7 @@ impl Engine {
             keeper: RingKeeper::default(),
             steering: BTreeMap::new(),
             is_sweep_due: false,
+            sweep_by: tokio::time::Instant::now() + SWEEP_PERIOD_MAX,
             look_at: None,
             counted: None,
             traffic: Traffic::default(),
@@ -404,9 +407,10 @@ impl Engine {
         for _ in 0..PASSES_MAX {
             self.assign_ids()?;
             self.look(Audience::Peers);
-            outcome = self.pass_once().await;
+            // A VIP that cannot be added holds up nothing else: the rings are in force.
+            outcome = self.pass_once().await?;
             // What depends on the ring in force, such as an end to a backend's flows, comes after it.
-            if outcome.is_err() || !self.note_in_force() {
+            if !self.note_in_force() {
                 return outcome;
             }
         }
@@ -415,7 +419,8 @@ impl Engine {
         outcome
     }
 
-    async fn pass_once(&mut self) -> Result<(), EngineError> {
+    /// What has come of the VIPs, once everything else is as it should be.
+    async fn pass_once(&mut self) -> Result<Result<(), EngineError>, EngineError> {
         let desired = self.desired();
         self.note_left_out(desired.left_out);
         let plan = self.plan(&desired).map_err(EngineError::from)?;
@@ -423,7 +428,7 @@ impl Engine {
         self.apply(&plan)?;
         let added = self.add_vips().await.map_err(EngineError::Failed);
         self.interfaces.release_all_but(&self.model.interfaces);
-        removed.and(added)
+        Ok(removed.and(added))
     }
 
     fn note_left_out(&mut self, left_out: usize) {

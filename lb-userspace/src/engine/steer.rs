@@ -41,6 +41,9 @@ pub(super) struct Leaving {
     pub(super) why: Why,
 }
 
+/// Between two sweeps of the flow table at most: expired records must not stay for months.
+pub(super) const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(7 * 86_400);
+
 /// Why a backend that has an entry is not in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -243,7 +246,8 @@ impl Engine {
         });
         let leaving = (!self.leaving.is_empty()).then(|| Instant::now() + LEAVING_PERIOD);
         let sweep = outlook.sweep.then(|| Instant::now() + PAUSE_MIN);
-        self.look_at = [due, leaving, sweep].into_iter().flatten().min();
+        let by = Some(self.sweep_by);
+        self.look_at = [due, leaving, sweep, by].into_iter().flatten().min();
     }
 
     /// When a flow of a service was last not recorded here that should have been. Unit: milliseconds.
@@ -303,7 +307,8 @@ impl Engine {
 
     /// What is due for the rings' sake: a sweep of the flow table, the next step of a transition.
     pub(super) async fn tend(&mut self) {
-        if self.is_sweep_due || !self.leaving.is_empty() {
+        let is_overdue = Instant::now() >= self.sweep_by;
+        if self.is_sweep_due || is_overdue || !self.leaving.is_empty() {
             self.sweep();
             self.release_leaving();
         }
@@ -314,6 +319,7 @@ impl Engine {
     /// Walks over the flow table.
     pub(super) fn sweep(&mut self) {
         let began_ms = monotonic_ms();
+        self.sweep_by = Instant::now() + SWEEP_PERIOD_MAX;
         let counted = blocking(|| self.swept(began_ms));
         let services: Vec<Service> = self.model.services.values().cloned().collect();
         for service in &services {

@@ -1,5 +1,6 @@
 //! What `lbd` knows and tells `lbd-vrrp`: pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::engine::Fitness;
@@ -78,9 +79,21 @@ pub fn facts(
         datapath_trouble: datapath_trouble(model, fitness),
         unwell: fitness.unwell.clone(),
         behind,
-        live_backends: fitness.live_backends.clone(),
+        live_backends: tracked(model, &fitness.live_backends),
         peers,
     }
+}
+
+/// Of the services that a group tracks: a line to `lbd-vrrp` has room for some thousand.
+fn tracked(model: &Model, live_backends: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+    let tracks = model.vrrp.values().flat_map(|group| &group.tracks);
+    let names = tracks.filter_map(|track| match &track.what {
+        cluster::Tracked::Service { name, .. } => Some(name),
+        cluster::Tracked::Interface(_) => None,
+    });
+    names
+        .filter_map(|name| Some((name.clone(), *live_backends.get(name)?)))
+        .collect()
 }
 
 /// Why this node cannot serve, if so: no interface can.
@@ -99,8 +112,6 @@ pub fn is_unfit(model: &Model, fitness: &Fitness, group: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::config::{Overrides, parse};
 

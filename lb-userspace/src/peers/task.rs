@@ -81,6 +81,8 @@ pub(super) struct PeerSeen {
     pub(super) is_up: bool,
     /// Whether there is one over which no heartbeat comes any more.
     pub(super) is_silent: bool,
+    /// Whether it hears nothing of this node.
+    pub(super) is_deaf: bool,
     /// What it said last; `None` = nothing that is understood here.
     pub(super) status: Option<NodeStatus>,
     /// When that was so; `None` = nothing in this session.
@@ -287,8 +289,17 @@ impl Task {
                 peer,
                 payload,
                 payload_age_ms,
+                echo_age_ms,
                 at,
             } => {
+                let echo_age = echo_age_ms.map(Duration::from_millis);
+                let is_deaf = self.is_deaf(&peer, echo_age);
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.is_deaf = is_deaf;
+                }
+                if is_deaf {
+                    return;
+                }
                 // A daemon that hangs says nothing new, though its heartbeats come.
                 let age = Duration::from_millis(payload_age_ms.into());
                 let age = if age > HANGS_AFTER {
@@ -304,6 +315,15 @@ impl Task {
             }
             LinkEvent::Datagram { .. } => {}
         }
+    }
+
+    /// Whether a peer hears nothing of this node, though this node hears it: its datagrams arrive, and those to it do
+    /// not. It acts as if this node were gone, so this node does not wait for it either.
+    fn is_deaf(&self, peer: &str, echo_age: Option<Duration>) -> bool {
+        let patience = silent_after(self.heartbeat_ms);
+        let up_at = self.peers.get(peer).and_then(|known| known.up_at);
+        let is_new = up_at.is_none_or(|up_at| up_at.elapsed() <= patience);
+        !is_new && echo_age.is_none_or(|age| age > patience)
     }
 
     fn hear(&mut self, peer: String, payload: &[u8], at: Instant, news: &mut Vec<PeerNews>) {
@@ -339,6 +359,7 @@ impl Task {
                 continue;
             }
             match peer.heard {
+                _ if peer.is_deaf => warn!(peer = name, "{}", hears_nothing(name)),
                 Some(_) => warn!(peer = name, "no heartbeat of the peer for {patience:?}"),
                 None => warn!(peer = name, "{}", no_datagrams(name)),
             }
@@ -371,11 +392,9 @@ impl Task {
     }
 
     fn note_own(&mut self, news: &mut Vec<PeerNews>) {
-        // An lbd-vrrp that says nothing has not changed anything.
-        let Some(status) = self.wires.status.borrow_and_update().clone() else {
-            return;
-        };
-        let active = active(&routers(Some(&status), |_| false));
+        // One that cannot be started is Active for nobody: peers hear nothing of it either.
+        let status = self.wires.status.borrow_and_update().clone();
+        let active = active(&routers(status.as_ref(), |_| false));
         if active != self.told_own {
             let has_given_up = !self.told_own.is_subset(&active);
             if let Some(links) = self.links.as_ref().filter(|_| has_given_up) {
@@ -384,7 +403,9 @@ impl Task {
             self.told_own.clone_from(&active);
             news.push(PeerNews::OwnActive(active));
         }
-        self.note_taken_vips(&status, news);
+        if let Some(status) = status {
+            self.note_taken_vips(&status, news);
+        }
     }
 
     /// What the engine had added and `lbd-vrrp` has on its list, the engine can forget.
@@ -474,6 +495,7 @@ impl Task {
         let behind = up.find(|peer| !peer.flows.is_caught_up)?;
         let seen = self.peers.get(&behind.peer);
         Some(match seen {
+            Some(seen) if seen.is_silent && seen.is_deaf => hears_nothing(&behind.peer),
             Some(seen) if seen.is_silent && seen.heard.is_none() => no_datagrams(&behind.peer),
             _ => format!("it does not have all flows of {} yet", behind.peer),
         })
@@ -554,6 +576,12 @@ fn active(routers: &[PeerRouter]) -> BTreeSet<GroupId> {
 fn silent_after(heartbeat_ms: u32) -> Duration {
     let beats = Duration::from_millis(heartbeat_ms.into()) * SILENT_AFTER_BEATS;
     beats.max(SILENT_AFTER_MIN)
+}
+
+fn hears_nothing(peer: &str) -> String {
+    format!(
+        "the datagrams of {peer} come, but it hears none of this node: is UDP open between the two, both ways?"
+    )
 }
 
 fn no_datagrams(peer: &str) -> String {

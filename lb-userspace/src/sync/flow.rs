@@ -1,25 +1,7 @@
 //! A flow as nodes tell it each other.
 
 use bytemuck::{Pod, Zeroable};
-
-/// A flow that lives on is told to peers again when a part of its idle time-out has passed: one part of so many.
-const REFRESHES_PER_TIMEOUT: u32 = 4;
-/// Walking through the table to find such flows takes so long. Unit: seconds.
-pub const REFRESH_WALK_S: u32 = 4;
-/// Ages are told in whole seconds, and rounded twice. Unit: seconds.
-const ROUNDING_S: u32 = 2;
-
-/// A peer is told of a flow that only lives on when it lives so much longer than the peer knows. Unit: seconds.
-pub const fn refresh_s(idle_timeout_s: u32) -> u32 {
-    let refresh_s = idle_timeout_s / REFRESHES_PER_TIMEOUT;
-    if refresh_s == 0 { 1 } else { refresh_s }
-}
-
-/// A flow's last packet may have come so much later than a record says that a peer has told: the peer has died before
-/// it told again. So for that long after its expiry such a record is kept, and told to others. Unit: seconds.
-pub const fn untold_s(idle_timeout_s: u32) -> u32 {
-    refresh_s(idle_timeout_s) + REFRESH_WALK_S + ROUNDING_S
-}
+pub use lb_common::datapath::life::{REFRESH_WALK_S, refresh_s, untold_s};
 
 /// A flow of the sender's flow table. Ids are the sender's own: its dictionary tells what they mean. Little endian
 /// but for what is named `_be`.

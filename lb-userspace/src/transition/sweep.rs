@@ -53,6 +53,10 @@ impl Knowledge {
     }
 }
 
+/// An expired record is spared for so long. Its expiry has 24 bits (`FlowRecord`): after 97 days it would be one of the
+/// future. Unit: seconds.
+const SPARED_MAX_S: i32 = 30 * 86_400;
+
 /// Live entries, as a share of the table, above which a sweep deletes expired ones. Unit: percent.
 pub const EXPIRED_KEPT_MAX_PERCENT: u64 = 80;
 
@@ -206,7 +210,8 @@ impl Sweep {
         let Some((slot, current)) = quiet_slot(&owner, entry.fingerprint) else {
             // Whoever has its ports now may have begun at another node, and has no record where its slot says enough.
             let is_over = is_silent && record.state().is_closing();
-            let is_spared = is_live || self.expired == Expired::Keep && !is_over;
+            let is_spared = is_live
+                || self.expired == Expired::Keep && !is_over && remaining_s >= -SPARED_MAX_S;
             return if is_spared { Fate::Keep } else { Fate::Delete };
         };
         let is_redundant = backend_id == current && displaced_id == 0;

@@ -109,6 +109,14 @@ fn a_flow_that_a_peer_has_told_of_is_kept_as_long_as_it_may_have_had_packets_sin
 }
 
 #[test]
+fn an_expired_record_goes_long_before_its_expiry_is_one_of_the_future() {
+    for (expired_s, fate) in [(SPARED_MAX_S, Fate::Keep), (SPARED_MAX_S + 1, Fate::Delete)] {
+        let found = entry(SLOT + 1, record(1, -expired_s, FlowState::OPEN));
+        assert_eq!(visit(Expired::Keep, found, 0).0, fate);
+    }
+}
+
+#[test]
 fn a_handshake_in_a_live_flows_place_is_an_exception() {
     let found = entry(SLOT, record(QUIET_BACKEND, 10, FlowState::HALF_OPEN));
     let (fate, census) = visit(Expired::Keep, found, 1);

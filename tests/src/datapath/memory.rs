@@ -259,8 +259,12 @@ impl Kernel for MemoryKernel {
         }
     }
 
+    fn has_peers(&self) -> bool {
+        self.peers == Peers::Some
+    }
+
     fn note_change(&self, set: u32) {
-        if self.peers == Peers::Some {
+        if self.has_peers() {
             self.traces.borrow_mut().changed_sets.insert(set);
         }
     }
@@ -336,7 +340,7 @@ impl Kernel for MemoryKernel {
         let place = Pending::place(flow_hash, PENDING_FLOWS);
         let kept = pending_flows.entry(place).or_default();
         *kept = now.after(*kept);
-        self.peers == Peers::Some && now.waits(*kept)
+        self.has_peers() && now.waits(*kept)
     }
 
     fn count_passed(&self) {

@@ -1,6 +1,7 @@
 //! How long a flow keeps its entry: seen by a SYN that wants it.
 
 use lb_common::abi::{FLOW_SET_ENTRIES, FlowState};
+use lb_common::datapath::life::untold_s;
 use lb_common::limits::{FIN_LINGER_S, HALF_OPEN_TIMEOUT_S, RST_LINGER_S};
 
 use crate::stage::{
@@ -157,5 +158,26 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
         let opening = HALF_OPEN.with(FlowState::DISPLACING);
         assert_eq!(stage.entry(client), Some((CURRENT, opening)));
         assert_eq!(stage.flows().len(), 1);
+    }
+}
+
+/// It may have had packets that a peer has died with: only then is it begun anew.
+#[test]
+fn a_datagram_follows_its_record_a_refresh_longer_than_the_idle_timeout() {
+    let longest_s = IDLE_TIMEOUT_S + untold_s(IDLE_TIMEOUT_S);
+    for (second, is_followed) in [(longest_s, true), (longest_s + 1, false)] {
+        let stage = Stage::new(MOVING);
+        stage.at(0).datagram(1);
+        stage.datagram(1);
+        let states = |stage: &Stage| -> Vec<FlowState> {
+            stage
+                .flows()
+                .into_values()
+                .map(|(_, state)| state)
+                .collect()
+        };
+        assert_eq!(states(&stage), [OPEN]);
+        stage.at(second).datagram(1);
+        assert_eq!(states(&stage) == [OPEN], is_followed, "at {second} s");
     }
 }

@@ -190,6 +190,10 @@ impl Kernel for &'static SharedKernel {
         displaced.store(word, Ordering::Release);
     }
 
+    fn has_peers(&self) -> bool {
+        false
+    }
+
     fn note_change(&self, _set: u32) {}
 
     fn suppress(&self, _service_id: u16, _now_s: u32) {}

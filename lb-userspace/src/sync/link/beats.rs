@@ -46,6 +46,12 @@ impl Beats {
     }
 }
 
+/// How old the last heartbeat of ours is that the peer has; `None` = it has none. Unit: milliseconds.
+pub(super) fn echo_age_ms(beat: &Beat, now_us: u64) -> Option<u64> {
+    let age_us = now_us.checked_sub(beat.echo_us)?;
+    (beat.echo_us > 0).then_some(age_us / 1_000)
+}
+
 /// From a heartbeat of ours to its echo, without what the peer has waited.
 fn way_us(beat: &Beat, now_us: u64) -> Option<u64> {
     let since_us = now_us.checked_sub(beat.echo_us)?;

@@ -95,6 +95,9 @@ pub enum LinkEvent {
         payload: Vec<u8>,
         /// Since its daemon said so. Unit: milliseconds.
         payload_age_ms: u32,
+        /// How old the last heartbeat of this node is that the peer has heard; `None` = it has heard none. Unit:
+        /// milliseconds.
+        echo_age_ms: Option<u64>,
         /// When it arrived.
         at: Instant,
     },

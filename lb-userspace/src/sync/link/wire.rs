@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use super::LinkEvent;
-use super::beats::{Beat, Beats};
+use super::beats::{Beat, Beats, echo_age_ms};
 use super::listen::set_freebind;
 use super::shared::{PeerState, Shared, add};
 use crate::sync::datagram::{
@@ -343,7 +343,8 @@ impl Engine {
                     return add(&counts.malformed, 1);
                 };
                 let beat: Beat = bytemuck::pod_read_unaligned(beat);
-                let is_latest = ends.beats.take(&beat, now_us());
+                let now_us = now_us();
+                let is_latest = ends.beats.take(&beat, now_us);
                 let rtt_us = ends.beats.rtt_us.min(u32::MAX.into());
                 ends.peer.counts.rtt_us.store(rtt_us, Ordering::Relaxed);
                 if !is_latest {
@@ -353,6 +354,7 @@ impl Engine {
                     peer: peer(),
                     payload: payload.to_vec(),
                     payload_age_ms: beat.payload_age_ms,
+                    echo_age_ms: echo_age_ms(&beat, now_us),
                     at: Instant::now(),
                 }
             }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::dictionary::{BackendEndpoint, Dictionary, ServiceEndpoint};
 use super::memory::{MemoryTable, REFRESH_S};
 use super::replicator::{FlowsStatus, Outlet, Replicator};
-use super::table::Now;
+use super::table::{Now, Table};
 use crate::sync::kind;
 
 const SET_COUNT: u32 = 2048;
@@ -338,6 +338,30 @@ fn a_node_that_gives_its_flows_up_tells_how_old_they_are() {
     (1..=100).for_each(|flow| pair.write(0, flow, 1, 120));
     pair.run_ms(5_000);
     assert_eq!(pair.status(0).sent.flows, before);
+}
+
+/// However often it is looked at what is to be sent: `untold_s` counts on it.
+#[test]
+fn the_table_is_walked_once_in_four_seconds() {
+    let mut pair = Pair::new(9, 0);
+    (1..=500).for_each(|flow| pair.write(0, flow, 1, 120));
+    pair.until(1000, Pair::is_quiet);
+    // Much longer, and no mark: as where packets only keep flows alive.
+    pair.now_us += 60_000_000;
+    let expires_s = pair.now().s() + 120;
+    let table = pair.nodes[0].table_mut().expect("attached");
+    for flow in 1..=500 {
+        let record = FlowRecord::new(2, 1, expires_s, FlowState::OPEN);
+        assert!(table.write(fingerprint(flow), 3, record));
+    }
+    table.take_changed(&mut Vec::new(), usize::MAX);
+    let is_known = |pair: &Pair, flow| {
+        let table = pair.nodes[1].table().expect("attached");
+        let record = table.find(fingerprint(flow)).expect("it is on record");
+        record.remaining_s(pair.now().s()) > 100
+    };
+    let passed_ms = pair.until(6_000, |pair| (1..=500).all(|flow| is_known(pair, flow)));
+    assert!(passed_ms <= 4_100, "{passed_ms} ms");
 }
 
 #[test]

@@ -58,7 +58,7 @@ struct Walk {
     next: u32,
     /// Until the end of the table at full speed.
     is_fast: bool,
-    /// Until then, too: a flow counts that lives longer by [`AGES_S`].
+    /// Until all that was met on the way is told, too: a flow counts that lives longer by [`AGES_S`].
     is_fine: bool,
     /// How far the slow one has been paid for. Unit: microseconds.
     paid_us: u64,
@@ -219,6 +219,10 @@ impl Sender {
             }
             self.send(version, lag_ms, now, &mut send);
         }
+        if !self.walk.is_fast {
+            self.walk.paid_us = self.walk.paid_us.saturating_sub(self.walk_us(walk_sets));
+            self.walk.is_fine &= !self.queue.is_empty();
+        }
     }
 
     fn expire(&mut self, now: Now) {
@@ -268,12 +272,18 @@ impl Sender {
             self.walk.paid_us = now.us;
             return WALK_SETS_MAX;
         }
-        let passed_us = now.us.saturating_sub(self.walk.paid_us).min(REFRESH_US);
+        let earliest_us = now.us.saturating_sub(REFRESH_US);
+        self.walk.paid_us = self.walk.paid_us.clamp(earliest_us, now.us);
+        let passed_us = now.us - self.walk.paid_us;
         let sets = passed_us * u64::from(self.set_count) / REFRESH_US;
-        if sets > 0 {
-            self.walk.paid_us = now.us;
-        }
-        sets.min(WALK_SETS_MAX)
+        let sets = sets.min(WALK_SETS_MAX);
+        self.walk.paid_us += self.walk_us(sets);
+        sets
+    }
+
+    /// What the slow walk takes for so many sets. Unit: microseconds.
+    fn walk_us(&self, sets: u64) -> u64 {
+        sets * REFRESH_US / u64::from(self.set_count).max(1)
     }
 
     /// The next set of the walk.
@@ -288,7 +298,6 @@ impl Sender {
         if self.walk.next >= self.set_count {
             self.walk.next = 0;
             self.walk.is_fast = false;
-            self.walk.is_fine = false;
             self.is_walked = true;
             // The walk ends here: what is left of the allowance was for this round.
             *walk_sets = 0;

@@ -25,6 +25,8 @@ pub(super) struct Known<'a> {
     pub(super) links: &'a BTreeMap<String, LinkState>,
     /// What `lbd` has said last, if it ever has.
     pub(super) facts: Option<&'a Facts>,
+    /// Interfaces that cannot serve and why, as long as `lbd` says so.
+    pub(super) unwell: Option<&'a BTreeMap<String, String>>,
     /// Why the datapath cannot serve, if so.
     pub(super) datapath_trouble: Option<&'a str>,
     /// Why the router cannot even be heard, if so: it has no address to send from, or no socket.
@@ -42,7 +44,7 @@ pub(super) fn of_group(group: &Group, known: Known<'_>) -> Condition {
     }
     let datapath_trouble = known.datapath_trouble.map(str::to_owned);
     let datapath_trouble = datapath_trouble.or_else(|| {
-        let reason = known.facts?.unwell.get(&group.interface)?;
+        let reason = known.unwell?.get(&group.interface)?;
         Some(format!("{} cannot serve: {reason}", group.interface))
     });
     unwell.extend(datapath_trouble.map(fault));
@@ -112,6 +114,7 @@ mod tests {
         Known {
             links,
             facts: None,
+            unwell: None,
             datapath_trouble: None,
             voice_trouble: None,
         }
@@ -150,7 +153,7 @@ mod tests {
             .insert("eth1".to_owned(), "it is down".to_owned());
         let of = |facts: &Facts| {
             let mut known = known(&links);
-            known.facts = Some(facts);
+            known.unwell = Some(&facts.unwell);
             of_group(&group(Vec::new()), known).faults
         };
         assert!(of(&facts).is_empty());

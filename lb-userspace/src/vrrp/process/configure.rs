@@ -16,9 +16,6 @@ use crate::vrrp::machine::Router;
 use crate::vrrp::protocol::{Configuration, Family, Group, State};
 use crate::vrrp::router::{Input, RouterConfig, Saved};
 
-/// Until `lbd` has said whether this node has caught up.
-const UNTOLD: &str = "lbd has not said yet whether this node has caught up with its peers";
-
 /// What a former process has left of a router.
 #[derive(Clone, Copy, Debug)]
 struct Inheritance {
@@ -258,10 +255,7 @@ impl Driver {
         now_us: u64,
         former: &BTreeMap<(String, Family), Inheritance>,
     ) {
-        let behind = match &self.facts {
-            Some((facts, _)) => facts.behind.clone(),
-            None => Some(UNTOLD.to_owned()),
-        };
+        let behind = self.behind(now_us);
         self.feed(index, now_us, Input::Behind(behind.as_deref()));
         if let Some((facts, heard_us)) = &self.facts {
             let mut peers = facts.peers.clone();

@@ -64,6 +64,8 @@ pub(super) struct Driver {
     pub(super) yielding: BTreeSet<(String, Family)>,
     /// What `lbd` has said last, and when.
     pub(super) facts: Option<(Facts, u64)>,
+    /// Why this node is behind, as the machines were told last.
+    pub(super) told_behind: Option<Option<String>>,
     /// Why the datapath cannot serve, as far as we can see.
     pub(super) datapath_trouble: Option<String>,
     pub(super) is_status_dirty: bool,
@@ -126,6 +128,7 @@ impl Driver {
             requests: Vec::new(),
             yielding: BTreeSet::new(),
             facts: None,
+            told_behind: None,
             datapath_trouble: None,
             is_status_dirty: true,
             told: Told::default(),
@@ -361,6 +364,7 @@ impl Driver {
 
     /// What nobody tells: whether the datapath is still there, and whether what failed works now.
     fn tick(&mut self, now_us: u64) {
+        self.tell_behind(now_us);
         self.look_at_datapath(now_us);
         let lacks_voice = |run: &Run| {
             let voice = self.ports.voice(&run.group.interface, run.family);

@@ -31,6 +31,7 @@ impl Driver {
                 }
                 Event::MasterGone => {
                     info!("lbd has gone: going on as it has said last");
+                    self.tell_behind(now_us);
                     self.look_at_datapath(now_us);
                     self.tell_conditions(now_us);
                 }

@@ -19,6 +19,11 @@ use crate::vrrp::router::Input;
 /// Unit: microseconds.
 const FACTS_LIFETIME_US: u64 = 15_000_000;
 
+/// Why a node counts as behind whose `lbd` has yet to say something.
+const UNTOLD: &str = "lbd has not said yet whether this node has caught up with its peers";
+/// The same of one whose `lbd` has gone or hangs: rings and flows go on without it.
+const SILENT: &str = "lbd does not run, or hangs: what the peers know does not come here";
+
 impl Driver {
     /// The interfaces that matter to the routers at present.
     pub(super) fn wanted(&self) -> Wanted {
@@ -111,6 +116,7 @@ impl Driver {
             let known = Known {
                 links: &self.ports.links,
                 facts: self.facts.as_ref().map(|(facts, _)| facts),
+                unwell: self.word(now_us).map(|facts| &facts.unwell),
                 datapath_trouble: self.datapath_trouble.as_deref(),
                 voice_trouble: voice_trouble.as_deref(),
             };
@@ -128,29 +134,49 @@ impl Driver {
 
     /// Takes what `lbd` knows.
     pub(super) fn take_facts(&mut self, now_us: u64, facts: Facts) {
-        let former = self.facts.as_ref().map(|(facts, _)| &facts.behind);
-        let is_other_behind = former != Some(&facts.behind);
-        for index in 0..self.runs.len() {
-            if is_other_behind {
-                self.feed(index, now_us, Input::Behind(facts.behind.as_deref()));
-            }
-            self.feed(index, now_us, Input::PeerFacts(&facts.peers));
-        }
+        let peers = facts.peers.clone();
         self.facts = Some((facts, now_us));
+        self.tell_behind(now_us);
+        for index in 0..self.runs.len() {
+            self.feed(index, now_us, Input::PeerFacts(&peers));
+        }
         self.look_at_datapath(now_us);
         self.tell_conditions(now_us);
     }
 
+    /// What `lbd` knows; `None` once it has gone, or hangs.
+    fn word(&self, now_us: u64) -> Option<&Facts> {
+        let (facts, heard_us) = self.facts.as_ref()?;
+        let is_fresh = now_us < heard_us + FACTS_LIFETIME_US;
+        (is_fresh && self.control.has_master()).then_some(facts)
+    }
+
+    /// Why this node has not caught up with its peers, if so: without `lbd` it falls behind. One that is Active stays so.
+    pub(super) fn behind(&self, now_us: u64) -> Option<String> {
+        match self.word(now_us) {
+            Some(facts) => facts.behind.clone(),
+            None if self.facts.is_none() => Some(UNTOLD.to_owned()),
+            None => Some(SILENT.to_owned()),
+        }
+    }
+
+    /// Tells the machines whether this node has caught up, where that has changed.
+    pub(super) fn tell_behind(&mut self, now_us: u64) {
+        let behind = self.behind(now_us);
+        if self.told_behind.as_ref() == Some(&behind) {
+            return;
+        }
+        for index in 0..self.runs.len() {
+            self.feed(index, now_us, Input::Behind(behind.as_deref()));
+        }
+        self.told_behind = Some(behind);
+    }
+
     /// Whether the datapath can serve: `lbd` knows best; without it, what it has pinned tells.
     pub(super) fn look_at_datapath(&mut self, now_us: u64) {
-        let is_fresh = |heard_us: u64| now_us < heard_us + FACTS_LIFETIME_US;
-        let facts = self
-            .facts
-            .as_ref()
-            .filter(|(_, heard_us)| is_fresh(*heard_us));
-        let trouble = match facts {
-            Some((facts, _)) if self.control.has_master() => facts.datapath_trouble.clone(),
-            _ => self.missing_datapath(),
+        let trouble = match self.word(now_us) {
+            Some(facts) => facts.datapath_trouble.clone(),
+            None => self.missing_datapath(),
         };
         if trouble != self.datapath_trouble {
             match &trouble {
