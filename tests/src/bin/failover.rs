@@ -53,7 +53,7 @@ struct Args {
     /// Times between two advertisements, in milliseconds
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 100, 30], value_parser = clap::value_parser!(u64).range(10..=40_950))]
     intervals: Vec<u64>,
-    /// Beside DSR at 100 ms, only what moves VIPs on purpose or by the loss of a node: an hour instead of five
+    /// Beside DSR at 100 ms, only what moves VIPs on purpose or by the loss of a node: less than two hours instead of five
     #[arg(long)]
     essential: bool,
     /// How often each thing happens
@@ -132,8 +132,7 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
     let mut plans = Vec::new();
     for make in or_all(&args.pairs) {
         let forwards: Vec<Forward> = match make {
-            Make::Ours => or_all(&args.forward)
-                ,
+            Make::Ours => or_all(&args.forward),
             // A proxy has one way only.
             Make::Rival => vec![Forward::Dsr],
         };

@@ -135,11 +135,11 @@ impl Row {
 
 /// How long it may be dark in 99 of 100 cases where the pair was told. Unit: milliseconds.
 const ORDERLY_MAX_MS: f64 = 20.0;
-/// How long in other cases, in intervals: Active_Down (RFC 9568 section 6.1) is less than four of them. The
-/// rest is for the machine.
+/// How long in other cases, in intervals: Active_Down (RFC 9568 section 6.1) is less than four of them.
 const DARK_INTERVALS_MAX: f64 = 4.0;
-/// The rest at short intervals. Unit: milliseconds.
+/// What the machine may take besides, where intervals are shorter than [`SHORT_INTERVAL_MS`]. Unit: milliseconds.
 const DARK_EXTRA_MS: f64 = 10.0;
+const SHORT_INTERVAL_MS: f64 = 100.0;
 
 impl Row {
     /// What a pair of ours has cost that it must not; empty: nothing.
@@ -149,7 +149,10 @@ impl Row {
         let dark_max_ms = match self.warning {
             _ if self.stays => ORDERLY_MAX_MS,
             Warning::Given => ORDERLY_MAX_MS,
-            Warning::None => DARK_INTERVALS_MAX * interval_ms + DARK_EXTRA_MS,
+            Warning::None if interval_ms < SHORT_INTERVAL_MS => {
+                DARK_INTERVALS_MAX * interval_ms + DARK_EXTRA_MS
+            }
+            Warning::None => DARK_INTERVALS_MAX * interval_ms,
         };
         let mut faults = Vec::new();
         let broken = summary.broken + summary.broken_unproved;
