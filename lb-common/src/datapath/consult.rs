@@ -383,8 +383,8 @@ impl Consultation {
         life::after_segment(record.state(), self.flags)
     }
 
-    /// For how long after its expiry a flow may have been less silent than its record says: where a peer has had its
-    /// last packets, and has died before it told of them ([`life::untold_s`]). Unit: seconds, not more than 0.
+    /// The least that may remain of a record that is still followed, 0 or less. Where there are peers, one may have had
+    /// the flow's last packets, and have died before it told of them ([`life::untold_s`]). Unit: seconds.
     #[inline(always)]
     fn grace_s<K: Kernel>(&self, kernel: &K) -> i32 {
         if kernel.has_peers() {
