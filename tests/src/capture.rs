@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::netns::Netns;
@@ -24,9 +24,15 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const STATUS_BAD: &str = "0";
 const STATUS_GOOD: &str = "1";
 
+/// tshark's field of a TCP checksum that is right but for being written as 0xffff, ones' complement's other
+/// zero. tshark calls it bad; whoever adds it up finds it right, and Linux writes it for TCP too
+/// (`skb_checksum_help()` with its `CSUM_MANGLED_0`), once in 65,536 segments.
+const OTHER_ZERO_FIELD: &str = "tcp.checksum.ffff";
+
 /// What tshark prints of each packet; the checksums' states are the last three.
-const FIELDS: [&str; 4] = [
+const FIELDS: [&str; 5] = [
     "_ws.col.Info",
+    OTHER_ZERO_FIELD,
     "ip.checksum.status",
     "tcp.checksum.status",
     "udp.checksum.status",
@@ -43,10 +49,11 @@ const SEGMENT_FIELDS: [&str; 6] = [
 ];
 
 /// What tshark prints of each packet that is TCP over either family.
-const REACH_FIELDS: [&str; 4] = [
+const REACH_FIELDS: [&str; 5] = [
     "ip.ttl",
     "ipv6.hlim",
     "tcp.flags.reset",
+    OTHER_ZERO_FIELD,
     "tcp.checksum.status",
 ];
 
@@ -183,21 +190,26 @@ fn parse(text: &str) -> Result<Checksums> {
     let mut found = Checksums::default();
     for line in text.lines() {
         let cells: Vec<&str> = line.split('\t').collect();
-        ensure!(
-            cells.len() == FIELDS.len(),
-            "tshark printed {} fields: {line:?}",
-            cells.len()
-        );
-        let (info, states) = cells
-            .split_first()
-            .context("tshark printed an empty line")?;
+        let [info, other_zero, ip, tcp, udp] = cells[..] else {
+            bail!("tshark printed {} fields: {line:?}", cells.len());
+        };
+        let states = [ip, tcp_status(other_zero, tcp), udp];
         if states.contains(&STATUS_BAD) {
-            found.bad.push((*info).to_owned());
+            found.bad.push(info.to_owned());
         } else if states.contains(&STATUS_GOOD) {
             found.good_count += 1;
         }
     }
     Ok(found)
+}
+
+/// The state of a TCP checksum, whichever zero it is written as.
+fn tcp_status<'a>(other_zero: &str, status: &'a str) -> &'a str {
+    if other_zero.is_empty() {
+        status
+    } else {
+        STATUS_GOOD
+    }
 }
 
 fn parse_segment(line: &str) -> Result<Segment> {
@@ -229,7 +241,7 @@ fn parse_segment(line: &str) -> Result<Segment> {
 
 fn parse_reach(line: &str) -> Result<Reach> {
     let cells: Vec<&str> = line.split('\t').collect();
-    let [v4, v6, reset, checksum] = cells[..] else {
+    let [v4, v6, reset, other_zero, checksum] = cells[..] else {
         bail!("tshark printed {} fields: {line:?}", cells.len());
     };
     let hops = if v4.is_empty() { v6 } else { v4 };
@@ -237,7 +249,7 @@ fn parse_reach(line: &str) -> Result<Reach> {
     Ok(Reach {
         hops: hops.with_context(|| format!("tshark printed no TTL: {line:?}"))?,
         is_reset: matches!(reset, "1" | "True"),
-        is_sound: checksum == STATUS_GOOD,
+        is_sound: tcp_status(other_zero, checksum) == STATUS_GOOD,
     })
 }
 
@@ -252,12 +264,16 @@ mod tests {
             is_reset,
             is_sound,
         };
-        assert_eq!(parse_reach("2\t\t1\t1").unwrap(), reach(2, true, true));
+        assert_eq!(parse_reach("2\t\t1\t\t1").unwrap(), reach(2, true, true));
         assert_eq!(
-            parse_reach("\t64\tFalse\t0").unwrap(),
+            parse_reach("\t64\tFalse\t\t0").unwrap(),
             reach(64, false, false)
         );
-        assert!(parse_reach("\t\t0\t1").is_err());
+        assert_eq!(
+            parse_reach("2\t\t1\tffff\t0").unwrap(),
+            reach(2, true, true)
+        );
+        assert!(parse_reach("\t\t0\t\t1").is_err());
     }
 
     #[test]
@@ -297,12 +313,19 @@ mod tests {
 
     #[test]
     fn one_bad_checksum_makes_a_packet_bad() {
-        let text = "80 → 5 [SYN]\t1\t1\t\n80 → 5 [ACK]\t1\t0\t\nquery\t\t\t1\nARP\t\t\t\n";
+        let text = "80 → 5 [SYN]\t\t1\t1\t\n80 → 5 [ACK]\t\t1\t0\t\nquery\t\t\t\t1\nARP\t\t\t\t\n";
         let expected = Checksums {
             good_count: 2,
             bad: vec!["80 → 5 [ACK]".to_owned()],
         };
         assert_eq!(parse(text).unwrap(), expected);
         assert!(parse("no fields").is_err());
+    }
+
+    #[test]
+    fn checksum_of_all_ones_is_another_zero() {
+        let text = "80 → 5 [SYN]\tffff\t1\t0\t\n80 → 5 [SYN]\tffff\t0\t0\t\n";
+        let found = parse(text).unwrap();
+        assert_eq!((found.good_count, found.bad.len()), (1, 1), "{found:?}");
     }
 }
