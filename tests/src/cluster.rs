@@ -1,4 +1,4 @@
-//! What two nodes of ours are told of each other, in lbd's configuration file.
+//! What nodes of ours are told of each other, and of a stranger beside them, in lbd's configuration file.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,8 +15,9 @@ use crate::topology::{NodeId, Topology};
 pub const GROUP: &str = "web";
 
 /// Priorities of lb1 and lb2.
-const PRIORITIES: [u8; 2] = [200, 100];
-const VRID: u8 = 51;
+pub const PRIORITIES: [u8; 2] = [200, 100];
+/// The virtual routers' id.
+pub const VRID: u8 = 51;
 /// The port of the link between the two.
 const SYNC_PORT: u16 = 7946;
 /// Any secret of sufficient length.
@@ -47,19 +48,32 @@ impl ClusterText {
     pub fn of_node(&self, net: &Topology, node: NodeId) -> String {
         let peer = node.other();
         let (own_address, peer_address) = (node.sync_address(), peer.sync_address());
-        let quoted: Vec<String> = self.vips.iter().map(|vip| format!("\"{vip}\"")).collect();
         format!(
             "{}[cluster]\nlisten = \"{own_address}:{SYNC_PORT}\"\nsecret_file = \"{}\"\n\
              heartbeat = \"{}ms\"\n\
-             [[cluster.peer]]\nname = \"{peer}\"\naddress = \"{peer_address}:{SYNC_PORT}\"\n\
-             [[vrrp]]\nname = \"{GROUP}\"\ninterface = \"eth0\"\nvrid = {VRID}\nvips = [{}]\n\
-             priority = {}\ninterval = \"{}ms\"\n",
+             [[cluster.peer]]\nname = \"{peer}\"\naddress = \"{peer_address}:{SYNC_PORT}\"\n{}",
             net.node_config_of(node),
             self.secret.display(),
             self.heartbeat.as_millis(),
-            quoted.join(", "),
-            PRIORITIES[node as usize],
-            self.interval.as_millis(),
+            group(node, &self.vips, self.interval),
         )
     }
+}
+
+/// The same of a node that is joined to nobody: its group is one that any other implementation can be in.
+pub fn of_lone_node(net: &Topology, node: NodeId, vips: &[IpAddr], interval: Duration) -> String {
+    let group = group(node, vips, interval);
+    format!("{}{group}authenticate = false\n", net.node_config_of(node))
+}
+
+/// The section of the group of all VIPs.
+fn group(node: NodeId, vips: &[IpAddr], interval: Duration) -> String {
+    let quoted: Vec<String> = vips.iter().map(|vip| format!("\"{vip}\"")).collect();
+    format!(
+        "[[vrrp]]\nname = \"{GROUP}\"\ninterface = \"eth0\"\nvrid = {VRID}\nvips = [{}]\n\
+         priority = {}\ninterval = \"{}ms\"\n",
+        quoted.join(", "),
+        PRIORITIES[node as usize],
+        interval.as_millis(),
+    )
 }

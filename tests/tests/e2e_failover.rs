@@ -1,5 +1,5 @@
-//! The failover proof in short: no connection breaks through a pair of ours, and the proof notices those that
-//! do, through another.
+//! The failover proof in short: no connection breaks through a pair of ours, the proof notices those that
+//! do through another, and in a mixed pair each of the two makes takes over from the other.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use lb_lab::disruption::raise_descriptor_limit;
 use lb_lab::failover::event::Event;
 use lb_lab::failover::outcome::Row;
-use lb_lab::failover::run::{Make, RunPlan, run};
+use lb_lab::failover::pair::Make;
+use lb_lab::failover::run::{RunPlan, run};
 use lb_lab::topology::Balancers;
 use lb_lab::{Forward, require};
 
@@ -36,6 +37,8 @@ fn plan(make: Make, forward: Forward, events: &[Event]) -> RunPlan {
 
 /// What our pair needs to be tried.
 const PROGRAMS: [&str; 3] = ["ip", "nft", "nginx"];
+/// What a pair needs with keepalived in it.
+const PROGRAMS_OF_RIVAL: [&str; 5] = ["haproxy", "ip", "keepalived", "nft", "nginx"];
 
 /// Two tests at a time share the machine with others: how long it is dark is the proof's matter, and here only
 /// that it does not stay so. Unit: milliseconds.
@@ -110,7 +113,7 @@ fn a_router_spreads_flows_over_both_nodes_and_spreads_them_anew() {
 
 #[test]
 fn keepalived_moves_the_vips_and_every_connection_through_haproxy_breaks() {
-    if require(&["haproxy", "ip", "keepalived", "nft", "nginx"]).is_missing() {
+    if require(&PROGRAMS_OF_RIVAL).is_missing() {
         return;
     }
     raise_descriptor_limit().unwrap();
@@ -126,4 +129,50 @@ fn keepalived_moves_the_vips_and_every_connection_through_haproxy_breaks() {
     assert!(summary.darkness.max_ms > 200.0, "{summary:?}");
     assert_eq!(lost.samples[0].seen.took, [false, true], "{lost:?}");
     assert!(back.samples[0].seen.took[0], "{back:?}");
+}
+
+/// Both nodes of a mixed pair take the VIPs when they have to, and carry connections.
+fn assert_taken_over(make: Make) {
+    raise_descriptor_limit().unwrap();
+    let events = [Event::PowerLoss, Event::LinkDown, Event::Stop];
+    let plan = plan(make, Forward::Dsr, &events);
+    let rows = run(&plan, |_| {}).unwrap();
+    assert_eq!(rows.len(), 2 * events.len());
+    for (number, row) in rows.iter().enumerate() {
+        let summary = row.summary();
+        // To lb2, and back to lb1.
+        let taker = 1 - number % 2;
+        let mut samples = row.samples.iter();
+        let is_taken = samples.all(|sample| sample.seen.took[taker]);
+        assert!(is_taken, "{}: {row:?}", row.phase);
+        let longest_ms = summary.darkness.max_ms.max(summary.both_active.max_ms);
+        assert!(longest_ms < DARK_MAX_MS, "{}: {summary:?}", row.phase);
+        // Those that broke were opened again, through the other one.
+        assert!(
+            summary.connections >= 4 * CONNECTIONS,
+            "{}: {summary:?}",
+            row.phase
+        );
+        assert!(
+            summary.new > summary.new_failed,
+            "{}: {summary:?}",
+            row.phase
+        );
+    }
+}
+
+#[test]
+fn keepalived_takes_over_from_a_node_of_ours_and_gives_back() {
+    if require(&PROGRAMS_OF_RIVAL).is_missing() {
+        return;
+    }
+    assert_taken_over(Make::OursRival);
+}
+
+#[test]
+fn a_node_of_ours_takes_over_from_keepalived_and_gives_back() {
+    if require(&PROGRAMS_OF_RIVAL).is_missing() {
+        return;
+    }
+    assert_taken_over(Make::RivalOurs);
 }

@@ -13,8 +13,9 @@ use lb_lab::disruption::report::write_json;
 use lb_lab::disruption::server::{self, ServerArgs};
 use lb_lab::failover::event::Event;
 use lb_lab::failover::outcome::Row;
+use lb_lab::failover::pair::Make;
 use lb_lab::failover::report;
-use lb_lab::failover::run::{Make, RunPlan, run};
+use lb_lab::failover::run::{RunPlan, run};
 use lb_lab::signals::on_end_signal;
 use lb_lab::topology::Balancers;
 use lb_lab::{Forward, netns};
@@ -112,10 +113,9 @@ fn prove(args: &Args) -> Result<ExitCode> {
     Ok(judge(&rows))
 }
 
-/// Only ours has promised anything.
+/// Only nodes of ours have promised anything.
 fn judge(rows: &[Row]) -> ExitCode {
-    let ours = rows.iter().filter(|row| row.make == Make::Ours);
-    let faults: Vec<String> = ours.flat_map(Row::faults).collect();
+    let faults: Vec<String> = rows.iter().flat_map(Row::faults).collect();
     for fault in &faults {
         println!("FAULT: {fault}");
     }
@@ -134,7 +134,7 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
         let forwards: Vec<Forward> = match make {
             Make::Ours => or_all(&args.forward),
             // A proxy has one way only.
-            Make::Rival => vec![Forward::Dsr],
+            Make::Rival | Make::OursRival | Make::RivalOurs => vec![Forward::Dsr],
         };
         let kinds = forwards.into_iter().flat_map(|forward| {
             [Balancers::Pair, Balancers::PairBehindRouter].map(|balancers| (forward, balancers))

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::event::{STRUCK, Scene};
 use super::ground::Link;
-use super::pair::{Admin, Part};
+use super::node::{Admin, Part};
 use crate::topology::NodeId;
 
 /// Unit: seconds.
@@ -22,23 +22,23 @@ const HOGS: usize = 4;
 /// Both links of a node go down at once, and its processes die.
 pub(super) fn power_off(scene: &mut Scene<'_>, node: NodeId) -> Result<()> {
     scene.ground.cut_off(node)?;
-    scene.pair.kill_all(scene.ground, node)
+    scene.pair.node(node).kill_all(scene.ground)
 }
 
 /// A machine that knows nothing comes in its place.
 pub(super) fn power_on(scene: &mut Scene<'_>, node: NodeId) -> Result<()> {
     scene.ground.replace(node)?;
-    scene.pair.start(scene.ground, node)
+    scene.pair.node(node).start(scene.ground)
 }
 
 /// A backend of every service is drained, by an order to one node.
 pub(super) fn drain(scene: &mut Scene<'_>, node: NodeId) -> Result<()> {
-    scene.pair.change_backends(scene.ground, node, Admin::Drain)
+    scene.pair.node(node).change_backends(Admin::Drain)
 }
 
 /// It is readied.
 pub(super) fn ready(scene: &mut Scene<'_>, node: NodeId) -> Result<()> {
-    scene.pair.change_backends(scene.ground, node, Admin::Ready)
+    scene.pair.node(node).change_backends(Admin::Ready)
 }
 
 /// The link between the nodes loses packets, a backend is drained, and there are new connections since.
@@ -66,7 +66,7 @@ pub(super) fn pass(scene: &Scene<'_>, intervals: u32) -> Result<()> {
 
 /// The processes that are a part of lb1 are stopped for so many intervals.
 pub(super) fn stall(scene: &mut Scene<'_>, part: Part, intervals: u32) -> Result<()> {
-    let pids = scene.pair.pids(scene.ground, STRUCK, part)?;
+    let pids = scene.pair.node(STRUCK).pids(scene.ground, part)?;
     pids.iter()
         .try_for_each(|pid| kill(*pid, Signal::SIGSTOP))?;
     thread::sleep(intervals * scene.interval);

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::acts;
 use super::ground::{Ground, Link};
-use super::pair::{Pair, Part};
+use super::node::Part;
+use super::pair::Pair;
 use crate::disruption::traffic::Traffic;
 use crate::topology::{Balancers, NodeId};
 
@@ -64,7 +65,7 @@ pub struct Scene<'a> {
     /// The network and its servers.
     pub ground: &'a mut Ground,
     /// The balancers.
-    pub pair: &'a mut dyn Pair,
+    pub pair: &'a mut Pair,
     /// The connections.
     pub traffic: &'a Traffic,
     /// Between two advertisements.
@@ -81,11 +82,13 @@ pub struct Phase {
     /// Makes it happen.
     pub act: fn(&mut Scene<'_>) -> Result<()>,
     /// Who has the VIPs in the end.
-    pub holder: fn(&dyn Pair) -> NodeId,
+    pub holder: fn(&Pair) -> NodeId,
     /// What the other one has of them then.
     pub other: Other,
     /// Whether the pair has a warning.
     pub warning: Warning,
+    /// Who finds out that VIPs have to move.
+    pub found_by: FoundBy,
 }
 
 /// What the node has of the VIPs that does not hold them.
@@ -108,6 +111,15 @@ pub enum Warning {
     None,
 }
 
+/// Who finds out that VIPs have to move, where they have to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// Those who speak VRRP: they are told, or they hear nothing more.
+    Vrrp,
+    /// Whatever looks after the other process of the struck node, in its own time.
+    Tracking,
+}
+
 type Act = fn(&mut Scene<'_>) -> Result<()>;
 
 /// The VIPs move to lb2.
@@ -118,6 +130,7 @@ const fn moved(name: &'static str, act: Act) -> Phase {
         holder: |_| NodeId::Lb2,
         other: Other::HasNone,
         warning: Warning::None,
+        found_by: FoundBy::Vrrp,
     }
 }
 
@@ -150,7 +163,7 @@ impl Event {
         }
     }
 
-    /// Whether any pair can be asked for it, or ours alone. After a split brain keepalived does not announce the VIPs
+    /// Whether any pair can be asked for it, or one of ours alone. After a split brain keepalived does not announce the VIPs
     /// again: the network goes on sending to the one that has given up, and nothing follows that could be measured.
     pub fn is_common(self) -> bool {
         matches!(
@@ -217,53 +230,54 @@ const LINK_UP: Phase = back("link up", |scene| scene.ground.set_lan(STRUCK, Link
 
 static DAEMON_KILLED: [Phase; 2] = [
     Phase {
-        holder: |pair| pair.without_daemon(),
+        holder: |pair| pair.without(Part::Daemon),
+        found_by: FoundBy::Tracking,
         ..back("daemon killed", |scene| {
-            scene.pair.kill_daemon(scene.ground, STRUCK)
+            scene.pair.node(STRUCK).kill_daemon(scene.ground)
         })
     },
     back("daemon started", |scene| {
-        scene.pair.start_daemon(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).start_daemon(scene.ground)
     }),
 ];
 
 static VRRP_KILLED: [Phase; 2] = [
     Phase {
-        holder: |pair| pair.without_vrrp(),
+        holder: |pair| pair.without(Part::Vrrp),
         other: Other::MayHaveThem,
         ..back("VRRP process killed", |scene| {
-            scene.pair.kill_vrrp(scene.ground, STRUCK)
+            scene.pair.node(STRUCK).kill_vrrp(scene.ground)
         })
     },
     back("VRRP process started", |scene| {
-        scene.pair.start_vrrp(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).start_vrrp(scene.ground)
     }),
 ];
 
 static STOP: [Phase; 2] = [
     orderly(moved("graceful stop", |scene| {
-        scene.pair.stop(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).stop(scene.ground)
     })),
     back("started again", |scene| {
-        scene.pair.start(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).start(scene.ground)
     }),
 ];
 
 static HAND_OVER: [Phase; 2] = [
     orderly(moved("lbctl vip failover", |scene| {
-        scene.pair.hand_over(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).hand_over()
     })),
     back("lbctl vip failover, back", |scene| {
-        scene.pair.hand_over(scene.ground, STRUCK.other())
+        scene.pair.node(STRUCK.other()).hand_over()
     }),
 ];
 
 static UPGRADE: [Phase; 2] = [
     back("lb2 upgraded", |scene| {
-        scene.pair.upgrade(scene.ground, STRUCK.other())
+        scene.pair.node(STRUCK.other()).upgrade(scene.ground)
     }),
     back("lb1 upgraded", |scene| {
-        scene.pair.upgrade(scene.ground, STRUCK)
+        scene.pair.node(STRUCK).upgrade(scene.ground)
     }),
 ];
 
@@ -390,11 +404,11 @@ static STARVED: [Phase; 1] = [back("processors wanted for 20 intervals", |scene|
 
 static CLOCK_STEP: [Phase; 2] = [
     back("clock an hour ahead", |scene| {
-        scene.pair.step_clock(STRUCK, acts::HOUR_S)?;
+        scene.pair.node(STRUCK).step_clock(acts::HOUR_S)?;
         acts::pass(scene, 5)
     }),
     back("clock an hour back", |scene| {
-        scene.pair.step_clock(STRUCK, 0)?;
+        scene.pair.node(STRUCK).step_clock(0)?;
         acts::pass(scene, 5)
     }),
 ];

@@ -1,7 +1,7 @@
-//! Two nodes of ours: `lbd` with its VRRP process, twice.
+//! A node of ours: `lbd` with its VRRP process.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,10 +10,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::ground::{BACKEND_COUNT, Ground};
-use super::pair::{Admin, Pair, Part};
-use super::run::Make;
+use super::node::{Admin, Maker, Node, Part, PeerIs};
 use crate::clock::Clock;
-use crate::cluster::{ClusterText, GROUP, write_secret};
+use crate::cluster::{ClusterText, GROUP, of_lone_node, write_secret};
 use crate::disruption::lane::Service;
 use crate::disruption::traffic::HasDatagrams;
 use crate::lbd::{Launch, Lbd};
@@ -30,7 +29,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long processes may take to end, or to be there.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the nodes are set up.
+/// How nodes are set up.
 #[derive(Clone, Debug)]
 pub struct OursPlan {
     /// Between two advertisements.
@@ -54,52 +53,64 @@ pub enum Clocks {
     Own,
 }
 
-/// A node, as long as it is switched on.
+/// Who stands beside a node of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Another one of ours, at the end of a link between the two.
+    Linked,
+    /// Somebody who speaks VRRP, and nothing else.
+    Stranger,
+}
+
+/// A node of ours.
 #[derive(Debug)]
-struct Node {
+pub struct OurNode {
+    name: NodeId,
+    plan: OursPlan,
+    peer: Peer,
+    running: Option<Running>,
+    scratch: ScratchDir,
+}
+
+/// What there is of a node while it is switched on.
+#[derive(Debug)]
+struct Running {
     lbd: Lbd,
     clock: Option<Clock>,
 }
 
-/// Two nodes of ours.
-#[derive(Debug)]
-pub struct Ours {
-    nodes: [Option<Node>; 2],
-    plan: OursPlan,
-    secret: PathBuf,
-    scratch: ScratchDir,
-}
-
-impl Ours {
-    /// Starts both nodes.
-    pub fn start(ground: &Ground, plan: OursPlan) -> Result<Self> {
-        let scratch = ScratchDir::new("pair")?;
-        let secret = write_secret(&scratch)?;
-        let mut ours = Self {
-            nodes: [None, None],
+impl OurNode {
+    /// Starts it.
+    pub fn start(ground: &Ground, name: NodeId, plan: OursPlan, peer: Peer) -> Result<Self> {
+        let mut node = Self {
+            name,
             plan,
-            secret,
-            scratch,
+            peer,
+            running: None,
+            scratch: ScratchDir::new(&format!("ours-{name}"))?,
         };
-        for node in NodeId::ALL {
-            Pair::start(&mut ours, ground, node)?;
-        }
-        Ok(ours)
+        Node::start(&mut node, ground)?;
+        Ok(node)
     }
 
-    /// The daemon of a node that is switched on.
-    pub fn lbd(&self, node: NodeId) -> Result<&Lbd> {
-        let found = self.nodes[node as usize].as_ref();
-        Ok(&found.with_context(|| format!("{node} is off"))?.lbd)
+    fn running(&self) -> Result<&Running> {
+        let running = self.running.as_ref();
+        running.with_context(|| format!("{} is off", self.name))
     }
 
-    fn lbd_mut(&mut self, node: NodeId) -> Result<&mut Lbd> {
-        let found = self.nodes[node as usize].as_mut();
-        Ok(&mut found.with_context(|| format!("{node} is off"))?.lbd)
+    fn lbd(&self) -> Result<&Lbd> {
+        Ok(&self.running()?.lbd)
     }
 
-    fn vrrp_pids(&self, ground: &Ground, node: NodeId) -> Result<Vec<Pid>> {
-        let pids = ground.net.node(node).pids()?.into_iter();
+    fn lbd_mut(&mut self) -> Result<&mut Lbd> {
+        let running = self.running.as_mut();
+        Ok(&mut running
+            .with_context(|| format!("{} is off", self.name))?
+            .lbd)
+    }
+
+    fn vrrp_pids(&self, ground: &Ground) -> Result<Vec<Pid>> {
+        let pids = ground.net.node(self.name).pids()?.into_iter();
         let is_vrrp = |pid: &Pid| {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
             comm.is_ok_and(|comm| comm.trim_end() == VRRP_COMM)
@@ -107,33 +118,50 @@ impl Ours {
         Ok(pids.filter(is_vrrp).collect())
     }
 
-    /// What a node says of its peers and VIPs, for an error.
-    fn status(&self, node: NodeId) -> String {
-        let say = |words: &[&str]| match self.lbd(node).and_then(|lbd| lbd.ctl(words)) {
+    /// What it says of its peers and VIPs, for an error.
+    fn status(&self) -> String {
+        let say = |words: &[&str]| match self.lbd().and_then(|lbd| lbd.ctl(words)) {
             Ok(output) => output.stdout + &output.stderr,
             Err(error) => format!("{error:#}"),
         };
         say(&["-o", "json", "peer", "status"]) + &say(&["-o", "json", "vip", "list"])
     }
 
-    /// Whether a node knows what it can know.
-    fn is_ready(&self, node: NodeId, peer: PeerIs) -> Result<Option<()>> {
-        let routers = self.lbd(node)?.ctl_json(&["vip", "list"])?;
+    /// Whether it knows what it can know.
+    fn is_ready(&self, peer: PeerIs) -> Result<Option<()>> {
+        let routers = self.lbd()?.ctl_json(&["vip", "list"])?;
         if peer == PeerIs::Away {
             return Ok(speaks_vrrp(&routers).then_some(()));
         }
-        let peers = self.lbd(node)?.ctl_json(&["peer", "status"])?;
+        let peers = self.lbd()?.ctl_json(&["peer", "status"])?;
         Ok((is_caught_up(&peers) && speaks_vrrp(&routers)).then_some(()))
     }
-}
 
-/// Where a node's peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PeerIs {
-    /// At the other end of a link that works.
-    There,
-    /// It is off, or the link does not work.
-    Away,
+    fn config(&self, ground: &Ground) -> Result<String> {
+        let (vips, interval) = (ground.vips(), self.plan.interval);
+        let head = match self.peer {
+            Peer::Stranger => of_lone_node(&ground.net, self.name, &vips, interval),
+            Peer::Linked => {
+                let cluster = ClusterText {
+                    vips,
+                    interval,
+                    heartbeat: self.plan.heartbeat,
+                    secret: write_secret(&self.scratch)?,
+                };
+                cluster.of_node(&ground.net, self.name)
+            }
+        };
+        let names: Vec<String> = (1..=BACKEND_COUNT)
+            .map(|number| format!("web{number}"))
+            .collect();
+        let weights: Vec<(&str, u32)> =
+            names.iter().map(|name| (&**name, BACKEND_WEIGHT)).collect();
+        let services = Service::all().map(|service| {
+            let text = service.text(&ground.net, &weights);
+            text.idle_timeout(self.plan.idle_timeout).to_string()
+        });
+        Ok(services.fold(head, |text, service| text + &service))
+    }
 }
 
 /// Whether `lbctl peer status` says that this node knows what its peers know.
@@ -161,185 +189,135 @@ fn speaks_vrrp(routers: &Value) -> bool {
     list.is_some_and(|list| !list.is_empty() && list.iter().all(is_so))
 }
 
-/// The configuration of a node.
-fn config(ground: &Ground, plan: &OursPlan, secret: &Path, node: NodeId) -> String {
-    let cluster = ClusterText {
-        vips: ground.vips(),
-        interval: plan.interval,
-        heartbeat: plan.heartbeat,
-        secret: secret.to_path_buf(),
-    };
-    let head = cluster.of_node(&ground.net, node);
-    let names: Vec<String> = (1..=BACKEND_COUNT)
-        .map(|number| format!("web{number}"))
-        .collect();
-    let weights: Vec<(&str, u32)> = names.iter().map(|name| (&**name, BACKEND_WEIGHT)).collect();
-    let services = Service::all().map(|service| {
-        let text = service.text(&ground.net, &weights);
-        text.idle_timeout(plan.idle_timeout).to_string()
-    });
-    services.fold(head, |text, service| text + &service)
-}
-
-impl Pair for Ours {
-    fn word(&self) -> &'static str {
-        Make::Ours.word()
+impl Node for OurNode {
+    fn maker(&self) -> Maker {
+        Maker::Ours
     }
 
     fn has_datagrams(&self) -> HasDatagrams {
         HasDatagrams::Yes
     }
 
-    fn kill_all(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        ground.net.node(node).kill_all()
+    fn kill_all(&mut self, ground: &Ground) -> Result<()> {
+        ground.net.node(self.name).kill_all()
     }
 
-    fn start(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
+    fn start(&mut self, ground: &Ground) -> Result<()> {
         // What it has left goes before its successor comes.
-        self.nodes[node as usize] = None;
+        self.running = None;
         let clock = match self.plan.clocks {
             Clocks::Shared => None,
-            Clocks::Own => Some(Clock::new(&self.scratch, node)?),
+            Clocks::Own => Some(Clock::new(&self.scratch, self.name)?),
         };
         let launch = Launch {
             environment: environment(clock.as_ref()),
             ..Launch::keeping()
         };
-        let scratch = ScratchDir::new(&format!("lbd-{node}"))?;
-        let config = config(ground, &self.plan, &self.secret, node);
-        let lbd = Lbd::launch_in(launch, scratch, ground.net.node(node), &config)?;
-        self.nodes[node as usize] = Some(Node { lbd, clock });
+        let scratch = ScratchDir::new(&format!("lbd-{}", self.name))?;
+        let config = self.config(ground)?;
+        let lbd = Lbd::launch_in(launch, scratch, ground.net.node(self.name), &config)?;
+        self.running = Some(Running { lbd, clock });
         Ok(())
     }
 
-    fn kill_daemon(&mut self, _ground: &Ground, node: NodeId) -> Result<()> {
-        self.lbd_mut(node)?.kill9().map(drop)
+    fn kill_daemon(&mut self, _ground: &Ground) -> Result<()> {
+        self.lbd_mut()?.kill9().map(drop)
     }
 
-    fn start_daemon(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        self.lbd_mut(node)?.restart(ground.net.node(node))
+    fn start_daemon(&mut self, ground: &Ground) -> Result<()> {
+        let netns = ground.net.node(self.name);
+        self.lbd_mut()?.restart(netns)
     }
 
-    fn without_daemon(&self) -> NodeId {
-        NodeId::Lb1
-    }
-
-    fn kill_vrrp(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        let pids = self.vrrp_pids(ground, node)?;
-        ensure!(!pids.is_empty(), "{node} has no VRRP process");
+    fn kill_vrrp(&mut self, ground: &Ground) -> Result<()> {
+        let pids = self.vrrp_pids(ground)?;
+        ensure!(!pids.is_empty(), "{} has no VRRP process", self.name);
         pids.iter()
             .try_for_each(|pid| Ok(kill(*pid, Signal::SIGKILL)?))
     }
 
-    fn start_vrrp(&mut self, _ground: &Ground, _node: NodeId) -> Result<()> {
+    fn start_vrrp(&mut self, _ground: &Ground) -> Result<()> {
         // Its daemon has.
         Ok(())
     }
 
-    fn without_vrrp(&self) -> NodeId {
-        NodeId::Lb1
+    fn outlives(&self, _part: Part) -> bool {
+        true
     }
 
     /// As a machine does it that is shut down: every process gets SIGTERM.
-    fn stop(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        self.lbd_mut(node)?.terminate()?;
-        for pid in self.vrrp_pids(ground, node)? {
+    fn stop(&mut self, ground: &Ground) -> Result<()> {
+        self.lbd_mut()?.terminate()?;
+        for pid in self.vrrp_pids(ground)? {
             kill(pid, Signal::SIGTERM)?;
         }
         wait_until("the end of its VRRP process", PROCESS_TIMEOUT, || {
-            Ok(self.vrrp_pids(ground, node)?.is_empty().then_some(()))
+            Ok(self.vrrp_pids(ground)?.is_empty().then_some(()))
         })
     }
 
-    fn wait_ready(&mut self, ground: &Ground) -> Result<()> {
-        let nodes = self.nodes.iter_mut();
-        let is_off: Vec<bool> = nodes
-            .map(|node| node.as_mut().is_none_or(Node::is_off))
-            .collect();
-        let peer = if is_off.contains(&true) || !ground.sync_works() {
-            PeerIs::Away
-        } else {
-            PeerIs::There
-        };
-        for node in NodeId::ALL
-            .into_iter()
-            .filter(|node| !is_off[*node as usize])
-        {
-            wait_until(&format!("{node} to have caught up"), READY_TIMEOUT, || {
-                self.is_ready(node, peer)
-            })
-            .with_context(|| self.status(node))
-            .with_context(|| self.logs())?;
-        }
-        Ok(())
+    fn is_off(&mut self) -> bool {
+        let running = self.running.as_mut();
+        running.is_none_or(|node| !matches!(node.lbd.process().exit_status(), Ok(None)))
     }
 
-    fn pids(&mut self, ground: &Ground, node: NodeId, part: Part) -> Result<Vec<Pid>> {
+    fn wait_ready(&mut self, peer: PeerIs) -> Result<()> {
+        let what = format!("{} to have caught up", self.name);
+        wait_until(&what, READY_TIMEOUT, || self.is_ready(peer))
+            .with_context(|| self.status())
+            .with_context(|| self.log())
+    }
+
+    fn pids(&mut self, ground: &Ground, part: Part) -> Result<Vec<Pid>> {
         match part {
-            Part::Daemon => Ok(vec![Pid::from_raw(self.lbd(node)?.pid().cast_signed())]),
-            Part::Vrrp => self.vrrp_pids(ground, node),
+            Part::Daemon => Ok(vec![Pid::from_raw(self.lbd()?.pid().cast_signed())]),
+            Part::Vrrp => self.vrrp_pids(ground),
         }
     }
 
-    fn hand_over(&mut self, _ground: &Ground, from: NodeId) -> Result<()> {
-        self.lbd(from)?
-            .ctl_ok(&["vip", "failover", GROUP])
-            .map(drop)
+    fn hand_over(&mut self) -> Result<()> {
+        self.lbd()?.ctl_ok(&["vip", "failover", GROUP]).map(drop)
     }
 
-    fn change_backends(&mut self, _ground: &Ground, node: NodeId, to: Admin) -> Result<()> {
+    fn change_backends(&mut self, to: Admin) -> Result<()> {
         let word = match to {
             Admin::Ready => "ready",
             Admin::Drain => "drain",
         };
         let last = format!("web{BACKEND_COUNT}");
         for service in Service::all() {
-            self.lbd(node)?
+            self.lbd()?
                 .ctl_ok(&["backend", word, &service.name(), &last])?;
         }
         Ok(())
     }
 
-    fn upgrade(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
+    fn upgrade(&mut self, ground: &Ground) -> Result<()> {
         let directory = self.plan.other_build.clone();
-        let entry = self.nodes[node as usize].as_mut();
-        let entry = entry.with_context(|| format!("{node} is off"))?;
-        entry.lbd.terminate()?;
         let launch = Launch {
             directory,
-            environment: environment(entry.clock.as_ref()),
+            environment: environment(self.running()?.clock.as_ref()),
             ..Launch::keeping()
         };
-        entry.lbd.restart_as(launch, ground.net.node(node))
+        let netns = ground.net.node(self.name);
+        let lbd = self.lbd_mut()?;
+        lbd.terminate()?;
+        lbd.restart_as(launch, netns)
     }
 
-    fn step_clock(&mut self, node: NodeId, by_s: i64) -> Result<()> {
-        let entry = self.nodes[node as usize].as_ref();
-        let clock = entry.and_then(|entry| entry.clock.as_ref());
+    fn step_clock(&mut self, by_s: i64) -> Result<()> {
+        let clock = self.running()?.clock.as_ref();
         clock
-            .with_context(|| format!("{node} has no clock of its own"))?
+            .with_context(|| format!("{} has no clock of its own", self.name))?
             .step(by_s)
     }
 
-    fn logs(&self) -> String {
-        let logs = NodeId::ALL
-            .into_iter()
-            .zip(&self.nodes)
-            .map(|(name, node)| {
-                let log = node.as_ref().map(|node| node.lbd.log_tail());
-                format!("lbd of {name}:\n{}", log.unwrap_or_default())
-            });
-        logs.collect::<Vec<_>>().join("\n")
+    fn log(&self) -> String {
+        let log = self.running.as_ref().map(|running| running.lbd.log_tail());
+        format!("lbd of {}:\n{}", self.name, log.unwrap_or_default())
     }
 }
 
 fn environment(clock: Option<&Clock>) -> Vec<(String, String)> {
     clock.map(Clock::environment).unwrap_or_default()
-}
-
-impl Node {
-    /// Whether its daemon has ended.
-    fn is_off(&mut self) -> bool {
-        !matches!(self.lbd.process().exit_status(), Ok(None))
-    }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::event::Warning;
+use super::event::{FoundBy, Other, Phase, Warning};
 use super::ground::Seen;
-use super::run::Make;
+use super::node::Maker;
+use super::pair::Make;
 use crate::disruption::lane::Lane;
 use crate::disruption::outcome::LaneOutcome;
+use crate::topology::NodeId;
 
 /// One repetition of a phase.
 #[derive(Clone, Debug, Default)]
@@ -31,17 +33,55 @@ pub struct Row {
     pub interval: Duration,
     /// The phase.
     pub phase: &'static str,
+    /// What may be held against the pair.
+    pub promise: Promise,
     /// Whether the pair was told beforehand.
     pub warning: Warning,
     /// Whether the VIPs had to stay where they were.
     pub stays: bool,
-    /// Whether both had to have the VIPs.
-    pub is_split: bool,
+    /// What the node had of the VIPs that did not hold them.
+    pub other: Other,
     /// The repetitions.
     pub samples: Vec<Sample>,
     /// How connections broke that were found broken after the repetitions of the whole event, of which each
     /// was not followed by a proof. Said with the event's last phase.
     pub broken_unproved: BTreeMap<String, usize>,
+}
+
+/// What we have promised of a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// That no connection breaks, that it is dark for no longer than it has to be, and that no VIP moves
+    /// without a reason: both nodes are ours.
+    Everything,
+    /// How soon the VIPs are on the node that takes them, which is ours. The other one is a stranger, and breaks what
+    /// goes through it.
+    Takeover,
+    /// How soon the VIPs are off the node that has had them, which is ours; a stranger takes them.
+    Release,
+    /// Nothing: what happens is the strangers' own affair.
+    Nothing,
+}
+
+impl Promise {
+    /// Of `phase`, in which the VIPs go from one node to another, or stay.
+    pub fn of(make: Make, phase: &Phase, from: NodeId, to: NodeId) -> Self {
+        let moves = from != to && phase.found_by == FoundBy::Vrrp;
+        match (make.is_mixed(), make.maker_of(to)) {
+            (true, Maker::Ours) if moves => Self::Takeover,
+            (true, Maker::Rival) if moves => Self::Release,
+            _ => Self::of_stay(make),
+        }
+    }
+
+    /// Of a phase in which nobody takes VIPs.
+    pub fn of_stay(make: Make) -> Self {
+        match make {
+            Make::Ours => Self::Everything,
+            // Without a word from a peer beside the advertisements, who hears none of them has to take the VIPs.
+            Make::Rival | Make::OursRival | Make::RivalOurs => Self::Nothing,
+        }
+    }
 }
 
 /// Of times, the middle one, the one that 99 of 100 do not exceed, and the longest.
@@ -142,42 +182,62 @@ const DARK_EXTRA_MS: f64 = 10.0;
 const SHORT_INTERVAL_MS: f64 = 100.0;
 
 impl Row {
-    /// What a pair of ours has cost that it must not; empty: nothing.
+    /// How long it may be dark in 99 of 100 cases, where we have promised that. Unit: milliseconds.
+    fn dark_max_ms(&self) -> Option<f64> {
+        let interval_ms = self.interval.as_secs_f64() * 1e3;
+        match (self.promise, self.warning) {
+            (Promise::Release | Promise::Nothing, _) => None,
+            (Promise::Everything, _) if self.stays => Some(ORDERLY_MAX_MS),
+            (Promise::Everything, Warning::Given) => Some(ORDERLY_MAX_MS),
+            // Who resigns is followed after Skew_Time (RFC 9568 section 6.1), which is less than an interval.
+            (Promise::Takeover, Warning::Given) => Some(interval_ms + DARK_EXTRA_MS),
+            (_, Warning::None) if interval_ms < SHORT_INTERVAL_MS => {
+                Some(DARK_INTERVALS_MAX * interval_ms + DARK_EXTRA_MS)
+            }
+            (_, Warning::None) => Some(DARK_INTERVALS_MAX * interval_ms),
+        }
+    }
+
+    /// Whether both may have VIPs for an interval and no longer.
+    fn has_one_holder(&self) -> bool {
+        match self.promise {
+            Promise::Everything => self.other != Other::HasThem,
+            // A stranger that is dead leaves them behind.
+            Promise::Takeover | Promise::Release => self.other == Other::HasNone,
+            Promise::Nothing => false,
+        }
+    }
+
+    /// What nodes of ours have cost that they must not; empty: nothing.
     pub fn faults(&self) -> Vec<String> {
         let summary = self.summary();
         let interval_ms = self.interval.as_secs_f64() * 1e3;
-        let dark_max_ms = match self.warning {
-            _ if self.stays => ORDERLY_MAX_MS,
-            Warning::Given => ORDERLY_MAX_MS,
-            Warning::None if interval_ms < SHORT_INTERVAL_MS => {
-                DARK_INTERVALS_MAX * interval_ms + DARK_EXTRA_MS
-            }
-            Warning::None => DARK_INTERVALS_MAX * interval_ms,
-        };
+        let is_ours = self.promise == Promise::Everything;
         let mut faults = Vec::new();
         let broken = summary.broken + summary.broken_unproved;
-        if broken > 0 {
+        if is_ours && broken > 0 {
             let (how, unproved) = (&summary.broken_how, &self.broken_unproved);
             faults.push(format!(
                 "{broken} connections broken: {how:?}, {unproved:?}"
             ));
         }
-        if summary.false_failovers > 0 {
+        if is_ours && summary.false_failovers > 0 {
             faults.push(format!("{} false failovers", summary.false_failovers));
         }
-        if summary.darkness.p99_ms > dark_max_ms {
-            let dark_ms = summary.darkness.p99_ms;
+        let dark_ms = summary.darkness.p99_ms;
+        if let Some(allowed_ms) = self.dark_max_ms().filter(|max_ms| dark_ms > *max_ms) {
             faults.push(format!(
-                "dark for {dark_ms:.0} ms, {dark_max_ms:.0} are allowed"
+                "dark for {dark_ms:.0} ms, {allowed_ms:.0} are allowed"
             ));
         }
-        if !self.is_split && summary.both_active.p99_ms > interval_ms {
+        if self.has_one_holder() && summary.both_active.p99_ms > interval_ms {
             let both_ms = summary.both_active.p99_ms;
             faults.push(format!(
                 "both had VIPs for {both_ms:.0} ms, an interval is allowed"
             ));
         }
-        let place = format!("{}, {interval_ms} ms, {}", self.mode, self.phase);
+        let make = self.make.word();
+        let place = format!("{make}, {}, {interval_ms} ms, {}", self.mode, self.phase);
         faults
             .iter()
             .map(|fault| format!("{place}: {fault}"))
@@ -189,6 +249,7 @@ impl Row {
 mod tests {
     use super::*;
     use crate::failover::darkness::Darkness;
+    use crate::failover::event::Event;
 
     #[test]
     fn percentiles_are_by_nearest_rank() {
@@ -222,14 +283,37 @@ mod tests {
             mode: "dsr",
             interval: Duration::from_secs(1),
             phase: "something",
+            promise: Promise::Everything,
             warning: Warning::None,
             stays: true,
             broken_unproved: BTreeMap::new(),
-            is_split: false,
+            other: Other::HasNone,
             samples: vec![sample([true, false]), sample([true, true])],
         };
         assert_eq!(row.summary().false_failovers, 1);
         row.stays = false;
         assert_eq!(row.summary().false_failovers, 0);
+    }
+
+    #[test]
+    fn in_a_mixed_pair_only_what_our_node_does_is_held_against_us() {
+        let [lost, back] = Event::PowerLoss.phases() else {
+            panic!("two phases");
+        };
+        let (lb1, lb2) = (NodeId::Lb1, NodeId::Lb2);
+        let promises = |make| {
+            [
+                Promise::of(make, lost, lb1, lb2),
+                Promise::of(make, back, lb2, lb1),
+                Promise::of(make, back, lb1, lb1),
+            ]
+        };
+        let (takeover, release) = (Promise::Takeover, Promise::Release);
+        assert_eq!(promises(Make::Ours), [Promise::Everything; 3]);
+        assert_eq!(promises(Make::Rival), [Promise::Nothing; 3]);
+        let ours_first = promises(Make::OursRival);
+        assert_eq!(ours_first, [release, takeover, Promise::Nothing]);
+        let ours_second = promises(Make::RivalOurs);
+        assert_eq!(ours_second, [takeover, release, Promise::Nothing]);
     }
 }

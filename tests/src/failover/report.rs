@@ -5,39 +5,96 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::outcome::Row;
-use super::run::Make;
+use super::outcome::{Row, Summary};
+use super::pair::Make;
 
-/// One line for each phase and interval, with both pairs side by side; the ways through a pair together.
+/// Pairs of one make, side by side.
+const PLAIN: [Make; 2] = [Make::Rival, Make::Ours];
+/// Mixed pairs, in a table of their own: what goes through them breaks whenever it changes between a proxy and a
+/// datapath, so what is told of them is who had the VIPs.
+const MIXED: [Make; 2] = [Make::OursRival, Make::RivalOurs];
+
+/// Three columns of a make.
+struct Columns {
+    titles: &'static str,
+    /// What they say of a row.
+    cells: fn(&Summary) -> String,
+}
+
+const COSTS: Columns = Columns {
+    titles: "dark for p50 / p99 / max | connections broken | both Active",
+    cells: |summary| {
+        let (broken, connections) = (summary.broken, summary.connections);
+        let both = summary.both_active.max_ms;
+        format!(
+            "{} | {broken} of {connections} | {both:.0} ms",
+            dark(summary)
+        )
+    },
+};
+const HOLDERS: Columns = Columns {
+    titles: "dark for p50 / p99 / max | both Active | false failovers",
+    cells: |summary| {
+        let (both, moved) = (summary.both_active.max_ms, summary.false_failovers);
+        let repetitions = summary.repetitions;
+        format!(
+            "{} | {both:.0} ms | {moved} of {repetitions}",
+            dark(summary)
+        )
+    },
+};
+
+fn dark(summary: &Summary) -> String {
+    let dark = summary.darkness;
+    format!(
+        "{:.0} / {:.0} / {:.0} ms",
+        dark.p50_ms, dark.p99_ms, dark.max_ms
+    )
+}
+
+/// One line for each phase and interval, with both pairs side by side; the ways through a pair together. Mixed
+/// pairs follow in another table.
 pub fn table(rows: &[Row]) -> String {
-    let makes = [Make::Rival, Make::Ours].into_iter();
+    let tables = [(PLAIN, COSTS), (MIXED, HOLDERS)];
+    let tables = tables.map(|(makes, columns)| table_of(rows, makes, &columns));
+    let tables = tables.into_iter().flatten();
+    tables.collect::<Vec<_>>().join("\n")
+}
+
+/// The table of those of these makes that were run, if any was.
+fn table_of(rows: &[Row], makes: [Make; 2], columns: &Columns) -> Option<String> {
+    let rows: Vec<&Row> = rows
+        .iter()
+        .filter(|row| makes.contains(&row.make))
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let makes = makes.into_iter();
     let makes: Vec<Make> = makes
         .filter(|make| rows.iter().any(|row| row.make == *make))
         .collect();
     let mut text = String::from("| what happens | interval |");
     for make in &makes {
-        let _infallible = write!(
-            text,
-            " {}: dark for p50 / p99 / max | connections broken | both Active |",
-            make.word()
-        );
+        let _infallible = write!(text, " {}: {} |", make.word(), columns.titles);
     }
     text += &format!("\n|---|---|{}\n", "---|".repeat(3 * makes.len()));
-    for (phase, interval) in places(rows) {
+    for (phase, interval) in places(&rows) {
         let _infallible = write!(text, "| {phase} | {} ms |", interval.as_millis());
         for make in &makes {
             let same = rows
                 .iter()
+                .copied()
                 .filter(|row| (row.phase, row.interval, row.make) == (phase, interval, *make));
-            text += &cells(same);
+            text += &cells(same, columns);
         }
         text.push('\n');
     }
-    text
+    Some(text)
 }
 
 /// Phases and intervals in the order of the run, each once.
-fn places(rows: &[Row]) -> Vec<(&'static str, Duration)> {
+fn places(rows: &[&Row]) -> Vec<(&'static str, Duration)> {
     let mut places: Vec<(&str, Duration)> = Vec::new();
     for row in rows {
         let place = (row.phase, row.interval);
@@ -52,7 +109,7 @@ fn places(rows: &[Row]) -> Vec<(&'static str, Duration)> {
 }
 
 /// Three cells.
-fn cells<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+fn cells<'a>(rows: impl Iterator<Item = &'a Row>, columns: &Columns) -> String {
     let merged = rows.cloned().reduce(|mut merged, row| {
         merged.samples.extend(row.samples);
         for (how, count) in row.broken_unproved {
@@ -60,15 +117,10 @@ fn cells<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
         }
         merged
     });
-    let Some(row) = merged else {
-        return " – | – | – |".to_owned();
-    };
-    let summary = row.summary();
-    let (dark, both) = (summary.darkness, summary.both_active);
-    format!(
-        " {:.0} / {:.0} / {:.0} ms | {} of {} | {:.0} ms |",
-        dark.p50_ms, dark.p99_ms, dark.max_ms, summary.broken, summary.connections, both.max_ms
-    )
+    match merged {
+        Some(row) => format!(" {} |", (columns.cells)(&row.summary())),
+        None => " – | – | – |".to_owned(),
+    }
 }
 
 /// A row as soon as it is there, for somebody who waits.
@@ -144,8 +196,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::failover::event::Warning;
-    use crate::failover::outcome::Sample;
+    use crate::failover::event::{Other, Warning};
+    use crate::failover::outcome::{Promise, Sample};
 
     fn row(make: Make, mode: &'static str, phase: &'static str, interval_ms: u64) -> Row {
         Row {
@@ -153,9 +205,10 @@ mod tests {
             mode,
             interval: Duration::from_millis(interval_ms),
             phase,
+            promise: Promise::Nothing,
             warning: Warning::None,
             stays: false,
-            is_split: false,
+            other: Other::HasNone,
             samples: vec![Sample::default()],
             broken_unproved: BTreeMap::new(),
         }
@@ -181,5 +234,22 @@ mod tests {
         for (line, begin) in lines.iter().zip(begins) {
             assert!(line.starts_with(begin), "{text}");
         }
+    }
+
+    #[test]
+    fn mixed_pairs_have_a_table_of_their_own() {
+        let rows = [
+            row(Make::Ours, "dsr", "power loss", 30),
+            row(Make::RivalOurs, "dsr", "power loss", 30),
+            row(Make::OursRival, "dsr", "power loss", 30),
+        ];
+        let text = table(&rows);
+        let (plain, mixed) = text.split_once("\n\n").unwrap();
+        assert!(plain.contains("connections broken"), "{text}");
+        assert!(!plain.contains("lb1"), "{text}");
+        let [first, second] = MIXED.map(|make| mixed.find(make.word()).unwrap());
+        assert!(first < second, "{text}");
+        assert!(mixed.contains("| 0 ms | 0 of 1 |"), "{text}");
+        assert_eq!(table(&rows[1..]).lines().count(), 3, "{text}");
     }
 }

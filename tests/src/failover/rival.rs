@@ -1,4 +1,4 @@
-//! keepalived with HAProxy, twice: what we compare with.
+//! A node with keepalived and HAProxy: what we compare with, and what stands beside one of ours.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
 use super::ground::Ground;
-use super::pair::{Pair, Part};
-use super::run::Make;
+use super::node::{Maker, Node, Part, PeerIs};
+use crate::cluster::{PRIORITIES, VRID};
 use crate::disruption::lane::{HTTP_PORTS, RECORD_PORTS};
 use crate::disruption::traffic::HasDatagrams;
 use crate::haproxy::{Haproxy, HaproxyService};
@@ -18,46 +18,43 @@ use crate::program::family;
 use crate::scratch::ScratchDir;
 use crate::topology::NodeId;
 
-/// Priorities of lb1 and lb2.
-const PRIORITIES: [u8; 2] = [200, 100];
-const VRID: u8 = 51;
 /// The file in which keepalived finds HAProxy.
 const PID_FILE: &str = "haproxy.pid";
 
-#[derive(Debug, Default)]
-struct Node {
+/// A node with keepalived and HAProxy.
+#[derive(Debug)]
+pub struct RivalNode {
+    name: NodeId,
+    interval: Duration,
     keepalived: Option<Keepalived>,
     haproxy: Option<Haproxy>,
-}
-
-/// Two nodes with keepalived and HAProxy.
-#[derive(Debug)]
-pub struct Rival {
-    nodes: [Node; 2],
-    interval: Duration,
     scratch: ScratchDir,
 }
 
-impl Rival {
-    /// Starts both nodes, with this interval between two advertisements.
-    pub fn start(ground: &Ground, interval: Duration) -> Result<Self> {
-        let mut rival = Self {
-            nodes: Default::default(),
+impl RivalNode {
+    /// Starts it, with this interval between two advertisements.
+    pub fn start(ground: &Ground, name: NodeId, interval: Duration) -> Result<Self> {
+        let mut node = Self {
+            name,
             interval,
-            scratch: ScratchDir::new("rival")?,
+            keepalived: None,
+            haproxy: None,
+            scratch: ScratchDir::new(&format!("rival-{name}"))?,
         };
-        for node in NodeId::ALL {
-            Pair::start(&mut rival, ground, node)?;
-        }
-        Ok(rival)
+        Node::start(&mut node, ground)?;
+        Ok(node)
     }
 
-    fn node(&mut self, node: NodeId) -> &mut Node {
-        &mut self.nodes[node as usize]
+    fn pid_file(&self) -> PathBuf {
+        self.scratch.path().join(PID_FILE)
     }
 
-    fn pid_file(&self, node: NodeId) -> PathBuf {
-        self.scratch.path().join(format!("{node}-{PID_FILE}"))
+    fn take_keepalived(&mut self) -> Result<Keepalived> {
+        self.keepalived.take().context("there is no keepalived")
+    }
+
+    fn take_haproxy(&mut self) -> Result<Haproxy> {
+        self.haproxy.take().context("there is no HAProxy")
     }
 }
 
@@ -79,111 +76,85 @@ fn services(ground: &Ground) -> Vec<HaproxyService> {
         .collect()
 }
 
-impl Pair for Rival {
-    fn word(&self) -> &'static str {
-        Make::Rival.word()
+impl Node for RivalNode {
+    fn maker(&self) -> Maker {
+        Maker::Rival
     }
 
     fn has_datagrams(&self) -> HasDatagrams {
         HasDatagrams::No
     }
 
-    fn kill_all(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        self.kill_vrrp(ground, node)?;
-        self.kill_daemon(ground, node)
+    fn kill_all(&mut self, ground: &Ground) -> Result<()> {
+        self.kill_vrrp(ground)?;
+        self.kill_daemon(ground)
     }
 
-    fn start(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        self.start_daemon(ground, node)?;
-        self.start_vrrp(ground, node)
+    fn start(&mut self, ground: &Ground) -> Result<()> {
+        self.start_daemon(ground)?;
+        self.start_vrrp(ground)
     }
 
-    fn kill_daemon(&mut self, _ground: &Ground, node: NodeId) -> Result<()> {
-        let mut haproxy = self
-            .node(node)
-            .haproxy
-            .take()
-            .context("there is no HAProxy")?;
-        haproxy.process().kill9().map(drop)
+    fn kill_daemon(&mut self, _ground: &Ground) -> Result<()> {
+        self.take_haproxy()?.process().kill9().map(drop)
     }
 
-    fn start_daemon(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
-        let netns = ground.net.node(node);
-        let mut haproxy = Haproxy::start(&node.to_string(), netns, &services(ground))?;
-        let pid_file = self.pid_file(node);
+    fn start_daemon(&mut self, ground: &Ground) -> Result<()> {
+        let netns = ground.net.node(self.name);
+        let mut haproxy = Haproxy::start(&self.name.to_string(), netns, &services(ground))?;
+        let pid_file = self.pid_file();
         std::fs::write(&pid_file, haproxy.process().pid().to_string())
             .with_context(|| format!("cannot write {}", pid_file.display()))?;
-        self.node(node).haproxy = Some(haproxy);
+        self.haproxy = Some(haproxy);
         Ok(())
     }
 
-    fn without_daemon(&self) -> NodeId {
-        NodeId::Lb2
+    fn kill_vrrp(&mut self, _ground: &Ground) -> Result<()> {
+        self.take_keepalived()?.process().kill9_all().map(drop)
     }
 
-    fn kill_vrrp(&mut self, _ground: &Ground, node: NodeId) -> Result<()> {
-        let keepalived = self.node(node).keepalived.take();
-        let mut keepalived = keepalived.context("there is no keepalived")?;
-        keepalived.process().kill9_all().map(drop)
-    }
-
-    fn start_vrrp(&mut self, ground: &Ground, node: NodeId) -> Result<()> {
+    fn start_vrrp(&mut self, ground: &Ground) -> Result<()> {
         let plan = KeepalivedPlan {
             interface: "eth0".to_owned(),
             vrid: VRID,
             vips: ground.vips(),
-            priority: PRIORITIES[node as usize],
+            priority: PRIORITIES[self.name as usize],
             interval: self.interval,
-            tracked_pid_file: Some(self.pid_file(node).display().to_string()),
+            tracked_pid_file: Some(self.pid_file().display().to_string()),
         };
-        let keepalived = Keepalived::start(&node.to_string(), ground.net.node(node), &plan)?;
-        self.node(node).keepalived = Some(keepalived);
+        let netns = ground.net.node(self.name);
+        self.keepalived = Some(Keepalived::start(&self.name.to_string(), netns, &plan)?);
         Ok(())
     }
 
-    fn without_vrrp(&self) -> NodeId {
-        NodeId::Lb2
+    fn outlives(&self, _part: Part) -> bool {
+        false
     }
 
-    fn stop(&mut self, _ground: &Ground, node: NodeId) -> Result<()> {
-        let stopped = self.node(node);
-        let mut keepalived = stopped
-            .keepalived
-            .take()
-            .context("there is no keepalived")?;
-        keepalived.process().terminate()?;
-        let mut haproxy = stopped.haproxy.take().context("there is no HAProxy")?;
-        haproxy.process().terminate().map(drop)
+    fn stop(&mut self, _ground: &Ground) -> Result<()> {
+        self.take_keepalived()?.process().terminate()?;
+        self.take_haproxy()?.process().terminate().map(drop)
     }
 
-    fn wait_ready(&mut self, _ground: &Ground) -> Result<()> {
+    fn is_off(&mut self) -> bool {
+        self.keepalived.is_none()
+    }
+
+    fn wait_ready(&mut self, _peer: PeerIs) -> Result<()> {
         Ok(())
     }
 
-    fn pids(&mut self, _ground: &Ground, node: NodeId, part: Part) -> Result<Vec<Pid>> {
-        let node = self.node(node);
-        let pid = match part {
-            Part::Daemon => node.haproxy.as_mut().map(|haproxy| haproxy.process().pid()),
-            Part::Vrrp => node
-                .keepalived
-                .as_mut()
-                .map(|keepalived| keepalived.process().pid()),
+    fn pids(&mut self, _ground: &Ground, part: Part) -> Result<Vec<Pid>> {
+        let process = match part {
+            Part::Daemon => self.haproxy.as_mut().map(Haproxy::process),
+            Part::Vrrp => self.keepalived.as_mut().map(Keepalived::process),
         };
-        let pid = Pid::from_raw(pid.context("it does not run")?.cast_signed());
-        family(pid)
+        let pid = process.context("it does not run")?.pid();
+        family(Pid::from_raw(pid.cast_signed()))
     }
 
-    fn logs(&self) -> String {
-        let logs = NodeId::ALL
-            .into_iter()
-            .zip(&self.nodes)
-            .map(|(name, node)| {
-                let log = node
-                    .keepalived
-                    .as_ref()
-                    .map(|keepalived| keepalived.log_tail());
-                format!("keepalived of {name}:\n{}", log.unwrap_or_default())
-            });
-        logs.collect::<Vec<_>>().join("\n")
+    fn log(&self) -> String {
+        let log = self.keepalived.as_ref().map(Keepalived::log_tail);
+        format!("keepalived of {}:\n{}", self.name, log.unwrap_or_default())
     }
 }

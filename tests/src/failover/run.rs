@@ -8,10 +8,9 @@ use anyhow::{Context, Result};
 
 use super::event::{Event, Other, Phase, Scene};
 use super::ground::Ground;
-use super::ours::{Clocks, Ours, OursPlan};
-use super::outcome::{Row, Sample};
-use super::pair::Pair;
-use super::rival::Rival;
+use super::ours::{Clocks, OursPlan};
+use super::outcome::{Promise, Row, Sample};
+use super::pair::{Make, Pair};
 use crate::disruption::lane::{Lane, forward_word};
 use crate::disruption::outcome::LaneOutcome;
 use crate::disruption::record::now_ns;
@@ -36,25 +35,6 @@ const SILENT_PART: f64 = 0.6;
 
 /// Our heartbeats come as often as advertisements do, and by default no seldomer than this.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(100);
-
-/// Whose pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Make {
-    /// Ours.
-    Ours,
-    /// keepalived with HAProxy.
-    Rival,
-}
-
-impl Make {
-    /// What it is called in tables.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Rival => "keepalived + HAProxy",
-        }
-    }
-}
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -91,11 +71,8 @@ pub struct RunPlan {
 pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let mut ground = Ground::build(plan.forward, plan.balancers, &plan.server)
         .context("cannot build the network")?;
-    let mut pair: Box<dyn Pair> = match plan.make {
-        Make::Ours => Box::new(Ours::start(&ground, ours_plan(plan))?),
-        Make::Rival => Box::new(Rival::start(&ground, plan.interval)?),
-    };
-    settle(&mut ground, pair.as_mut(), plan.interval)?;
+    let mut pair = Pair::start(&ground, plan.make, &ours_plan(plan))?;
+    settle(&mut ground, &mut pair, plan.interval)?;
     let traffic_plan = TrafficPlan {
         lanes: Lane::ALL.to_vec(),
         flows: plan.flows,
@@ -106,7 +83,7 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let mut traffic = Traffic::start(ground.net.client.netns(), traffic_plan)?;
     let mut rows = Vec::new();
     for event in &plan.events {
-        let fresh = repeat(plan, *event, &mut ground, pair.as_mut(), &mut traffic)
+        let fresh = repeat(plan, *event, &mut ground, &mut pair, &mut traffic)
             .with_context(|| format!("{event:?} at {:?}", plan.interval))
             .with_context(|| pair.logs())?;
         fresh.iter().for_each(&mut tell);
@@ -131,7 +108,7 @@ fn ours_plan(plan: &RunPlan) -> OursPlan {
 }
 
 /// Both balancers stand, lb1 has the VIPs, and the probes are answered.
-fn settle(ground: &mut Ground, pair: &mut dyn Pair, interval: Duration) -> Result<()> {
+fn settle(ground: &mut Ground, pair: &mut Pair, interval: Duration) -> Result<()> {
     ground
         .wait_holder(NodeId::Lb1, Other::HasNone, MOVE_TIMEOUT)
         .with_context(|| pair.logs())?;
@@ -149,25 +126,31 @@ fn repeat(
     plan: &RunPlan,
     event: Event,
     ground: &mut Ground,
-    pair: &mut dyn Pair,
+    pair: &mut Pair,
     traffic: &mut Traffic,
 ) -> Result<Vec<Row>> {
-    let mut holder = NodeId::Lb1;
+    let (mut holder, mut other) = (NodeId::Lb1, Other::HasNone);
     let mut rows = Vec::new();
     for phase in event.phases() {
+        let next = (phase.holder)(pair);
+        // Where both may have the VIPs from before, nothing tells how long a move takes.
+        let promise = match other {
+            Other::HasNone => Promise::of(plan.make, phase, holder, next),
+            Other::MayHaveThem | Other::HasThem => Promise::of_stay(plan.make),
+        };
         rows.push(Row {
             make: plan.make,
             mode: forward_word(plan.forward),
             interval: plan.interval,
             phase: phase.name,
+            promise,
             warning: phase.warning,
-            stays: [holder, (phase.holder)(pair)] == [NodeId::Lb1; 2]
-                && phase.other != Other::HasThem,
-            is_split: phase.other == Other::HasThem,
+            stays: [holder, next] == [NodeId::Lb1; 2] && phase.other != Other::HasThem,
+            other: phase.other,
             samples: Vec::new(),
             broken_unproved: BTreeMap::new(),
         });
-        holder = (phase.holder)(pair);
+        (holder, other) = (next, phase.other);
     }
     // Those of the last event.
     stand(traffic, now_ns())?;
@@ -205,7 +188,7 @@ fn take(
     plan: &RunPlan,
     phase: &Phase,
     ground: &mut Ground,
-    pair: &mut dyn Pair,
+    pair: &mut Pair,
     traffic: &mut Traffic,
     proof: Proof,
 ) -> Result<Sample> {
