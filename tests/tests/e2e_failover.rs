@@ -71,7 +71,13 @@ fn go_through(forward: Forward, events: &[Event]) -> Vec<Row> {
         balancers,
         ..plan(Make::Ours, forward, events)
     };
-    run(&plan, |_| {}).unwrap()
+    rows_of(&plan)
+}
+
+fn rows_of(plan: &RunPlan) -> Vec<Row> {
+    let mut rows = Vec::new();
+    run(plan, |row| rows.push(row)).unwrap();
+    rows
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn keepalived_moves_the_vips_and_every_connection_through_haproxy_breaks() {
     }
     raise_descriptor_limit().unwrap();
     let plan = plan(Make::Rival, Forward::Dsr, &[Event::PowerLoss]);
-    let rows = run(&plan, |_| {}).unwrap();
+    let rows = rows_of(&plan);
     let [lost, back] = &rows[..] else {
         panic!("{} rows", rows.len());
     };
@@ -136,7 +142,7 @@ fn assert_taken_over(make: Make) {
     raise_descriptor_limit().unwrap();
     let events = [Event::PowerLoss, Event::LinkDown, Event::Stop];
     let plan = plan(make, Forward::Dsr, &events);
-    let rows = run(&plan, |_| {}).unwrap();
+    let rows = rows_of(&plan);
     assert_eq!(rows.len(), 2 * events.len());
     for (number, row) in rows.iter().enumerate() {
         let summary = row.summary();

@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Runs everything that was chosen, prints the table, writes the JSON.
+/// Runs everything that was chosen, prints the table, writes the JSON. A run that cannot be completed leaves what it
+/// has seen, and the others their turn.
 fn prove(args: &Args) -> Result<ExitCode> {
     ensure!(
         lb_lab::is_root(),
@@ -104,22 +105,38 @@ fn prove(args: &Args) -> Result<ExitCode> {
     on_end_signal(netns::remove_own)?;
     raise_descriptor_limit()?;
     let mut rows: Vec<Row> = Vec::new();
+    let mut errors = Vec::new();
     for plan in plans(args)? {
-        rows.extend(run(&plan, |row| eprint!("{}", report::line(row)))?);
+        let done = run(&plan, |row| {
+            eprint!("{}", report::line(&row));
+            rows.push(row);
+        });
+        if let Err(error) = done {
+            eprintln!("error: {error:#}");
+            errors.push(format!(
+                "{}, {} ms: {}",
+                plan.make.word(),
+                plan.interval.as_millis(),
+                error.root_cause()
+            ));
+        }
         write_json(&args.json, &report::json(&rows))?;
     }
     println!("{}", report::table(&rows));
     println!("everything that was counted: {}", args.json.display());
-    Ok(judge(&rows))
+    Ok(judge(&rows, &errors))
 }
 
-/// Only nodes of ours have promised anything.
-fn judge(rows: &[Row]) -> ExitCode {
+/// Only nodes of ours have promised anything; but what could not be seen was not kept.
+fn judge(rows: &[Row], errors: &[String]) -> ExitCode {
     let faults: Vec<String> = rows.iter().flat_map(Row::faults).collect();
     for fault in &faults {
         println!("FAULT: {fault}");
     }
-    if faults.is_empty() {
+    for error in errors {
+        println!("NOT COMPLETED: {error}");
+    }
+    if faults.is_empty() && errors.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

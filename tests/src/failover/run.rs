@@ -67,8 +67,8 @@ pub struct RunPlan {
     pub server: PathBuf,
 }
 
-/// Runs all events; `tell` hears of each row as soon as it is there.
-pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
+/// Runs all events; `tell` gets each row as soon as it is there.
+pub fn run(plan: &RunPlan, mut tell: impl FnMut(Row)) -> Result<()> {
     let mut ground = Ground::build(plan.forward, plan.balancers, &plan.server)
         .context("cannot build the network")?;
     let mut pair = Pair::start(&ground, plan.make, &ours_plan(plan))?;
@@ -81,15 +81,13 @@ pub fn run(plan: &RunPlan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
         newcomer_pause: plan.newcomer_pause,
     };
     let mut traffic = Traffic::start(ground.net.client.netns(), traffic_plan)?;
-    let mut rows = Vec::new();
     for event in &plan.events {
-        let fresh = repeat(plan, *event, &mut ground, &mut pair, &mut traffic)
+        let rows = repeat(plan, *event, &mut ground, &mut pair, &mut traffic)
             .with_context(|| format!("{event:?} at {:?}", plan.interval))
             .with_context(|| pair.logs())?;
-        fresh.iter().for_each(&mut tell);
-        rows.extend(fresh);
+        rows.into_iter().for_each(&mut tell);
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn ours_plan(plan: &RunPlan) -> OursPlan {
