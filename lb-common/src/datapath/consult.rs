@@ -205,6 +205,10 @@ fn follow<K: Kernel>(
 /// handshake is not completed within a few seconds, it was forged, and the displaced flow gets its place
 /// back: so a forged SYN steals nothing, and the last segments of a connection whose port is used anew at once
 /// do not steal from its successor.
+///
+/// But a RST that acknowledges nothing is the client's answer to what the SYN has met: a backend that still has a
+/// former connection of the same ports challenges the SYN (RFC 9293, section 3.10.7.4), and until it gets that RST,
+/// whose number is the former connection's, no SYN is answered.
 #[inline(always)]
 fn follow_displaced<K: Kernel>(
     kernel: &K,
@@ -216,16 +220,21 @@ fn follow_displaced<K: Kernel>(
     let is_there = id != 0 && is_live(kernel, packet, id, generation);
     // Once more, as in `again`.
     let now_s = kernel.now_s();
+    let remaining_s = found.record.remaining_s(now_s);
+    let lingers_s = packet.expiry(found.record.state(), 0) as i32;
+    let is_recent = lingers_s - remaining_s < HALF_OPEN_PROTECTED_S as i32;
+    if is_recent && packet.flags.is_bare_rst() {
+        return Answer::Follow(found.record.backend_id());
+    }
     if !is_there {
         // An expired handshake keeps nobody from being learned in its place.
-        return if found.record.remaining_s(now_s) < 0 {
+        return if remaining_s < 0 {
             Answer::Unknown
         } else {
             Answer::Stranger
         };
     }
-    let lingers_s = packet.expiry(found.record.state(), 0) as i32;
-    if lingers_s - found.record.remaining_s(now_s) >= HALF_OPEN_PROTECTED_S as i32 {
+    if !is_recent {
         let state = FlowState::OPEN;
         let restored = FlowRecord::new(id, generation, packet.expiry(state, now_s), state);
         flow::update(kernel, found.place, found.record, restored);

@@ -78,6 +78,13 @@ impl TcpFlags {
     pub const fn has_rst(self) -> bool {
         self.0 & Self::RST != 0
     }
+
+    /// Answers a segment that is none of the sender's connection: RST without ACK (RFC 9293, section 3.10.7.1 and
+    /// 3.10.7.3). Who breaks its own connection off acknowledges what it has received.
+    #[inline(always)]
+    pub const fn is_bare_rst(self) -> bool {
+        self.0 & (Self::RST | Self::ACK) == Self::RST
+    }
 }
 
 /// A segment that breaks off a connection, as the words of its header. (As words: what is an array or a
