@@ -172,6 +172,7 @@ impl Coordinator {
         self.meet_services(rings);
         let mut shares = std::mem::take(&mut self.shares);
         for share in shares.values_mut() {
+            self.take_up(share);
             self.decide(share, now_ms);
             match share.side {
                 Side::Owns(_) => self.lead(share, rings, now_ms),
@@ -298,6 +299,17 @@ impl Coordinator {
         }
         for peer in self.names_up() {
             self.say_claims(&peer, questions.clone());
+        }
+    }
+
+    /// Asks those again whose claims were put off, once nothing is against them.
+    fn take_up(&mut self, share: &mut Share) {
+        for peer in std::mem::take(&mut share.put_off) {
+            if self.view.is_led_by_another(share, &peer) {
+                share.put_off.insert(peer);
+            } else {
+                self.say_claims(&peer, vec![share.question()]);
+            }
         }
     }
 

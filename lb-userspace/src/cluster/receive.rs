@@ -64,7 +64,10 @@ impl Coordinator {
                 .is_owner_by_activity(share.group.as_ref(), &share.lackers)
         {
             self.overrule(&claim);
+        } else if self.view.is_led_by_another(share, peer) {
+            share.put_off.insert(peer.to_owned());
         } else {
+            share.put_off.remove(peer);
             share.follow(claim.term);
         }
     }

@@ -37,8 +37,10 @@ pub(super) struct Share {
     pub(super) group: Option<GroupId>,
     /// Peers that have said that they do not have the service, or not with a ring to be shared.
     pub(super) lackers: BTreeSet<String>,
-    /// The latest term that this node knows of.
+    /// The latest term that this node goes by.
     pub(super) term: Term,
+    /// Peers that have claimed the ring while its owner was Active: they do not hear it.
+    pub(super) put_off: BTreeSet<String>,
     pub(super) side: Side,
     /// Since when this node should take the lead, by what it knows.
     pub(super) due_since_ms: Option<u64>,
@@ -115,6 +117,7 @@ impl Share {
             group,
             lackers: BTreeSet::new(),
             term: Term::default(),
+            put_off: BTreeSet::new(),
             side: Side::Follows(Box::default()),
             due_since_ms: None,
             has_history,

@@ -6,6 +6,7 @@ use crate::transition::{Members, Reach};
 use crate::vrrp::protocol::Family;
 
 use super::message::Report;
+use super::share::Share;
 
 /// A virtual router: a group's name, and the family of its VIPs.
 pub type GroupId = (String, Family);
@@ -157,6 +158,21 @@ impl View {
             None if nodes.contains_key(last) => last,
             None => nodes.keys().next().copied().unwrap_or(&self.name),
         }
+    }
+
+    /// Whether a ring is decided by an Active node that is there and has the service, and `claimant` is another one, that
+    /// is not Active: it does not hear the owner. Who followed it would leave the ring that the traffic knows.
+    pub(super) fn is_led_by_another(&self, share: &Share, claimant: &str) -> bool {
+        let Some(group) = &share.group else {
+            return false;
+        };
+        let is_active = |name: &str| {
+            let peer = self.peers.get(name);
+            let is_active = peer.is_some_and(|peer| peer.is_up() && peer.active.contains(group));
+            is_active && !share.lackers.contains(name)
+        };
+        let owner = &share.term.owner;
+        owner != claimant && is_active(owner) && !is_active(claimant)
     }
 
     /// Whether this node decides a ring because it is Active, whatever another one claims.

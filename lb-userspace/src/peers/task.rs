@@ -22,19 +22,15 @@ use crate::events::unix_ms;
 use crate::model::Model;
 use crate::sync::link::{LinkEvent, LinksHandle, LinksStatus};
 use crate::sync::secret::hash_key_fingerprint;
-use crate::vrrp::protocol::{Configuration, Facts, PeerFacts, PeerRouter, State, Status};
+use crate::vrrp::protocol::{
+    Configuration, Facts, PeerFacts, PeerRouter, State, Status, silent_after,
+};
 
 /// Events that are handled together: the engine looks at the rings once for all of them.
 const EVENTS_MAX: usize = 256;
 
 /// Between two looks at what has changed, where no peer asks for more.
 const TICK: Duration = Duration::from_millis(100);
-
-/// A peer whose heartbeats have failed to come for so long is not waited for. Long enough for a link that loses nine
-/// datagrams of ten; see [`silent_after`].
-const SILENT_AFTER_MIN: Duration = Duration::from_secs(3);
-/// The same, in heartbeats: where they come seldom.
-const SILENT_AFTER_BEATS: u32 = 5;
 
 /// A daemon says how it is with every tick: one that has not for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
@@ -570,12 +566,6 @@ impl Task {
 fn active(routers: &[PeerRouter]) -> BTreeSet<GroupId> {
     let active = routers.iter().filter(|one| one.state == State::Active);
     active.map(|one| (one.group.clone(), one.family)).collect()
-}
-
-/// After which a peer that says nothing is silent.
-fn silent_after(heartbeat_ms: u32) -> Duration {
-    let beats = Duration::from_millis(heartbeat_ms.into()) * SILENT_AFTER_BEATS;
-    beats.max(SILENT_AFTER_MIN)
 }
 
 fn hears_nothing(peer: &str) -> String {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -144,6 +145,18 @@ pub struct PeerFacts {
     pub heartbeat_ms: u32,
     /// Its virtual routers.
     pub routers: Vec<PeerRouter>,
+}
+
+/// A peer whose heartbeats have failed to come for so long is not waited for. Long enough for a link that loses nine
+/// datagrams of ten; see [`silent_after`].
+const SILENT_AFTER_MIN: Duration = Duration::from_secs(3);
+/// The same, in heartbeats: where they come seldom.
+const SILENT_AFTER_BEATS: u32 = 5;
+
+/// After which a peer that says nothing is silent, by the time between its heartbeats.
+pub fn silent_after(heartbeat_ms: u32) -> Duration {
+    let beats = Duration::from_millis(heartbeat_ms.into()) * SILENT_AFTER_BEATS;
+    beats.max(SILENT_AFTER_MIN)
 }
 
 /// A peer's virtual router, as its `lbd-vrrp` last told its `lbd`.

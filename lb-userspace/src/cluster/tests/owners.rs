@@ -296,3 +296,57 @@ fn a_ring_that_is_not_there_yet_is_waited_for_by_nobody() {
     bench.check(2, &[settled(1), settled(2)]);
     assert_eq!(bench.node(2).coordinator.behind(), None);
 }
+
+/// lb2 does not hear lb1, and thinks that it is its turn; lb3 hears both.
+#[test]
+fn nobody_leaves_an_active_owner_for_one_that_does_not_hear_it() {
+    let mut bench = Bench::new(3, &[1, 2]);
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(500);
+    bench.cut(1, 2);
+    bench.pass(PATIENCE_MS + 2_000);
+    assert_eq!(bench.role(2).0, Role::Owner, "it hears no owner");
+    let (_, term) = bench.role(1);
+    assert_eq!(bench.role(3), (Role::Follower, term));
+    bench.want(1, &[3, 2], &[1]);
+    bench.pass(200);
+    bench.check(1, &[moving(3, 1), settled(2)]);
+    bench.check(3, &[moving(3, 1), settled(2)]);
+    let said = bench.said.len();
+    bench.pass(60_000);
+    // Reports are said twice a second by each to each.
+    let chatter = bench.said.len() - said;
+    assert!(chatter < 60 * 2 * 4 + 50, "{chatter} messages in a minute");
+
+    // The Active one dies, and lb2 takes the VIPs: now lb3 follows it, and it consults what lb3 has.
+    bench.cut(1, 3);
+    bench.activate(2);
+    bench.pass(500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    assert_eq!(bench.role(3), (Role::Follower, bench.role(2).1));
+    assert_eq!(bench.slots(2), bench.slots(3));
+}
+
+#[test]
+fn a_claim_that_was_put_off_is_asked_for_once_the_owner_is_active_no_more() {
+    let mut bench = Bench::new(3, &[1]);
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(500);
+    bench.cut(1, 2);
+    bench.pass(PATIENCE_MS + 2_000);
+    assert_eq!(bench.role(3).1, bench.role(1).1);
+    bench.cut(1, 3);
+    bench.pass(500);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    assert_eq!(bench.role(3), (Role::Follower, bench.role(2).1));
+    // The owner of before is there again, and Active: its ring is the one that the traffic knows.
+    bench.connect_all();
+    bench.activate(1);
+    bench.pass(500);
+    assert_eq!(bench.role(1).0, Role::Owner);
+    let (_, term) = bench.role(1);
+    assert_eq!(bench.role(2), (Role::Follower, term));
+    assert_eq!(bench.role(3), (Role::Follower, term));
+}

@@ -295,7 +295,7 @@ impl Router {
         out: &mut Vec<Output>,
     ) {
         match self.state {
-            State::Backup if self.behind.is_some() => self.on_resignation(now_us, source),
+            State::Backup if self.lacks().is_some() => self.on_resignation(now_us, source),
             State::Active | State::Backup => self.on_request(now_us, source, opened, out),
             State::Initialize => {}
         }
@@ -312,7 +312,7 @@ impl Router {
         let session = opened.session;
         match self.state {
             State::Active => self.tell(now_us, Kind::Advertisement, session, out),
-            State::Backup if self.behind.is_none() => {
+            State::Backup if self.lacks().is_none() => {
                 let reason = format!("{source} has handed over");
                 self.become_active(now_us, reason, session, out);
             }

@@ -217,6 +217,66 @@ fn a_node_that_is_behind_does_not_wait_for_one_that_is_not_fit() {
     }
 }
 
+/// Three nodes, of which the first comes back while the second is Active, and hears the third alone over the sync link.
+fn out_of_touch(seed: u64) -> Net {
+    let configs = [200, 100, 50].into_iter().enumerate();
+    let configs = configs.map(|(number, priority)| with_key(member(number, priority)));
+    let mut net = Net::new(seed, configs.collect());
+    net.run_for(5 * SECOND);
+    assert_eq!(net.holders(), [0], "seed {seed}");
+    net.power_off(0);
+    net.run_for(SECOND);
+    assert_eq!(net.holders(), [1], "seed {seed}");
+    (net.sync_cut[0][1], net.sync_cut[1][0]) = (true, true);
+    net.tell(0, Input::Behind(Some("it has just begun")));
+    net.start(0);
+    net.tell(0, Input::Behind(Some("it has just begun")));
+    net.run_for(10 * SECOND);
+    assert_eq!(net.holders(), [1], "seed {seed}");
+    net.tell(0, Input::Behind(None));
+    net
+}
+
+#[test]
+fn a_node_that_does_not_hear_the_active_one_over_the_sync_link_leaves_the_vips_to_it() {
+    for seed in 0..20 {
+        let mut net = out_of_touch(seed);
+        net.run_for(30 * SECOND);
+        assert_eq!(net.holders(), [1], "seed {seed}");
+        let held = net.nodes[0].router.status(net.now, 0).held;
+        let why = "this node has not caught up with 10.0.0.2: 10.0.0.2 is Active, and no peer says so over the \
+                   sync link";
+        assert_eq!(held.as_deref(), Some(why), "seed {seed}");
+        (net.sync_cut[0][1], net.sync_cut[1][0]) = (false, false);
+        net.run_for(SECOND);
+        assert_eq!(net.holders(), [0], "seed {seed}");
+    }
+}
+
+#[test]
+fn vips_are_handed_over_to_a_node_that_hears_the_active_one() {
+    for seed in 0..20 {
+        let mut net = out_of_touch(seed);
+        net.tell(1, Input::HandOver);
+        net.run_for(20 * MS);
+        assert_eq!(net.holders(), [2], "seed {seed}");
+    }
+}
+
+#[test]
+fn when_the_active_one_dies_a_node_that_heard_it_comes_first() {
+    for seed in 0..20 {
+        let mut net = out_of_touch(seed);
+        net.power_off(1);
+        net.run_for(450 * MS);
+        assert_eq!(net.holders(), [2], "seed {seed}");
+        // And it may know by then what that one knows.
+        net.run_for(10 * SECOND);
+        assert_eq!(net.holders(), [0], "seed {seed}");
+        assert!(net.dual_us < MS, "seed {seed}: {} us", net.dual_us);
+    }
+}
+
 #[test]
 fn recordings_move_nothing() {
     for seed in 0..4 {

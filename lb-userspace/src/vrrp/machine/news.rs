@@ -1,7 +1,7 @@
 //! What the peers say over the sync link.
 
 use super::Router;
-use crate::vrrp::protocol::{PeerFacts, State};
+use crate::vrrp::protocol::{PeerFacts, State, silent_after};
 use crate::vrrp::router::{Output, RouterConfig, US_PER_MS};
 
 /// Peers listened to. A cluster has a few nodes.
@@ -73,6 +73,10 @@ pub(super) struct News {
     words: Vec<Word>,
     /// The node that has said that it is Active, since this router is Backup of the present Active.
     active_node: Option<String>,
+    /// When a peer was last heard that said that it is Active. Unit: microseconds.
+    pub(super) named_us: Option<u64>,
+    /// Between the heartbeats of the peers that are heard. Unit: milliseconds.
+    heartbeat_ms: Option<u32>,
     /// When an Active one has resigned last: who was Active before that may not be any more. Unit: microseconds.
     resigned_us: Option<u64>,
 }
@@ -80,6 +84,8 @@ pub(super) struct News {
 impl News {
     /// In place of what was said before.
     fn take(&mut self, mut words: Vec<Word>) {
+        let active = words.iter().filter(|word| word.state == State::Active);
+        self.named_us = self.named_us.max(active.map(|word| word.heard_us).max());
         for word in &mut words {
             let former = self.words.iter().find(|former| former.node == word.node);
             if let Some(former) = former {
@@ -87,6 +93,12 @@ impl News {
             }
         }
         self.words = words;
+    }
+
+    /// After which a peer is silent; `None` = there is none over the sync link. Unit: microseconds.
+    pub(super) fn patience_us(&self) -> Option<u64> {
+        let patience = silent_after(self.heartbeat_ms?);
+        Some(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn is_any(&self) -> bool {
@@ -151,6 +163,7 @@ fn words_of(now_us: u64, config: &RouterConfig, facts: &[PeerFacts]) -> Vec<Word
 impl Router {
     pub(super) fn hear_news(&mut self, now_us: u64, facts: &[PeerFacts], out: &mut Vec<Output>) {
         self.news.take(words_of(now_us, &self.config, facts));
+        self.news.heartbeat_ms = facts.iter().map(|peer| peer.heartbeat_ms).max();
         match self.state {
             State::Active => self.see_other_active_in_news(now_us, out),
             State::Backup => {

@@ -178,7 +178,7 @@ impl Router {
             .is_some_and(|guard| guard.wants_echo(now_us));
         Flags {
             wants_echo: wants_echo && saying.may_ask,
-            is_behind: self.behind.is_some(),
+            is_behind: self.lacks().is_some(),
             is_fault: self.condition.is_fault() || saying.priority == PRIORITY_RESIGNS,
             is_first: saying.is_first,
         }

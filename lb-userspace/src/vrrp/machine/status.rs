@@ -48,6 +48,6 @@ impl Router {
         let _since = self
             .lower_since_us
             .filter(|_| self.state == State::Backup)?;
-        Some(not_caught_up(&self.active?.source, self.behind.as_ref()?))
+        Some(not_caught_up(&self.active?.source, &self.lacks()?))
     }
 }

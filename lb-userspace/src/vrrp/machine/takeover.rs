@@ -78,7 +78,7 @@ impl Router {
         }
         let since_us = *self.lower_since_us.get_or_insert(now_us);
         let delay_us = u64::from(self.config.preempt_delay_ms) * 1_000;
-        if self.behind.is_some() || now_us < since_us + delay_us {
+        if self.lacks().is_some() || now_us < since_us + delay_us {
             self.follow(now_us, source, priority, interval_us);
             self.lower_since_us = Some(since_us);
         } else if delay_us > 0 {
@@ -144,10 +144,29 @@ impl Router {
         Some((why, fresh_until_us.min(answers_until_us)))
     }
 
+    /// Why this router leaves the VIPs to others, if so: its node has not caught up with its peers, or hears nothing
+    /// of the Active one over the sync link.
+    pub(super) fn lacks(&self) -> Option<String> {
+        self.behind.clone().or_else(|| self.out_of_touch())
+    }
+
+    /// Of three nodes, two may have lost their sync link to each other and not that to the third: what the Active one
+    /// knows is then not known here, though a peer is heard. Its advertisements go on, and no heartbeat says that
+    /// its sender is Active. Without authentication it may be a stranger, who never says anything there.
+    fn out_of_touch(&self) -> Option<String> {
+        let active = self.active.filter(|_| self.guard.is_some())?;
+        let named_us = self.news.named_us.unwrap_or(0).max(active.since_us);
+        let is_old = active.at_us >= named_us + self.news.patience_us()?;
+        is_old.then(|| {
+            let source = active.source;
+            format!("{source} is Active, and no peer says so over the sync link")
+        })
+    }
+
     /// The failback barrier: a node that has not caught up leaves the VIPs to a peer that lives. That is not the one at
     /// `unfit`, which has said that it cannot have them.
     fn barrier(&mut self, now_us: u64, unfit: Option<IpAddr>) -> Option<Wait> {
-        let behind = self.behind.clone()?;
+        let behind = self.lacks()?;
         let peer = self.living_peer(now_us, unfit)?;
         if self
             .news
