@@ -25,6 +25,8 @@ pub(crate) struct Net {
     pub(crate) sync_cut: BTreeSet<(usize, usize)>,
     /// Unit: per mille.
     pub(crate) sync_loss: u64,
+    /// Of what nodes say to each other in the clients' network. Unit: per mille.
+    pub(crate) lan_loss: u64,
     rng: Rng,
 }
 
@@ -35,6 +37,7 @@ impl Net {
             lan_cut: BTreeSet::new(),
             sync_cut: BTreeSet::new(),
             sync_loss: 0,
+            lan_loss: 0,
             rng,
         }
     }
@@ -54,7 +57,12 @@ impl Net {
         if !self.is_open(path, from, to) {
             return None;
         }
-        if path == Path::Sync && self.rng.happens(self.sync_loss) {
+        let loss = match path {
+            Path::Lan => self.lan_loss,
+            Path::Sync => self.sync_loss,
+        };
+        // Where nothing is lost, nothing is drawn.
+        if loss > 0 && self.rng.happens(loss) {
             return None;
         }
         // Some are overtaken.

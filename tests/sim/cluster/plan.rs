@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     SyncHeal(usize, usize),
     /// So much of what is sent over the sync link is lost. Unit: per mille.
     SyncLoss(u64),
+    /// So much of what nodes say to each other in the clients' network is lost. Unit: per mille.
+    LanLoss(u64),
     /// The VIP is handed to another node on demand.
     HandOver,
     /// The router spreads the flows anew.
@@ -105,6 +107,11 @@ pub(crate) enum Faults {
     /// Nodes do not hear each other in the clients' network, mostly one of them the other; sometimes the sync link
     /// is cut as well.
     LanOneWay,
+    /// The nodes fall into two parts, whose nodes hear each other: in the clients' network, over the sync link, or
+    /// in both.
+    Parts,
+    /// Advertisements are lost at random.
+    LanLoss,
     /// Any of those that befall nodes and networks everywhere.
     Mix,
 }
@@ -216,6 +223,11 @@ impl Plan {
         if Rng::new(seed, PLAN_STREAM + 4).happens(100) {
             faults = Faults::LanOneWay;
         }
+        match Rng::new(seed, PLAN_STREAM + 5).below(1_000) {
+            0..80 => faults = Faults::Parts,
+            80..130 => faults = Faults::LanLoss,
+            _ => {}
+        }
         let plan = Self::of(seed, changes, faults);
         match Rng::new(seed, PLAN_STREAM + 3).below(1_000) {
             0..100 => plan.under(Attack::Sync),
@@ -235,7 +247,7 @@ impl Plan {
             faults,
             way: if is_spread { Way::Ecmp } else { Way::Vip },
             attack: Attack::None,
-            node_count: if is_many {
+            node_count: if is_many || faults == Faults::Parts {
                 rng.within(3, 5) as usize
             } else {
                 2
@@ -398,6 +410,35 @@ impl Plan {
                     push(at_ms + lasts_ms, Fault::SyncHeal(from, to));
                 }
                 push(at_ms + lasts_ms, Fault::LanHeal(from, to));
+                lasts_ms + 5_000
+            }
+            Faults::Parts => {
+                let lasts_ms = rng.within(300, 25_000);
+                let (has_lan, has_sync) = rng.pick(&[(true, false), (false, true), (true, true)]);
+                let nodes = || 0..self.node_count;
+                let parts = rng.within(1, (1 << self.node_count) - 2);
+                let are_parted =
+                    |(one, other): &(usize, usize)| parts >> one & 1 > parts >> other & 1;
+                let pairs = nodes().flat_map(|one| nodes().map(move |other| (one, other)));
+                for (one, other) in pairs.filter(are_parted) {
+                    if has_lan {
+                        push(at_ms, Fault::LanCut(one, other));
+                        push(at_ms, Fault::LanCut(other, one));
+                        push(at_ms + lasts_ms, Fault::LanHeal(one, other));
+                    }
+                    if has_sync {
+                        push(at_ms, Fault::SyncCut(one, other));
+                        push(at_ms, Fault::SyncCut(other, one));
+                        push(at_ms + lasts_ms, Fault::SyncHeal(one, other));
+                    }
+                }
+                lasts_ms + 5_000
+            }
+            Faults::LanLoss => {
+                let lasts_ms = rng.within(2_000, 40_000);
+                push(at_ms, Fault::LanLoss(rng.pick(&[100, 300, 500, 900])));
+                push(at_ms + lasts_ms / 2, Fault::HandOver);
+                push(at_ms + lasts_ms, Fault::LanLoss(0));
                 lasts_ms + 5_000
             }
             Faults::HandOver => {

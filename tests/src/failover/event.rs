@@ -60,6 +60,9 @@ pub enum Event {
     Ecmp,
 }
 
+/// From here on, tens of intervals are long.
+const LONG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a phase acts on.
 pub struct Scene<'a> {
     /// The network and its servers.
@@ -187,10 +190,17 @@ impl Event {
         )
     }
 
-    /// How often it is repeated at most: a minute's cut is not waited for twenty times.
-    pub fn repetitions_max(self) -> usize {
+    /// Whether nothing is wrong with the VIPs' node but that it is late: no reason for a failover.
+    pub fn is_false_alarm(self) -> bool {
+        matches!(self, Self::Stalled | Self::Starved | Self::ClockStep)
+    }
+
+    /// How often it is repeated at most: a minute's cut is not waited for twenty times, nor are tens of intervals if
+    /// they are long.
+    pub fn repetitions_max(self, interval: Duration) -> usize {
         match self {
             Self::SyncCut => 2,
+            Self::Stalled | Self::Starved if interval >= LONG_INTERVAL => 5,
             _ => usize::MAX,
         }
     }

@@ -153,7 +153,7 @@ fn repeat(
     // Those of the last event.
     stand(traffic, now_ns())?;
     let began_ns = now_ns();
-    let repetitions = plan.repetitions.min(event.repetitions_max());
+    let repetitions = plan.repetitions.min(event.repetitions_max(plan.interval));
     for repetition in 0..repetitions {
         for (phase, row) in event.phases().iter().zip(&mut rows) {
             let proof = if repetition < plan.proofs {

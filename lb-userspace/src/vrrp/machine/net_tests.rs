@@ -257,6 +257,7 @@ fn a_node_that_does_not_hear_the_active_one_over_the_sync_link_leaves_the_vips_t
 fn vips_are_handed_over_to_a_node_that_hears_the_active_one() {
     for seed in 0..20 {
         let mut net = out_of_touch(seed);
+        net.run_for(2 * SECOND);
         net.tell(1, Input::HandOver);
         net.run_for(20 * MS);
         assert_eq!(net.holders(), [2], "seed {seed}");

@@ -136,6 +136,7 @@ impl World<'_> {
                 self.net.sync_cut.remove(&(other, one));
             }
             Fault::SyncLoss(per_mille) => self.net.sync_loss = per_mille,
+            Fault::LanLoss(per_mille) => self.net.lan_loss = per_mille,
             Fault::HandOver => self.hand_over(),
             Fault::Respread => self.spread = self.rng.next(),
         }
@@ -215,6 +216,7 @@ impl World<'_> {
         self.net.lan_cut.clear();
         self.net.sync_cut.clear();
         self.net.sync_loss = 0;
+        self.net.lan_loss = 0;
         for backend in 0..self.plan.backend_count {
             self.is_alive[backend] = true;
             self.config.backends[backend].is_up = true;
