@@ -10,7 +10,7 @@ use super::Monitor;
 use super::peers::PeersView;
 use super::vrrp::{Failover, RouterKey, VrrpHandle};
 use crate::events::{Event, EventLog, unix_ms};
-use crate::vrrp::protocol::{Family, RouterStatus, State, Status};
+use crate::vrrp::protocol::{Family, Moved, RouterStatus, State, Status};
 
 /// Follows what `lbd-vrrp` and the sync link say. Dropping it ends that.
 #[derive(Debug)]
@@ -107,6 +107,8 @@ impl Routers {
             routers.any(|one| one.group == *group && one.family == *family)
         };
         self.0.retain(|key, _| is_there(key));
+        // The last failover comes last.
+        news.sort_by_key(|one| one.failover.as_ref().map(|failover| failover.unix_ms));
         news
     }
 }
@@ -119,17 +121,27 @@ fn changed(before: Option<&RouterStatus>, now: &RouterStatus, began_unix_ms: u64
         Some(before) => (before.state, false),
         None => (State::Initialize, now.since_unix_ms < began_unix_ms),
     };
-    if from == now.state && before.is_none() {
+    if from == now.state && before.is_none() && now.moved.is_none() {
         return None;
     }
-    let is_failover = now.state == State::Active || from == State::Active;
-    let failover = is_failover.then(|| Failover {
+    // At first that which `lbd-vrrp` remembers: a former daemon has seen it.
+    let remembered = now.moved.as_ref().filter(|_| before.is_none());
+    let moved = remembered.cloned().or_else(|| {
+        let is_failover = [from, now.state].contains(&State::Active);
+        is_failover.then(|| Moved {
+            from,
+            to: now.state,
+            unix_ms: now.since_unix_ms,
+            reason: now.reason.clone(),
+        })
+    });
+    let failover = moved.map(|moved| Failover {
         group: now.group.clone(),
         family: now.family,
-        from,
-        to: now.state,
-        unix_ms: now.since_unix_ms,
-        reason: now.reason.clone(),
+        from: moved.from,
+        to: moved.to,
+        unix_ms: moved.unix_ms,
+        reason: moved.reason,
     });
     let event = (!is_old).then(|| Event {
         unix_ms: now.since_unix_ms,
@@ -323,6 +335,7 @@ mod tests {
             held: None,
             distrusted: None,
             dispute: None,
+            moved: None,
             counters: RouterCounters::default(),
         }
     }
@@ -362,6 +375,37 @@ mod tests {
         let news = known.update(&[active], 5_000);
         assert!(news[0].failover.is_some());
         assert!(news[0].event.is_none());
+    }
+
+    #[test]
+    fn the_last_failover_is_remembered_across_a_restart_of_the_daemon() {
+        let moved = |from, to, unix_ms| {
+            Some(Moved {
+                from,
+                to,
+                unix_ms,
+                reason: "10.0.0.1 is Active with priority 200".to_owned(),
+            })
+        };
+        let mut web = router(State::Backup, 3_000, "it has begun");
+        web.moved = moved(State::Active, State::Backup, 2_500);
+        let mut db = router(State::Active, 1_500, "");
+        db.group = "db".to_owned();
+        db.moved = moved(State::Backup, State::Active, 1_500);
+        let mut known = Routers::default();
+        let news = known.update(&[web.clone(), db], 5_000);
+        assert!(news.iter().all(|one| one.event.is_none()));
+        let mut failovers = news.into_iter().filter_map(|one| one.failover);
+        assert_eq!(failovers.next().unwrap().group, "db");
+        let last = failovers.next().unwrap();
+        assert_eq!(
+            (&*last.group, last.from, last.to, last.unix_ms),
+            ("web", State::Active, State::Backup, 2_500)
+        );
+        // Once is enough.
+        web.state = State::Initialize;
+        let news = known.update(&[web], 5_000);
+        assert!(news[0].failover.is_none());
     }
 
     #[test]

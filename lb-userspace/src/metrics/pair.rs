@@ -256,6 +256,7 @@ mod tests {
             held: None,
             distrusted: None,
             dispute: None,
+            moved: None,
             counters: RouterCounters {
                 became_active: 2,
                 sent: 7,

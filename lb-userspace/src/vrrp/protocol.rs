@@ -292,8 +292,24 @@ pub struct RouterStatus {
     /// The last claim of somebody else to a VIP while it was Active here, if there was one.
     #[serde(default)]
     pub dispute: Option<Dispute>,
+    /// The last time that it became Active, or was so no more, since `lbd-vrrp` began; `None` = it never was.
+    #[serde(default)]
+    pub moved: Option<Moved>,
     /// Counted since `lbd-vrrp` began.
     pub counters: RouterCounters,
+}
+
+/// A change of state to or from Active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Moved {
+    /// Its state before.
+    pub from: State,
+    /// Its state after.
+    pub to: State,
+    /// When. Unit: milliseconds since 1970, UTC.
+    pub unix_ms: u64,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// Somebody else claimed a VIP, by ARP or neighbour discovery, while this node was Active.

@@ -68,6 +68,15 @@ const PRIORITY_OWNER: u8 = 255;
 /// The priority of one that resigns (RFC 9568 section 5.2.4).
 const PRIORITY_RESIGNS: u8 = 0;
 
+/// A change of state to or from Active, at this moment.
+#[derive(Clone, Debug)]
+struct Move {
+    at_us: u64,
+    from: State,
+    to: State,
+    reason: String,
+}
+
 /// One virtual router.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -76,6 +85,7 @@ pub struct Router {
     state: State,
     since_us: u64,
     reason: String,
+    moved: Option<Move>,
     /// Between Startup and Shutdown.
     is_started: bool,
     condition: Condition,
@@ -125,6 +135,7 @@ impl Router {
             state: State::Initialize,
             since_us: now_us,
             reason: "it has not begun yet".to_owned(),
+            moved: None,
             is_started: false,
             condition: Condition::well(config.priority),
             behind: None,
@@ -385,6 +396,14 @@ impl Router {
         self.reason.clone_from(&reason);
         if from != to {
             self.since_us = now_us;
+            if [from, to].contains(&State::Active) {
+                self.moved = Some(Move {
+                    at_us: now_us,
+                    from,
+                    to,
+                    reason: reason.clone(),
+                });
+            }
             out.push(Output::Changed { from, to, reason });
         }
     }

@@ -2,12 +2,13 @@
 
 use super::takeover::not_caught_up;
 use super::{Router, ms};
-use crate::vrrp::protocol::{Dispute, RouterCounters, RouterStatus, State};
+use crate::vrrp::protocol::{Dispute, Moved, RouterCounters, RouterStatus, State};
 
 impl Router {
     /// How it is. `now_unix_ms` is the same moment by the calendar, in milliseconds since 1970.
     pub fn status(&self, now_us: u64, now_unix_ms: u64) -> RouterStatus {
         let since_ms = ms(now_us.saturating_sub(self.since_us));
+        let unix_ms = |at_us| now_unix_ms.saturating_sub(ms(now_us.saturating_sub(at_us)));
         let active = match self.state {
             State::Active => None,
             State::Backup | State::Initialize => self.active.as_ref(),
@@ -34,7 +35,13 @@ impl Router {
             dispute: self.disputes.last().map(|(claim, at_us)| Dispute {
                 vip: claim.vip,
                 by: claim.by_text(),
-                unix_ms: now_unix_ms.saturating_sub(ms(now_us.saturating_sub(at_us))),
+                unix_ms: unix_ms(at_us),
+            }),
+            moved: self.moved.as_ref().map(|moved| Moved {
+                from: moved.from,
+                to: moved.to,
+                unix_ms: unix_ms(moved.at_us),
+                reason: moved.reason.clone(),
             }),
             counters: RouterCounters {
                 dual_active_ms: ms(self.dual.total_us()),

@@ -45,6 +45,9 @@ fn essence(status: &Status) -> Status {
         if let Some(dispute) = &mut router.dispute {
             dispute.unix_ms = 0;
         }
+        if let Some(moved) = &mut router.moved {
+            moved.unix_ms = 0;
+        }
         router.counters = RouterCounters {
             disputes: router.counters.disputes,
             ..RouterCounters::default()
@@ -78,6 +81,7 @@ mod tests {
                 held: None,
                 distrusted: None,
                 dispute: None,
+                moved: None,
                 counters: RouterCounters {
                     sent,
                     ..RouterCounters::default()
