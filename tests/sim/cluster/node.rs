@@ -12,14 +12,14 @@ use self::ring::OneRing;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytemuck::Zeroable as _;
-use lb_common::abi::{Address, Backend, Scheduler, Service};
+use lb_common::abi::{Address, Backend, Scheduler, Service, Slot};
 use lb_common::datapath::{Verdict, flow, process};
 use lb_common::hash::{self, FlowTuple};
 use lb_common::kernel::Kernel as _;
 use lb_userspace::cluster::{Coordinator, Settings, Start};
 use lb_userspace::sync::replicate::replicator::Replicator;
 use lb_userspace::sync::replicate::table::Now;
-use lb_userspace::transition::{RingTransition, Timing};
+use lb_userspace::transition::{Reach, RingTransition, Timing};
 
 use super::rules::{Rule, Rules};
 use super::table::SimTable;
@@ -286,11 +286,23 @@ impl Node {
         )
     }
 
+    /// Whether its `lbd` runs, and hears every peer that is not given up.
+    pub(super) fn reaches_all(&self) -> bool {
+        let reach = |control: &Control| control.rings.machine.company().reach;
+        self.control.as_ref().map(reach) == Some(Reach::All)
+    }
+
+    /// The slot that a flow's hash names.
+    pub(super) fn slot_of(&self, source: Source) -> Slot {
+        let flow_hash = hash::flow(&tuple(source), &self.kernel.hash_key());
+        let slot = hash::index(hash::upper(flow_hash), self.kernel.service.ring_len);
+        self.kernel.ring[slot as usize]
+    }
+
     /// Whether this flow would go to its backend.
     pub(super) fn would_keep(&self, flow: &LiveFlow) -> bool {
         let flow_hash = hash::flow(&tuple(flow.source), &self.kernel.hash_key());
-        let slot = hash::index(hash::upper(flow_hash), self.kernel.service.ring_len) as usize;
-        let slot = self.kernel.ring[slot];
+        let slot = self.slot_of(flow.source);
         let fingerprint = flow::fingerprint(&self.kernel.service, flow_hash);
         let record = self.kernel.find(fingerprint).filter(|_| !slot.is_settled());
         let id = record.map_or(slot.miss(), |(_, record)| record.backend_id());

@@ -35,6 +35,10 @@ pub(crate) struct Outcome {
     pub(crate) dual_active_ms: u64,
     /// Times of calm in which the routers of all parts of the network were looked at.
     pub(crate) calm_count: u64,
+    /// Times that a connection was looked up at another node than its own.
+    pub(crate) flow_look_count: u64,
+    /// Of these, where the other node had not heard yet of a move away from the dead, and would not have kept it.
+    pub(crate) ahead_count: u64,
     /// What an attacker has sent.
     pub(crate) attack_count: u64,
     /// Contradictions to the invariants.
@@ -73,6 +77,8 @@ impl Outcome {
         self.failover_count += other.failover_count;
         self.dual_active_ms += other.dual_active_ms;
         self.calm_count += other.calm_count;
+        self.flow_look_count += other.flow_look_count;
+        self.ahead_count += other.ahead_count;
         self.attack_count += other.attack_count;
         self.violations.extend(other.violations.iter().cloned());
     }

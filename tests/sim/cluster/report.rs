@@ -129,14 +129,17 @@ fn summarize(count: u64, total: &Outcome, start: Instant) {
     println!(
         "broken: {} flows, {} within the unsynced window, {} handshakes; {} connections died with their backend; {} \
          invariants violated; {} ms with several Active; in {} times of calm, one Active in each group and part of the \
-         network",
+         network; {} looks at whether another node would keep a connection, {} of them while a move away from \
+         the dead was on its way to it",
         total.broken.len(),
         total.unsynced_count,
         total.handshake_count,
         total.died_count,
         total.violations.len(),
         total.dual_active_ms,
-        total.calm_count
+        total.calm_count,
+        total.flow_look_count,
+        total.ahead_count
     );
     println!(
         "{} recordings and altered copies sent by attackers",

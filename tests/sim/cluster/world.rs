@@ -326,6 +326,7 @@ impl<'p> World<'p> {
             self.beat();
             self.announce_ready();
             self.check_calm();
+            self.check_flows_everywhere();
         }
         self.respread();
         self.attack();

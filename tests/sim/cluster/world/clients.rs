@@ -1,5 +1,8 @@
 //! Clients, their packets' way to a node and a backend, and what is broken.
 
+use lb_common::abi::Slot;
+use lb_userspace::transition::Phase as SlotPhase;
+
 use super::super::plan::Way;
 use super::{Due, START_MS, World};
 use crate::agenda::Sent;
@@ -157,6 +160,75 @@ impl World<'_> {
         // What a dead node had to tell was told while it lived, or never.
         let told_ms = last.died_ms.unwrap_or(self.now_ms);
         is_lost && last.node.would_keep(&flow) && last.node.is_unsynced(source, node, told_ms)
+    }
+
+    /// I3 across the nodes: whichever caught-up node a connection's next segment comes to, it goes to the same backend,
+    /// unless that node has not been told of it yet, or one of them misses a peer.
+    pub(super) fn check_flows_everywhere(&mut self) {
+        for position in 0..self.clients.len() {
+            let client = &self.clients[position];
+            let Some(backend) = client.owner else {
+                continue;
+            };
+            if !client.is_live() || !client.is_promised() {
+                continue;
+            }
+            let flow = LiveFlow {
+                source: client.source(position),
+                sequence: client.sequence(),
+                backend,
+            };
+            let last = self.last_node[position];
+            for node in 0..self.machines.len() {
+                self.check_flow_at(&flow, node, last);
+            }
+        }
+    }
+
+    /// Whether any node still has something to tell `node` of a flow: not only its present one, who may have been told
+    /// of it by a third.
+    fn is_untold(&self, source: Source, node: usize) -> bool {
+        let mut tellers = self.machines.iter().enumerate();
+        tellers.any(|(teller, machine)| {
+            let has_word = teller != node && machine.is_powered;
+            has_word && machine.node.is_unsynced(source, node, self.now_ms)
+        })
+    }
+
+    fn check_flow_at(&mut self, flow: &LiveFlow, node: usize, last: usize) {
+        let (there, origin) = (&self.machines[node], &self.machines[last]);
+        let serves = there.is_powered && origin.is_powered;
+        let hear_all = serves && [there, origin].iter().all(|one| one.node.reaches_all());
+        if node == last || !hear_all || self.behind(node).is_some() {
+            return;
+        }
+        self.outcome.flow_look_count += 1;
+        // What its own node would not keep any more has been told of elsewhere, when it broke.
+        let is_safe = there.node.would_keep(flow)
+            || !origin.node.would_keep(flow)
+            || self.is_untold(flow.source, node);
+        if is_safe {
+            return;
+        }
+        let (left, moved) = (
+            there.node.slot_of(flow.source),
+            origin.node.slot_of(flow.source),
+        );
+        if SlotPhase::of(moved) == SlotPhase::Moving && left == Slot::settled(moved.miss()) {
+            // A death's move does not wait for an acknowledgement for longer than 300 ms.
+            self.outcome.ahead_count += 1;
+            return;
+        }
+        let Source { address, port } = flow.source;
+        let (here, there) = (
+            origin.node.explain(flow.source),
+            there.node.explain(flow.source),
+        );
+        let text = format!(
+            "I3: flow {address:#x}:{port} of backend {} at node {last} ({here}) would break at node {node} ({there})",
+            flow.backend + 1
+        );
+        self.outcome.violate(self.now_ms - START_MS, text);
     }
 
     /// Whether a connection begins at a node that has not heard yet what another one has on record of the same ports:
