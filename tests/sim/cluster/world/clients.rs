@@ -1,7 +1,6 @@
 //! Clients, their packets' way to a node and a backend, and what is broken.
 
 use lb_common::abi::Slot;
-use lb_userspace::transition::Phase as SlotPhase;
 
 use super::super::plan::Way;
 use super::{Due, START_MS, World};
@@ -214,8 +213,9 @@ impl World<'_> {
             there.node.slot_of(flow.source),
             origin.node.slot_of(flow.source),
         );
-        if SlotPhase::of(moved) == SlotPhase::Moving && left == Slot::settled(moved.miss()) {
-            // A death's move does not wait for an acknowledgement for longer than 300 ms.
+        if left == Slot::settled(moved.miss()) {
+            // A death's move does not wait for an acknowledgement for longer than 300 ms: nothing else records flows of
+            // a slot that is settled elsewhere.
             self.outcome.ahead_count += 1;
             return;
         }

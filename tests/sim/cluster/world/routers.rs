@@ -229,10 +229,11 @@ impl World<'_> {
         }
     }
 
-    /// Where nothing has befallen anybody for long, each group has one Active node in each part of the clients' network
+    /// Where nothing has befallen anybody for long, and advertisements arrive, each group has one Active node in each part of the clients' network
     /// whose nodes hear each other. That is looked at once for each such time.
     pub(super) fn check_calm(&mut self) {
-        if self.is_calm_checked || self.now_ms < self.calm_since_ms + CALM_MS {
+        let is_lost = self.net.lan_loss > 0;
+        if is_lost || self.is_calm_checked || self.now_ms < self.calm_since_ms + CALM_MS {
             return;
         }
         self.is_calm_checked = true;
