@@ -315,28 +315,13 @@ fn peer_events(before: &PeersView, now: &PeersView) -> Vec<Event> {
 mod tests {
     use super::*;
     use crate::control::peers::PeerView;
-    use crate::vrrp::protocol::{Dispute, RouterCounters};
+    use crate::vrrp::protocol::{self, Dispute};
 
     fn router(state: State, since_unix_ms: u64, reason: &str) -> RouterStatus {
         RouterStatus {
-            group: "web".to_owned(),
-            family: Family::Ipv4,
-            vrid: 51,
-            vips: vec![],
-            state,
-            since_ms: 0,
             since_unix_ms,
             reason: reason.to_owned(),
-            priority_configured: 100,
-            priority: 100,
-            troubles: vec![],
-            active: None,
-            active_priority: None,
-            held: None,
-            distrusted: None,
-            dispute: None,
-            moved: None,
-            counters: RouterCounters::default(),
+            ..protocol::tests::router(state)
         }
     }
 

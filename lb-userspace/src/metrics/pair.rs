@@ -236,27 +236,15 @@ mod tests {
 
     use super::*;
     use crate::control::vrrp::Failover;
-    use crate::vrrp::protocol::{Family, Status};
+    use crate::vrrp::protocol::{self, Family, Status};
 
     fn router() -> RouterStatus {
         RouterStatus {
-            group: "web".to_owned(),
-            family: Family::Ipv4,
-            vrid: 51,
-            vips: vec![],
-            state: State::Active,
             since_ms: 5,
             since_unix_ms: 1_700_000_000_500,
             reason: "it preempts 10.0.0.2 of priority 100".to_owned(),
             priority_configured: 200,
             priority: 150,
-            troubles: vec![],
-            active: None,
-            active_priority: None,
-            held: None,
-            distrusted: None,
-            dispute: None,
-            moved: None,
             counters: RouterCounters {
                 became_active: 2,
                 sent: 7,
@@ -264,6 +252,7 @@ mod tests {
                 disputes: 3,
                 ..RouterCounters::default()
             },
+            ..protocol::tests::router(State::Active)
         }
     }
 

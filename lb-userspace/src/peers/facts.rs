@@ -116,11 +116,15 @@ mod tests {
     use crate::config::{Overrides, parse};
 
     fn model(interfaces: &[&str]) -> Model {
+        parsed(interfaces, "")
+    }
+
+    fn parsed(interfaces: &[&str], text: &str) -> Model {
         let overrides = Overrides {
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             node: "lb1".to_owned(),
         };
-        parse("lbd.toml", "", &overrides).unwrap().model
+        parse("lbd.toml", text, &overrides).unwrap().model
     }
 
     fn without(interface: &str) -> Fitness {
@@ -140,5 +144,36 @@ mod tests {
             datapath_trouble(&model(&["eth0"]), &Fitness::default()),
             None
         );
+    }
+
+    #[test]
+    fn lbd_vrrp_is_told_of_the_services_that_a_group_tracks_and_of_no_other() {
+        let service = |name: &str, vip| {
+            format!("[[service]]\nname = \"{name}\"\nvip = \"203.0.113.{vip}\"\nport = 80\n")
+        };
+        let group = |name: &str, vrid| {
+            let vip = format!("vips = [\"203.0.113.{vrid}\"]");
+            format!("[[vrrp]]\nname = \"{name}\"\ninterface = \"eth0\"\nvrid = {vrid}\n{vip}\n")
+        };
+        let track = |what: &str| format!("[[vrrp.track]]\n{what}\n");
+        let (web, api) = (track("service = \"web\""), track("service = \"api\""));
+        // An interface may be called as a service is.
+        let interface = track("interface = \"dns\"");
+        let text = [
+            service("web", 10),
+            service("api", 11),
+            service("dns", 12),
+            service("mail", 13),
+            group("a", 10) + &web + &interface,
+            group("b", 11) + &web + &api,
+        ];
+        let model = parsed(&["eth0"], &text.concat());
+        let live = ["web", "api", "dns", "mail"].map(|name| (name.to_owned(), 2));
+        let fitness = Fitness {
+            live_backends: live.into(),
+            ..Fitness::default()
+        };
+        let told = facts(&model, &fitness, None, Vec::new()).live_backends;
+        assert_eq!(told.into_keys().collect::<Vec<_>>(), ["api", "web"]);
     }
 }

@@ -579,3 +579,7 @@ fn no_datagrams(peer: &str) -> String {
         "the link to {peer} is up, but no datagram of it comes: is UDP open between the two, as TCP is?"
     )
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

@@ -350,3 +350,52 @@ pub struct RouterCounters {
     #[serde(default)]
     pub disputes: u64,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A group about which there is nothing to say but this.
+    pub(crate) fn group(name: &str, vrid: u8, vips: &[&str]) -> Group {
+        Group {
+            name: name.to_owned(),
+            interface: "eth0".to_owned(),
+            vrid,
+            vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+            priority: 100,
+            interval_cs: 100,
+            preempt: true,
+            preempt_delay_ms: 0,
+            peers: Vec::new(),
+            sources: Vec::new(),
+            accept: true,
+            virtual_mac: false,
+            authenticate: false,
+            tracks: Vec::new(),
+        }
+    }
+
+    /// A router of the group `web`, likewise.
+    pub(crate) fn router(state: State) -> RouterStatus {
+        RouterStatus {
+            group: "web".to_owned(),
+            family: Family::Ipv4,
+            vrid: 51,
+            vips: Vec::new(),
+            state,
+            since_ms: 0,
+            since_unix_ms: 0,
+            reason: String::new(),
+            priority_configured: 100,
+            priority: 100,
+            troubles: Vec::new(),
+            active: None,
+            active_priority: None,
+            held: None,
+            distrusted: None,
+            dispute: None,
+            moved: None,
+            counters: RouterCounters::default(),
+        }
+    }
+}

@@ -163,27 +163,9 @@ pub(super) fn is_interface_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    pub(in super::super) fn group(name: &str, vrid: u8, vips: &[&str]) -> Group {
-        Group {
-            name: name.to_owned(),
-            interface: "eth0".to_owned(),
-            vrid,
-            vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-            priority: 100,
-            interval_cs: 100,
-            preempt: true,
-            preempt_delay_ms: 0,
-            peers: Vec::new(),
-            sources: Vec::new(),
-            accept: true,
-            virtual_mac: false,
-            authenticate: false,
-            tracks: Vec::new(),
-        }
-    }
+    use crate::vrrp::protocol::tests::group;
 
     fn configuration(groups: Vec<Group>) -> Configuration {
         Configuration {

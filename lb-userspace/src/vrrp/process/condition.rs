@@ -82,24 +82,13 @@ fn trouble_of_service(name: &str, min: u32, facts: Option<&Facts>) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vrrp::protocol::Track;
+    use crate::vrrp::protocol::{self, Track};
 
     fn group(tracks: Vec<Track>) -> Group {
         Group {
-            name: "web".to_owned(),
-            interface: "eth0".to_owned(),
-            vrid: 51,
-            vips: vec!["203.0.113.10".parse().unwrap()],
             priority: 200,
-            interval_cs: 100,
-            preempt: true,
-            preempt_delay_ms: 0,
-            peers: Vec::new(),
-            sources: Vec::new(),
-            accept: true,
-            virtual_mac: false,
-            authenticate: false,
             tracks,
+            ..protocol::tests::group("web", 51, &["203.0.113.10"])
         }
     }
 

@@ -271,9 +271,9 @@ pub(super) fn source(
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::tests::group;
     use super::*;
     use crate::netlink::view::{LocalAddress, host_prefix_len};
+    use crate::vrrp::protocol::tests::group;
 
     fn address(text: &str, is_usable: bool) -> PortAddress {
         let address: IpAddr = text.parse().unwrap();

@@ -144,8 +144,8 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::tests::group;
     use super::*;
+    use crate::vrrp::protocol::tests::group;
 
     #[test]
     fn a_router_for_each_family() {

@@ -59,33 +59,20 @@ fn essence(status: &Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vrrp::protocol::{Family, RouterStatus, State};
+    use crate::vrrp::protocol::tests::router;
+    use crate::vrrp::protocol::{RouterStatus, State};
 
     fn status(state: State, sent: u64) -> Status {
         Status {
             uptime_ms: sent,
             routers: vec![RouterStatus {
-                group: "web".to_owned(),
-                family: Family::Ipv4,
-                vrid: 51,
-                vips: Vec::new(),
-                state,
                 since_ms: sent,
                 since_unix_ms: sent,
-                reason: String::new(),
-                priority_configured: 100,
-                priority: 100,
-                troubles: Vec::new(),
-                active: None,
-                active_priority: None,
-                held: None,
-                distrusted: None,
-                dispute: None,
-                moved: None,
                 counters: RouterCounters {
                     sent,
                     ..RouterCounters::default()
                 },
+                ..router(state)
             }],
             ..Status::default()
         }

@@ -113,8 +113,8 @@ pub(super) fn remove_others(
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::tests::group;
     use super::*;
+    use crate::vrrp::protocol::tests::group;
 
     fn place(ifindex: u32) -> Place {
         Place {

@@ -426,6 +426,36 @@ impl Deaths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vrrp::protocol::State;
+    use crate::vrrp::protocol::tests::{group, router};
+
+    /// Its predecessor was Active; peers and the engine must not take it for that any more.
+    #[tokio::test]
+    async fn of_a_program_that_cannot_be_started_nothing_is_so_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            socket: directory.path().join("lbd.sock"),
+            program: Some(directory.path().join("lbd-vrrp")),
+            log: "info".to_owned(),
+            log_format: "text".to_owned(),
+        };
+        let configuration = Configuration {
+            groups: vec![group("web", 51, &["203.0.113.10"])],
+            ..Configuration::default()
+        };
+        let (_wanted, configuration) = watch::channel(Some(configuration));
+        let (_known, facts) = watch::channel(Facts::default());
+        let (_asker, orders) = mpsc::channel(1);
+        let last = Status {
+            routers: vec![router(State::Active)],
+            ..Status::default()
+        };
+        let (says, mut status) = watch::channel(Some(last));
+        let task = tokio::spawn(Task::new(options, configuration, facts, says, orders).run());
+        let is_gone = status.wait_for(Option::is_none);
+        timeout(START_TIMEOUT, is_gone).await.unwrap().unwrap();
+        task.abort();
+    }
 
     #[test]
     fn the_first_restart_is_at_once_and_a_quick_death_delays_the_next() {
