@@ -99,6 +99,8 @@ pub struct MemoryKernel {
     origins: RefCell<std::collections::BTreeMap<u32, FlowOrigin>>,
     recent_syns: RefCell<std::collections::BTreeMap<u32, u32>>,
     pending_flows: RefCell<std::collections::BTreeMap<u32, Pending>>,
+    /// When something that should have been recorded was not, by service. Unit: seconds.
+    suppressed_s: RefCell<std::collections::BTreeMap<u16, u32>>,
     peers: Peers,
     traces: RefCell<Traces>,
 }
@@ -121,6 +123,7 @@ impl MemoryKernel {
             origins: RefCell::default(),
             recent_syns: RefCell::default(),
             pending_flows: RefCell::default(),
+            suppressed_s: RefCell::default(),
             peers,
             traces: RefCell::default(),
         }
@@ -269,12 +272,15 @@ impl Kernel for MemoryKernel {
         }
     }
 
-    fn suppress(&self, service_id: u16, _now_s: u32) {
+    fn suppress(&self, service_id: u16, now_s: u32) {
         self.traces.borrow_mut().suppressed.insert(service_id);
+        self.suppressed_s.borrow_mut().insert(service_id, now_s);
     }
 
-    fn is_suppressed(&self, service_id: u16, _since_s: u32) -> bool {
-        self.traces.borrow().suppressed.contains(&service_id)
+    fn is_suppressed(&self, service_id: u16, since_s: u32) -> bool {
+        let suppressed_s = self.suppressed_s.borrow();
+        let stamp_s = suppressed_s.get(&service_id);
+        stamp_s.is_some_and(|stamp_s| *stamp_s >= since_s)
     }
 
     fn nat_reply(&self, key: &EndpointKey) -> Option<&NatReply> {

@@ -284,3 +284,34 @@ fn expired_entries_are_taken_first() {
             .all(|client| state(*client) == Some(OPEN))
     );
 }
+
+/// Of a service that keeps every flow on record: segments of flows that found no room do not wait for a peer's word.
+#[test]
+fn that_flows_find_no_room_is_known_for_an_idle_timeout_and_right_after_a_boot_too() {
+    let clients: [u32; FLOW_SET_ENTRIES + 1] = clients_of_one_set();
+    let (all, [refused]) = clients.split_at(FLOW_SET_ENTRIES) else {
+        panic!("one more client");
+    };
+    let began_s = 5;
+    let stage = Stage::with(Slot::settled(CURRENT), |tables| {
+        for service in tables.services.values_mut() {
+            service.tracks_flows = 1;
+        }
+    });
+    stage.since_boot(began_s);
+    fill(&stage, all);
+    assert!(stage.waits(*refused), "there was room for all");
+    assert_eq!(stage.syn(*refused), CURRENT);
+    assert!(stage.is_suppressed());
+    for (since_s, waits) in [
+        (0, false),
+        (1, false),
+        (IDLE_TIMEOUT_S - 1, false),
+        (IDLE_TIMEOUT_S, false),
+        (IDLE_TIMEOUT_S + 1, true),
+    ] {
+        let stranger = 1_000_000 + since_s;
+        stage.since_boot(began_s + since_s);
+        assert_eq!(stage.waits(stranger), waits, "after {since_s} s");
+    }
+}

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{Backend, FLOW_SET_ENTRIES, FlowState, ForwardMode, Scheduler, Service, Slot};
 use lb_common::datapath::{Verdict, flow, process};
+use lb_common::drop_reason::DropReason;
 use lb_common::hash::{self, FlowTuple};
 use lb_lab::datapath::frame::{Flags, Frame, Transport};
 use lb_lab::datapath::memory::{MemoryKernel, MemoryPacket};
@@ -83,6 +84,12 @@ impl Stage {
         self
     }
 
+    /// Sets the clock of a machine that has just booted.
+    pub(crate) fn since_boot(&self, second: u32) -> &Self {
+        self.kernel.now_s.set(second);
+        self
+    }
+
     /// A client's SYN. Returns the backend that it went to, as do the following.
     pub(crate) fn syn(&self, client: u32) -> u16 {
         self.send(client, Transport::Tcp(Flags::Syn))
@@ -113,17 +120,27 @@ impl Stage {
         assert_eq!((self.syn(client), self.ack(client)), (CURRENT, CURRENT));
     }
 
+    /// Whether a client's segment waits for a peer's word of its flow.
+    pub(crate) fn waits(&self, client: u32) -> bool {
+        let (verdict, _) = self.process(client, Transport::Tcp(Flags::Ack));
+        verdict == Verdict::Drop(DropReason::FlowUnknown)
+    }
+
     fn send(&self, client: u32, transport: Transport) -> u16 {
+        let (verdict, bytes) = self.process(client, transport);
+        assert_eq!(verdict, Verdict::Transmit, "client {client}");
+        let id = u16::from_be_bytes([bytes[4], bytes[5]]);
+        assert_eq!(bytes[..6], backend_mac(id));
+        id
+    }
+
+    fn process(&self, client: u32, transport: Transport) -> (Verdict, Vec<u8>) {
         let mut packet = MemoryPacket {
             bytes: Frame::new(address(client), CLIENT_PORT, VIP, PORT, transport).bytes(),
             ingress_ifindex: INGRESS_IFINDEX,
         };
         self.flows.take();
-        let verdict = process(&mut packet, &self.kernel);
-        assert_eq!(verdict, Verdict::Transmit, "client {client}");
-        let id = u16::from_be_bytes([packet.bytes[4], packet.bytes[5]]);
-        assert_eq!(packet.bytes[..6], backend_mac(id));
-        id
+        (process(&mut packet, &self.kernel), packet.bytes)
     }
 
     /// What is on record, by fingerprint.
