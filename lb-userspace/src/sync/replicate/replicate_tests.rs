@@ -11,6 +11,7 @@ use super::dictionary::{BackendEndpoint, Dictionary, ServiceEndpoint};
 use super::memory::{MemoryTable, REFRESH_S};
 use super::replicator::{FlowsStatus, Outlet, Replicator};
 use super::table::{Now, Table};
+use crate::sync::flow::REFRESH_WALK_S;
 use crate::sync::kind;
 
 const SET_COUNT: u32 = 2048;
@@ -87,21 +88,28 @@ impl Outlet for Way {
 
 struct Pair {
     now_us: u64,
+    /// Between two ticks.
+    tick_us: u64,
     nodes: [Replicator<MemoryTable>; 2],
     ways: [Way; 2],
 }
 
 impl Pair {
     fn new(seed: u64, loss_percent: u64) -> Self {
+        Self::with_sets(SET_COUNT, seed, loss_percent)
+    }
+
+    fn with_sets(set_count: u32, seed: u64, loss_percent: u64) -> Self {
         let mut pair = Self {
             now_us: 1_000_000_000,
+            tick_us: 250,
             nodes: [Replicator::new(), Replicator::new()],
             ways: [Way::default(), Way::default()],
         };
         // The same backends under other ids.
         let dictionaries = [dictionary(3, 1, 10), dictionary(9, 101, 10)];
         for (node, words) in pair.nodes.iter_mut().zip(dictionaries) {
-            node.attach(MemoryTable::new(SET_COUNT, words), Now { us: pair.now_us });
+            node.attach(MemoryTable::new(set_count, words), Now { us: pair.now_us });
         }
         for (number, way) in pair.ways.iter_mut().enumerate() {
             way.random = seed.wrapping_mul(2) + number as u64;
@@ -149,8 +157,20 @@ impl Pair {
         Some(record.backend_id() - [1, 101][node])
     }
 
+    /// Has these flows live on without a mark: as where packets only keep them alive.
+    fn prolong(&mut self, node: usize, flows: impl Iterator<Item = u64>, lifetime_s: u32) {
+        let expires_s = self.now().s() + lifetime_s;
+        let table = self.nodes[node].table_mut().expect("attached");
+        for flow in flows {
+            let record = table.find(fingerprint(flow)).expect("it is on record");
+            let longer = record.updated(expires_s, record.state());
+            assert!(table.write(fingerprint(flow), [3, 9][node], longer));
+        }
+        table.take_changed(&mut Vec::new(), usize::MAX);
+    }
+
     fn step(&mut self) {
-        self.now_us += 250;
+        self.now_us += self.tick_us;
         let now = self.now();
         for to in 0..2 {
             let way = &mut self.ways[1 - to];
@@ -340,28 +360,58 @@ fn a_node_that_gives_its_flows_up_tells_how_old_they_are() {
     assert_eq!(pair.status(0).sent.flows, before);
 }
 
-/// However often it is looked at what is to be sent: `untold_s` counts on it.
+/// What does not fit into a datagram at the end of the walk waits, and is told like the rest.
 #[test]
-fn the_table_is_walked_once_in_four_seconds() {
-    let mut pair = Pair::new(9, 0);
-    (1..=500).for_each(|flow| pair.write(0, flow, 1, 120));
-    pair.until(1000, Pair::is_quiet);
-    // Much longer, and no mark: as where packets only keep flows alive.
-    pair.now_us += 60_000_000;
-    let expires_s = pair.now().s() + 120;
-    let table = pair.nodes[0].table_mut().expect("attached");
-    for flow in 1..=500 {
-        let record = FlowRecord::new(2, 1, expires_s, FlowState::OPEN);
-        assert!(table.write(fingerprint(flow), 3, record));
+fn every_age_is_told_however_the_datagrams_fill() {
+    for flow_count in 20..=100 {
+        let mut pair = Pair::with_sets(32, 9, 0);
+        (1..=flow_count).for_each(|flow| pair.write(0, flow, 1, 120));
+        pair.until(1000, Pair::is_quiet);
+        let before = pair.status(0).sent.flows;
+        pair.prolong(0, 1..=flow_count, 120 + REFRESH_S - 10);
+        pair.nodes[0].tell_ages();
+        pair.run_ms(20);
+        assert_eq!(pair.status(0).sent.flows - before, flow_count);
     }
-    table.take_changed(&mut Vec::new(), usize::MAX);
-    let is_known = |pair: &Pair, flow| {
-        let table = pair.nodes[1].table().expect("attached");
-        let record = table.find(fingerprint(flow)).expect("it is on record");
-        record.remaining_s(pair.now().s()) > 100
-    };
-    let passed_ms = pair.until(6_000, |pair| (1..=500).all(|flow| is_known(pair, flow)));
-    assert!(passed_ms <= 4_100, "{passed_ms} ms");
+}
+
+/// However many sets there are, and however often it is looked at what is to be sent: `untold_s` counts on it.
+#[test]
+fn the_walk_tells_every_flow_once_in_four_seconds_and_in_its_turn() {
+    for (set_count, tick_us) in [
+        (3, 250),
+        (1_000, 250),
+        (1_001, 1_700),
+        (SET_COUNT, 250),
+        (SET_COUNT, 1_700),
+        (40_009, 30_000),
+    ] {
+        let case = format!("{set_count} sets, every {tick_us} us");
+        let mut pair = Pair::with_sets(set_count, 9, 0);
+        let flow_count = 500.min(2 * u64::from(set_count));
+        (1..=flow_count).for_each(|flow| pair.write(0, flow, 1, 120));
+        pair.until(1000, Pair::is_quiet);
+        pair.tick_us = tick_us;
+        pair.run_ms(100);
+        let before = pair.status(0).sent.flows;
+        pair.prolong(0, 1..=flow_count, 120 + 2 * REFRESH_S);
+        // Flows are spread over the sets at random, and a set is walked as a whole.
+        let tolerance = flow_count / 20 + 8;
+        for second in 1..REFRESH_WALK_S.into() {
+            pair.run_ms(1000);
+            let told = pair.status(0).sent.flows - before;
+            let due = flow_count * second / u64::from(REFRESH_WALK_S);
+            assert!(
+                told.abs_diff(due) <= tolerance,
+                "{case}: {told} told after {second} s"
+            );
+        }
+        for round_ms in [1_100, 10_000] {
+            pair.run_ms(round_ms);
+            let told = pair.status(0).sent.flows - before;
+            assert_eq!(told, flow_count, "{case}");
+        }
+    }
 }
 
 #[test]
