@@ -14,6 +14,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::agenda::Agenda;
 use super::announcer::Announcer;
 use super::doubts::Doubts;
 use super::fitness::Fitness;
@@ -24,7 +25,7 @@ use super::peers::{Agreement, Audience, EndpointIndex, Peers};
 use super::saved_services::SavedServices;
 use super::shared_changes::PeerConfigs;
 use super::snapshot::DatapathOrigin;
-use super::steer::{Counted, LeavingBackends, SWEEP_PERIOD_MAX};
+use super::steer::{Counted, LeavingBackends};
 use super::surroundings::Surroundings;
 use super::traffic::Traffic;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
@@ -74,11 +75,8 @@ pub(super) struct Engine {
     pub(super) keeper: RingKeeper,
     /// What the keeper has said last.
     pub(super) steering: BTreeMap<String, Steering>,
-    pub(super) is_sweep_due: bool,
-    /// When the flow table is to be swept at the latest, whatever the rings want.
-    pub(super) sweep_by: tokio::time::Instant,
-    /// When to look at the rings again.
-    pub(super) look_at: Option<tokio::time::Instant>,
+    /// When to look at the rings again, and to sweep the flow table.
+    pub(super) agenda: Agenda,
     /// What the last sweep has found.
     pub(super) counted: Option<Counted>,
     pub(super) traffic: Traffic,
@@ -140,9 +138,7 @@ impl Engine {
             leaving: LeavingBackends::new(),
             keeper: RingKeeper::default(),
             steering: BTreeMap::new(),
-            is_sweep_due: false,
-            sweep_by: tokio::time::Instant::now() + SWEEP_PERIOD_MAX,
-            look_at: None,
+            agenda: Agenda::new(tokio::time::Instant::now()),
             counted: None,
             traffic: Traffic::default(),
             doubts: Doubts::default(),
@@ -415,7 +411,7 @@ impl Engine {
             }
         }
         // Only now is it known when the next step of the last ring is due.
-        self.look_soon();
+        self.agenda.look_soon(tokio::time::Instant::now());
         outcome
     }
 

@@ -3,6 +3,7 @@
 //! Everything is level-triggered: a request, a change of the network and a period all lead to the
 //! same pass over model, network and maps, which does what is missing and nothing else.
 
+mod agenda;
 mod announcer;
 mod answers;
 mod core;

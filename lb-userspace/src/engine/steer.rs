@@ -9,6 +9,7 @@ use lb_common::abi::Service as ServiceEntry;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::agenda::Wanted;
 use super::core::{Engine, blocking};
 use super::handle::EngineError;
 use super::leaving::address_name;
@@ -28,9 +29,6 @@ const LEAVING_PERIOD: Duration = Duration::from_secs(2);
 /// A backend that only a peer has keeps its entry for so long, for the peer's flows to arrive. Unit: milliseconds.
 const HEARING_MS: u64 = 30_000;
 
-/// Nothing is done more often than this for the rings' sake.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-
 /// A backend that the model has no more. Its entry stays until no slot and no flow refers to it.
 #[derive(Clone, Debug)]
 pub(super) struct Leaving {
@@ -40,9 +38,6 @@ pub(super) struct Leaving {
     /// Why it is not in the model.
     pub(super) why: Why,
 }
-
-/// Between two sweeps of the flow table at most: expired records must not stay for months.
-pub(super) const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// Why a backend that has an entry is not in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,16 +233,15 @@ impl Engine {
         let (steering, outlook) = blocking(|| keeper.look(model, whole, &observed));
         self.keeper = keeper;
         self.steering = steering;
-        self.is_sweep_due = outlook.sweep;
         let due_ms = [outlook.due_ms, self.peers_due_ms()];
-        let due = due_ms.into_iter().flatten().min().map(|due_ms| {
-            let wait = Duration::from_millis(due_ms.saturating_sub(now_ms));
-            Instant::now() + wait.max(PAUSE_MIN)
-        });
-        let leaving = (!self.leaving.is_empty()).then(|| Instant::now() + LEAVING_PERIOD);
-        let sweep = outlook.sweep.then(|| Instant::now() + PAUSE_MIN);
-        let by = Some(self.sweep_by);
-        self.look_at = [due, leaving, sweep, by].into_iter().flatten().min();
+        let due_ms = due_ms.into_iter().flatten().min();
+        let due = due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
+        let leaving = (!self.leaving.is_empty()).then_some(LEAVING_PERIOD);
+        let wanted = Wanted {
+            look_in: [due, leaving].into_iter().flatten().min(),
+            sweep: outlook.sweep,
+        };
+        self.agenda.note_look(wanted, Instant::now());
     }
 
     /// When a flow of a service was last not recorded here that should have been. Unit: milliseconds.
@@ -268,11 +262,6 @@ impl Engine {
             ))
         });
         elsewhere.collect()
-    }
-
-    /// Has the rings looked at again right away.
-    pub(super) fn look_soon(&mut self) {
-        self.look_at = Some(Instant::now() + PAUSE_MIN);
     }
 
     /// The backends that get new flows by the rings in force.
@@ -307,8 +296,7 @@ impl Engine {
 
     /// What is due for the rings' sake: a sweep of the flow table, the next step of a transition.
     pub(super) async fn tend(&mut self) {
-        let is_overdue = Instant::now() >= self.sweep_by;
-        if self.is_sweep_due || is_overdue || !self.leaving.is_empty() {
+        if self.agenda.is_sweep_due(Instant::now()) || !self.leaving.is_empty() {
             self.sweep();
             self.release_leaving();
         }
@@ -319,7 +307,7 @@ impl Engine {
     /// Walks over the flow table.
     pub(super) fn sweep(&mut self) {
         let began_ms = monotonic_ms();
-        self.sweep_by = Instant::now() + SWEEP_PERIOD_MAX;
+        self.agenda.note_sweep(Instant::now());
         let counted = blocking(|| self.swept(began_ms));
         let services: Vec<Service> = self.model.services.values().cloned().collect();
         for service in &services {

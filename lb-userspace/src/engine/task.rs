@@ -101,7 +101,7 @@ impl Engine {
                     self.follow(std::mem::take(&mut pending)).await;
                     pause = pause_after(start.elapsed());
                 }
-                () = until(self.look_at) => self.tend().await,
+                () = until(self.agenda.look_at()) => self.tend().await,
                 wanted = wanted_clients(&mut self.events) => {
                     for client in wanted.context("the events map cannot be polled")? {
                         self.surroundings.resolve_client(client).await;
