@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_lab::link::veth_pair;
 use lb_lab::{Netns, require};
 use lb_userspace::engine::snapshot::{InterfaceState, NextHop, Snapshot};
 use lb_userspace::engine::{self, EngineHandle, Options, Started, StateFile};
-use lb_userspace::model::{Backend, Change, Interface, Limits, Model, OnStop, Service, XdpMode};
+use lb_userspace::model::{
+    AdminState, AgentState, Backend, Change, Fit, Health, Interface, Limits, Model, Observation,
+    OnStop, Service, XdpMode,
+};
 use lb_userspace::netlink::Netlink;
 use lb_userspace::netlink::view::View;
 use lb_userspace::pins::Pins;
@@ -288,6 +291,53 @@ fn every_port_of_the_nodes_own_address_is_refused() {
         assert!(running.snapshot().await.services.is_empty());
         let warnings = add(80).await.unwrap().join("\n");
         assert!(warnings.contains("is the node's own address"), "{warnings}");
+        running.stop().await;
+    });
+}
+
+/// The rings are in force all the same: what is to follow them is not held up.
+#[test]
+fn a_ring_goes_on_while_a_vip_cannot_be_added() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let lab = &Lab::build();
+    lab.run(|| async {
+        lab.peer.ip("addr add 10.0.0.8/24 dev eth0").unwrap();
+        let web2 = Backend::new("web2", ip("10.0.0.8"), 80);
+        let mut web = web();
+        web.backends.insert("web2".to_owned(), web2);
+        let of_ipv6 = Service::new("web6", ip("2001:db8::100"), 80);
+        let running = Running::start(model(&["eth0"], &[web, of_ipv6])).await;
+        // The kernel removes the VIP, and does not take it back.
+        let no_ipv6 = ("net/ipv6/conf/eth0/disable_ipv6", "1");
+        lab.node.sysctl(&[no_ipv6]).unwrap();
+        running
+            .wait_until("the VIP is gone", |snapshot| {
+                snapshot.services[1].vip_interface.is_none()
+            })
+            .await;
+
+        let drained = Observation {
+            service: "web".to_owned(),
+            backend: "web2".to_owned(),
+            endpoint: SocketAddr::new(ip("10.0.0.8"), 80),
+            health: Health::Up,
+            fit: Fit::Fit,
+            agent: AgentState {
+                admin: Some(AdminState::Drain),
+                weight_percent: None,
+            },
+        };
+        let observed = running.engine.observe(vec![drained], 1).await;
+        let error = observed.unwrap_err().to_string();
+        assert!(error.contains("2001:db8::100"), "{error}");
+        running
+            .wait_until("new flows go to web1 alone", |snapshot| {
+                let phases = snapshot.services[0].phases.as_ref().unwrap();
+                phases.moving_count > 0 && phases.armed_count == 0
+            })
+            .await;
         running.stop().await;
     });
 }
