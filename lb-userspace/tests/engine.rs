@@ -40,6 +40,11 @@ fn web() -> Service {
     }
 }
 
+/// The second service, by name.
+fn web6() -> Service {
+    Service::new("web6", ip("2001:db8::100"), 80)
+}
+
 fn model(interfaces: &[&str], services: &[Service]) -> Model {
     let interface = |name: &&str| Interface {
         name: (*name).to_owned(),
@@ -155,6 +160,16 @@ impl Running {
         };
         let waited = tokio::time::timeout(PATIENCE, wait).await;
         assert!(waited.is_ok(), "{what}: {:#?}", self.snapshot().await);
+    }
+
+    /// Switches IPv6 off: the kernel removes the VIP of [`web6`], and does not take it back.
+    async fn lose_vip(&self, lab: &Lab) {
+        let no_ipv6 = ("net/ipv6/conf/eth0/disable_ipv6", "1");
+        lab.node.sysctl(&[no_ipv6]).unwrap();
+        self.wait_until("the VIP is gone", |snapshot| {
+            snapshot.services[1].vip_interface.is_none()
+        })
+        .await;
     }
 
     async fn stop(self) {
@@ -307,16 +322,8 @@ fn a_ring_goes_on_while_a_vip_cannot_be_added() {
         let web2 = Backend::new("web2", ip("10.0.0.8"), 80);
         let mut web = web();
         web.backends.insert("web2".to_owned(), web2);
-        let of_ipv6 = Service::new("web6", ip("2001:db8::100"), 80);
-        let running = Running::start(model(&["eth0"], &[web, of_ipv6])).await;
-        // The kernel removes the VIP, and does not take it back.
-        let no_ipv6 = ("net/ipv6/conf/eth0/disable_ipv6", "1");
-        lab.node.sysctl(&[no_ipv6]).unwrap();
-        running
-            .wait_until("the VIP is gone", |snapshot| {
-                snapshot.services[1].vip_interface.is_none()
-            })
-            .await;
+        let running = Running::start(model(&["eth0"], &[web, web6()])).await;
+        running.lose_vip(lab).await;
 
         let drained = Observation {
             service: "web".to_owned(),
@@ -338,6 +345,33 @@ fn a_ring_goes_on_while_a_vip_cannot_be_added() {
                 phases.moving_count > 0 && phases.armed_count == 0
             })
             .await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_vip_that_cannot_be_added_refuses_the_change_that_brings_it_and_no_other() {
+    if require(&["ip"]).is_missing() {
+        return;
+    }
+    let lab = &Lab::build();
+    lab.run(|| async {
+        let running = Running::start(model(&["eth0"], &[web(), web6()])).await;
+        running.lose_vip(lab).await;
+        running.engine.change(set_weight(7)).await.unwrap();
+        for _ in 0..2 {
+            let another = Service::new("web7", ip("2001:db8::101"), 80);
+            let added = running.engine.change(Change::AddService(another)).await;
+            let refusal = added.unwrap_err().to_string();
+            assert!(refusal.contains("2001:db8::101"), "{refusal}");
+        }
+        let services = running.snapshot().await.services;
+        let names: Vec<&str> = services
+            .iter()
+            .map(|state| state.service.name.as_str())
+            .collect();
+        assert_eq!(names, ["web", "web6"]);
+        assert_eq!(services[0].backends[0].backend.weight, 7);
         running.stop().await;
     });
 }

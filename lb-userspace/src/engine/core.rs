@@ -1,6 +1,7 @@
 //! The engine's state, and the one function that brings the kernel in line with the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::snapshot::DatapathOrigin;
 use super::steer::{Counted, LeavingBackends};
 use super::surroundings::Surroundings;
 use super::traffic::Traffic;
+use super::vip_work::Strays;
 use crate::desired::ids::{IdShortage, Ids, OutOfIds};
 use crate::desired::{Desired, Steering, desired};
 use crate::loader::{Adopted, Datapath, readiness};
@@ -93,6 +95,8 @@ pub(super) struct Engine {
     pub(super) origin: DatapathOrigin,
     /// What a stop does, if not what the model says.
     on_stop: Option<OnStop>,
+    /// VIPs that could not be added or removed in the last pass.
+    stray_vips: BTreeSet<IpAddr>,
     /// What went wrong last, so that it is logged once and not every period.
     trouble: Option<String>,
     /// Routes and neighbours that the maps have no room for.
@@ -169,6 +173,7 @@ impl Engine {
             pins: parts.pins,
             origin,
             on_stop: parts.on_stop,
+            stray_vips: BTreeSet::new(),
             trouble: None,
             left_out: 0,
         })
@@ -210,7 +215,7 @@ impl Engine {
             (self.keeper, self.leaving, self.steering) = found;
             return Err(refusal);
         }
-        self.carry_out(&[], &BTreeSet::new()).await
+        self.carry_out(&[], &BTreeSet::new()).await?.outcome()
     }
 
     /// The model in force from now on, for those who follow it.
@@ -241,7 +246,7 @@ impl Engine {
             self.whole = self.with_leaving();
             let passed = self.pass().await;
             self.saved.save(&self.model);
-            passed?;
+            passed?.outcome()?;
             self.owes_pass = false;
         }
         Ok(Progress {
@@ -257,27 +262,30 @@ impl Engine {
         }
     }
 
-    /// Puts a new model in force. If that fails, the old one is put back.
+    /// Puts a new model in force. If that fails, the old one is put back. A VIP that could not be added or removed
+    /// before is nothing that the change has brought, and does not keep it from taking effect.
     pub(super) async fn adopt(&mut self, model: Model) -> Outcome {
+        let stray_before = self.stray_vips.clone();
         let known_before = self.surroundings.hosts(&self.whole);
         let leaving = self.leaving.clone();
         let keeper = self.keeper.clone();
         let old = std::mem::replace(&mut self.model, model);
         self.note_leaving(&old);
-        let refusal = match self.prepare(&old).await {
-            Ok(()) => match self.carry_out(&old.interfaces, &known_before).await {
-                Ok(()) => {
-                    self.saved.save(&self.model);
-                    self.publish();
-                    return Ok(self.warnings(&old));
-                }
-                Err(error) => error,
-            },
+        let taken = match self.prepare(&old).await {
+            Ok(()) => {
+                let strays = self.carry_out(&old.interfaces, &known_before).await;
+                strays.and_then(|strays| strays.outcome_besides(&stray_before))
+            }
             Err(error) => {
                 // Rings set out for what is refused, and no packet has seen them.
                 self.keeper = keeper;
-                error
+                Err(error)
             }
+        };
+        let Err(refusal) = taken else {
+            self.saved.save(&self.model);
+            self.publish();
+            return Ok(self.warnings(&old));
         };
         self.model = old;
         self.restore_leaving(leaving);
@@ -296,7 +304,8 @@ impl Engine {
         known_hosts: &BTreeSet<LinkHost>,
     ) -> Result<(), EngineError> {
         self.prepare(in_force).await?;
-        self.carry_out(&in_force.interfaces, known_hosts).await
+        let strays = self.carry_out(&in_force.interfaces, known_hosts).await?;
+        strays.outcome()
     }
 
     /// Finds out whether the model can take the place of `old`: nothing is touched yet.
@@ -316,7 +325,7 @@ impl Engine {
         &mut self,
         known_interfaces: &[Interface],
         known_hosts: &BTreeSet<LinkHost>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Strays, EngineError> {
         self.attach_at_once(known_interfaces)?;
         if !self.takes_over() {
             let settled = self.surroundings.settle(&self.whole, known_hosts).await;
@@ -351,7 +360,7 @@ impl Engine {
         self.surroundings.resolve_due(&self.whole).await;
         // Whatever is known by now is put in force.
         let passed = self.pass().await;
-        refreshed.and(passed)
+        refreshed.and(passed.and_then(Strays::outcome))
     }
 
     async fn refresh(&mut self, changes: Changes) -> Result<(), EngineError> {
@@ -389,40 +398,43 @@ impl Engine {
     }
 
     /// Brings the kernel in line with the model. What is being removed loses its VIP first; what
-    /// is being added gets its VIP last. A VIP that cannot be moved holds up nothing else: the first
-    /// failure is reported in the end.
-    async fn pass(&mut self) -> Result<(), EngineError> {
+    /// is being added gets its VIP last. A VIP that cannot be moved holds up nothing else: such are told
+    /// in the end.
+    async fn pass(&mut self) -> Result<Strays, EngineError> {
         let passed = self.pass_through().await;
+        if let Ok(strays) = &passed {
+            self.stray_vips = strays.vips();
+        }
         self.tell_fitness();
         self.tell_agreement();
         passed
     }
 
-    async fn pass_through(&mut self) -> Result<(), EngineError> {
-        let mut outcome = Ok(());
+    async fn pass_through(&mut self) -> Result<Strays, EngineError> {
+        let mut strays = Strays::default();
         for _ in 0..PASSES_MAX {
             self.assign_ids()?;
             self.look(Audience::Peers);
             // A VIP that cannot be added holds up nothing else: the rings are in force.
-            outcome = self.pass_once().await?;
+            strays = self.pass_once().await?;
             // What depends on the ring in force, such as an end to a backend's flows, comes after it.
             if !self.note_in_force() {
-                return outcome;
+                return Ok(strays);
             }
         }
         // Only now is it known when the next step of the last ring is due.
         self.agenda.look_soon(tokio::time::Instant::now());
-        outcome
+        Ok(strays)
     }
 
-    /// What has come of the VIPs, once everything else is as it should be.
-    async fn pass_once(&mut self) -> Result<Result<(), EngineError>, EngineError> {
+    /// Everything is as it should be then but for these VIPs.
+    async fn pass_once(&mut self) -> Result<Strays, EngineError> {
         let desired = self.desired();
         self.note_left_out(desired.left_out);
         let plan = self.plan(&desired).map_err(EngineError::from)?;
-        let removed = self.remove_vips().await.map_err(EngineError::Failed);
+        let removed = self.remove_vips().await;
         self.apply(&plan)?;
-        let added = self.add_vips().await.map_err(EngineError::Failed);
+        let added = self.add_vips().await;
         self.interfaces.release_all_but(&self.model.interfaces);
         Ok(removed.and(added))
     }
@@ -500,7 +512,9 @@ impl Engine {
     async fn remove_all_vips(&mut self) -> anyhow::Result<()> {
         let refreshed = self.refresh(Changes::ALL).await;
         let removed = self.remove_vips().await;
-        refreshed.map_err(anyhow::Error::from).and(removed)
+        refreshed
+            .and(removed.outcome())
+            .map_err(anyhow::Error::from)
     }
 
     fn clear_maps(&mut self) -> anyhow::Result<()> {

@@ -8,11 +8,49 @@ use tracing::{info, warn};
 
 use super::announcer::Announcer;
 use super::core::Engine;
+use super::handle::EngineError;
 use super::own_vips::{OwnVips, Place};
 use super::surroundings::Surroundings;
 use super::vips::{Addition, Removal, additions, given, removals};
 use crate::netlink::Netlink;
 use crate::netlink::view::View;
+
+/// VIPs that could not be added or removed, and why.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    /// The first comes first.
+    failures: Vec<(BTreeSet<IpAddr>, anyhow::Error)>,
+}
+
+impl Strays {
+    fn note(&mut self, vips: impl IntoIterator<Item = IpAddr>, error: anyhow::Error) {
+        self.failures.push((vips.into_iter().collect(), error));
+    }
+
+    /// These, and those of a later step.
+    pub(super) fn and(mut self, later: Self) -> Self {
+        self.failures.extend(later.failures);
+        self
+    }
+
+    /// All of them.
+    pub(super) fn vips(&self) -> BTreeSet<IpAddr> {
+        let vips = self.failures.iter().flat_map(|(vips, _)| vips);
+        vips.copied().collect()
+    }
+
+    /// The first failure.
+    pub(super) fn outcome(self) -> Result<(), EngineError> {
+        let first = self.failures.into_iter().next();
+        first.map_or(Ok(()), |(_, error)| Err(EngineError::Failed(error)))
+    }
+
+    /// The first failure that has to do with others than these.
+    pub(super) fn outcome_besides(mut self, known: &BTreeSet<IpAddr>) -> Result<(), EngineError> {
+        self.failures.retain(|(vips, _)| !vips.is_subset(known));
+        self.outcome()
+    }
+}
 
 /// The addresses of the node's interfaces.
 trait Addresses {
@@ -50,7 +88,7 @@ impl Addresses for Kernel<'_> {
 
 impl Engine {
     /// Removes what is no longer wanted.
-    pub(super) async fn remove_vips(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn remove_vips(&mut self) -> Strays {
         let (wanted, attached) = (self.wanted_vips(), self.staying_interfaces());
         let view = self.surroundings.view();
         let steps = removals(
@@ -72,7 +110,7 @@ impl Engine {
     }
 
     /// Adds what is missing.
-    pub(super) async fn add_vips(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn add_vips(&mut self) -> Strays {
         let (wanted, attached) = (self.wanted_vips(), self.staying_interfaces());
         let steps = additions(&wanted, &attached, self.surroundings.view());
         let Surroundings {
@@ -141,14 +179,15 @@ impl Engine {
     }
 }
 
-/// Takes every step, and then saves the list; returns the first failure.
+/// Takes every step, and then saves the list; returns what has failed.
 async fn remove_each(
     steps: Vec<Removal>,
     own: &mut OwnVips,
     announcer: &mut Announcer,
     addresses: &mut impl Addresses,
-) -> anyhow::Result<()> {
-    let mut outcome = Ok(());
+) -> Strays {
+    let mut strays = Strays::default();
+    let mut gone = Vec::new();
     for step in steps {
         let vip = match step {
             Removal::WentWithLink(vip) => {
@@ -164,10 +203,8 @@ async fn remove_each(
                 continue;
             }
             Removal::Remove { vip, ifindex } => {
-                let removed = addresses.remove(ifindex, vip).await;
-                let is_removed = removed.is_ok();
-                outcome = outcome.and(removed);
-                if !is_removed {
+                if let Err(error) = addresses.remove(ifindex, vip).await {
+                    strays.note([vip], error);
                     continue;
                 }
                 info!(%vip, "VIP removed");
@@ -176,26 +213,31 @@ async fn remove_each(
         };
         announcer.stop(vip);
         own.forget(vip);
+        gone.push(vip);
     }
-    outcome.and(save(own))
+    if let Err(error) = save(own) {
+        strays.note(gone, error);
+    }
+    strays
 }
 
-/// Saves the list of what is to be ours, and then takes every step; returns the first failure.
+/// Saves the list of what is to be ours, and then takes every step; returns what has failed.
 async fn add_each(
     steps: Vec<Addition>,
     own: &mut OwnVips,
     announcer: &mut Announcer,
     addresses: &mut impl Addresses,
-) -> anyhow::Result<()> {
+) -> Strays {
+    let mut strays = Strays::default();
     for Addition { vip, place } in &steps {
         own.note(*vip, place.clone());
     }
     if let Err(error) = save(own) {
         // Without a trace on disk, a kill would leave them for ever.
         steps.iter().for_each(|step| own.forget(step.vip));
-        return Err(error);
+        strays.note(steps.iter().map(|step| step.vip), error);
+        return strays;
     }
-    let mut outcome = Ok(());
     for Addition { vip, place } in steps {
         match addresses.add(place.ifindex, vip).await {
             Ok(()) => {
@@ -204,11 +246,11 @@ async fn add_each(
             }
             Err(error) => {
                 own.forget(vip);
-                outcome = outcome.and(Err(error));
+                strays.note([vip], error);
             }
         }
     }
-    outcome
+    strays
 }
 
 fn save(own: &mut OwnVips) -> anyhow::Result<()> {
@@ -250,10 +292,10 @@ mod tests {
             ifindex: 2,
         });
         let mut node = OneIsBusy::default();
-        let outcome = remove_each(steps.into(), &mut own, &mut Announcer::open(), &mut node).await;
+        let strays = remove_each(steps.into(), &mut own, &mut Announcer::open(), &mut node).await;
         assert_eq!(node.tried, [ip("203.0.113.10"), ip("203.0.113.11")]);
         assert_eq!(
-            outcome.unwrap_err().to_string(),
+            strays.outcome().unwrap_err().to_string(),
             "busy",
             "the first failure: that the list cannot be saved came later"
         );
@@ -269,10 +311,11 @@ mod tests {
             place: place("eth0", 2),
         }];
         let mut node = OneIsBusy::default();
-        let outcome = add_each(steps, &mut own, &mut Announcer::open(), &mut node).await;
+        let strays = add_each(steps, &mut own, &mut Announcer::open(), &mut node).await;
         assert!(node.tried.is_empty());
-        let error = outcome.unwrap_err().to_string();
-        assert_eq!(error, "cannot save the list of VIPs");
+        assert_eq!(strays.vips(), BTreeSet::from([ip("203.0.113.10")]));
+        let error = strays.outcome().unwrap_err().to_string();
+        assert!(error.starts_with("cannot save the list of VIPs"), "{error}");
         assert!(own.is_empty());
     }
 }
