@@ -31,6 +31,7 @@ fn router(family: Family, state: State) -> RouterStatus {
         active: None,
         active_priority: None,
         dispute: None,
+        moved: None,
         held: None,
         distrusted: None,
         counters: RouterCounters {
