@@ -292,6 +292,14 @@ impl Node {
         self.control.as_ref().map(reach) == Some(Reach::All)
     }
 
+    /// Whether the record of these ports is of a connection that has ended, and has expired.
+    pub(super) fn has_ended_record(&self, source: Source) -> bool {
+        let found = self.kernel.find(fingerprint_of(&self.kernel, source));
+        found.is_some_and(|(_, record)| {
+            record.state().is_closing() && record.remaining_s(self.kernel.now_s) < 0
+        })
+    }
+
     /// The slot that a flow's hash names.
     pub(super) fn slot_of(&self, source: Source) -> Slot {
         let flow_hash = hash::flow(&tuple(source), &self.kernel.hash_key());

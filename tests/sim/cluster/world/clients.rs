@@ -202,8 +202,10 @@ impl World<'_> {
             return;
         }
         self.outcome.flow_look_count += 1;
-        // What its own node would not keep any more has been told of elsewhere, when it broke.
+        // What its own node would not keep any more has been told of elsewhere, when it broke. A predecessor of the same
+        // ports that has ended and expired is forgotten with a sweep.
         let is_safe = there.node.would_keep(flow)
+            || there.node.has_ended_record(flow.source)
             || !origin.node.would_keep(flow)
             || self.is_untold(flow.source, node);
         if is_safe {
