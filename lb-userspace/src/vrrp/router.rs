@@ -213,7 +213,8 @@ pub enum Output {
     /// Somebody else claims a VIP of this Active router, and no advertisement explains it. The router announces its
     /// VIPs again.
     Disputed(Claim),
-    /// An Active lists other VIPs: one of the two configurations is wrong. Said once for each list.
+    /// An Active lists other VIPs: one of the two configurations is wrong. Said once for each list, and now and then
+    /// if there are several.
     AddressesDiffer {
         /// Who.
         source: IpAddr,

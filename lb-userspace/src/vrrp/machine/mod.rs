@@ -54,6 +54,7 @@ use self::dispute::Disputes;
 use self::dual::Dual;
 use self::handover::{HandOver, Linger};
 use self::news::News;
+use self::receive::Differing;
 use self::schedule::Repeats;
 pub use self::send::ANSWER_SPACING_US;
 use self::takeover::Heard;
@@ -118,8 +119,8 @@ pub struct Router {
     answered_us: Option<u64>,
     /// The form that others on IPv4 were heard to use last.
     checksum: Ipv4Checksum,
-    /// The last list of VIPs that was not ours, and whose.
-    differing: Option<(IpAddr, Vec<IpAddr>)>,
+    /// The last list of VIPs that was told as not ours.
+    differing: Option<Differing>,
     /// Somebody advertises who is not believed, or does not believe.
     distrust: Option<distrust::Episode>,
     dual: Dual,

@@ -8,6 +8,20 @@ use crate::vrrp::packet::{Packet, PacketType, Parsed, Path, Refusal, parse, vrid
 use crate::vrrp::protocol::{Family, State};
 use crate::vrrp::router::{Distrust, Output, US_PER_CS};
 
+/// Between two words about other lists of VIPs, at least: several routers with a list each would be news with every
+/// advertisement, and so would one that lies. Unit: microseconds.
+const DIFFERS_AGAIN_US: u64 = 60_000_000;
+
+/// A list of VIPs that was told as not ours.
+#[derive(Clone, Debug)]
+pub(super) struct Differing {
+    source: IpAddr,
+    /// Sorted.
+    addresses: Vec<IpAddr>,
+    /// When. Unit: microseconds.
+    told_us: u64,
+}
+
 /// Whose advertisement, of which priority, with which interval in microseconds.
 type Advert = (IpAddr, u8, u64);
 
@@ -133,7 +147,7 @@ impl Router {
         out: &mut Vec<Output>,
     ) {
         self.counters.received += 1;
-        self.compare_addresses(source, packet, out);
+        self.compare_addresses(now_us, source, packet, out);
         let advert = (
             source,
             packet.priority,
@@ -207,14 +221,27 @@ impl Router {
     }
 
     /// RFC 9568 section 7.1: a difference may be told, and changes nothing.
-    fn compare_addresses(&mut self, source: IpAddr, packet: &Packet, out: &mut Vec<Output>) {
+    fn compare_addresses(
+        &mut self,
+        now_us: u64,
+        source: IpAddr,
+        packet: &Packet,
+        out: &mut Vec<Output>,
+    ) {
         let mut ours = self.config.listed_vips();
         let mut theirs = packet.addresses.clone();
         ours.sort();
         theirs.sort();
-        let is_known = |known: &(IpAddr, Vec<IpAddr>)| known.0 == source && known.1 == theirs;
-        if ours != theirs && !self.differing.as_ref().is_some_and(is_known) {
-            self.differing = Some((source, theirs));
+        let is_told = self.differing.as_ref().is_some_and(|told| {
+            let is_same = told.source == source && told.addresses == theirs;
+            is_same || now_us < told.told_us + DIFFERS_AGAIN_US
+        });
+        if ours != theirs && !is_told {
+            self.differing = Some(Differing {
+                source,
+                addresses: theirs,
+                told_us: now_us,
+            });
             out.push(Output::AddressesDiffer {
                 source,
                 addresses: packet.addresses.clone(),

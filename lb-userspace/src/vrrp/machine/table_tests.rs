@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::test_kit::*;
 use crate::vrrp::packet::Refusal;
 use crate::vrrp::protocol::State;
-use crate::vrrp::router::{Input, MULTICAST_IPV4, Outcome, Output};
+use crate::vrrp::router::{Input, MULTICAST_IPV4, Outcome, Output, RouterConfig};
 
 /// 3 * 1 s + (256 - 100) / 256 s.
 const ACTIVE_DOWN_100: u64 = 3_609_375;
@@ -249,6 +249,33 @@ fn s7_1_another_list_of_addresses_is_told_once() {
         let heard = bench.receive(2, sent.unwrap());
         assert_eq!(heard.iter().any(is_differing), is_told);
     }
+}
+
+/// Two others that do not agree either, or one that lies: it is one word in a minute, not one an advertisement.
+#[test]
+fn s7_1_several_lists_of_addresses_are_told_now_and_then() {
+    let mut bench = Bench::active(config(1, 100));
+    let lists = [[203, 0, 113, 11], [203, 0, 113, 12]].map(|vip| vec![IpAddr::from(vip)]);
+    let is_differing = |output: &&Output| matches!(output, Output::AddressesDiffer { .. });
+    let mut told = 0;
+    for second in 0..150 {
+        let vips = lists[second % 2].clone();
+        let mut other = Bench::new(RouterConfig {
+            vips,
+            ..config(2, 50)
+        });
+        other.tell(Input::Startup);
+        other.run_until_active();
+        let out = other.run_for(SECOND);
+        let sent = out.iter().find_map(|output| match output {
+            Output::Send { payload, .. } => Some(payload),
+            _ => None,
+        });
+        let heard = bench.receive(2, sent.unwrap());
+        told += heard.iter().filter(is_differing).count();
+        bench.run_for(SECOND);
+    }
+    assert_eq!(told, 3, "at 0, 61 and 122 s");
 }
 
 #[test]
