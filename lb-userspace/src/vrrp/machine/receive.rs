@@ -189,7 +189,7 @@ impl Router {
     ) {
         let (source, priority, interval_us) = advert;
         if priority == 0 {
-            self.advertise_periodically(now_us, out);
+            self.answer_resignation(now_us, out);
         } else if self.hand_over.is_some() {
             self.complete_hand_over(now_us, advert, out);
         } else if self.doubt_until_us.is_some() {

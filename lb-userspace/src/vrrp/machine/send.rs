@@ -114,14 +114,30 @@ impl Router {
 
     /// Somebody needs to hear from this router: now, or as soon as it is not too often.
     pub(super) fn answer_soon(&mut self, now_us: u64, out: &mut Vec<Output>) {
-        let earliest_us = self
-            .answered_us
-            .map_or(0, |last_us| last_us + ANSWER_SPACING_US);
+        let earliest_us = self.answer_from_us();
         if now_us < earliest_us {
             self.answer_at_us.get_or_insert(earliest_us);
         } else {
             self.answer(now_us, out);
         }
+    }
+
+    /// To one that resigns, at once, and Adver_Timer from here (RFC 9568 section 6.4.3); but no more often than to
+    /// others.
+    pub(super) fn answer_resignation(&mut self, now_us: u64, out: &mut Vec<Output>) {
+        if now_us < self.answer_from_us() {
+            self.answer_soon(now_us, out);
+            return;
+        }
+        self.answer_at_us = None;
+        self.answered_us = Some(now_us);
+        self.advertise_periodically(now_us, out);
+    }
+
+    /// From when on others may make it speak. Unit: microseconds.
+    fn answer_from_us(&self) -> u64 {
+        self.answered_us
+            .map_or(0, |last_us| last_us + ANSWER_SPACING_US)
     }
 
     /// Says that it is there: with an advertisement, if it is Active for certain.

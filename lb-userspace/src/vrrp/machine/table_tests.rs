@@ -279,6 +279,21 @@ fn s7_1_several_lists_of_addresses_are_told_now_and_then() {
 }
 
 #[test]
+fn s6_4_3_a_flood_of_resignations_is_answered_no_more_often_than_others() {
+    let mut bench = Bench::active(config(1, 100));
+    let mut sent = Vec::new();
+    for _ in 0..1_000 {
+        sent.extend(adverts(1, &bench.hear(2, 0)));
+        sent.extend(adverts(1, &bench.run_for(MS / 10)));
+    }
+    // For a tenth of a second, one in 2 ms.
+    assert!((45..=51).contains(&sent.len()), "{} packets", sent.len());
+    // The timer has begun anew with the first of them.
+    bench.run_for(2 * MS);
+    assert_eq!(adverts(1, &bench.run_for(SECOND)).len(), 1);
+}
+
+#[test]
 fn unicast_goes_to_each_peer_and_is_taken_from_no_one_else() {
     let mut config = config(1, 100);
     config.peers = vec![ip(2), ip(3)];
