@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::transition::{Company, Settling};
 
-use super::message::{Message, Report, SERVICES_PER_MESSAGE, ServiceEndpoint};
+use super::message::{Claim, Message, Report, SERVICES_PER_MESSAGE, ServiceEndpoint};
 use super::share::{Owned, Role, ServiceStatus, Share, Side};
 use super::view::{GroupId, LinkState, Peer, View};
 use super::{Rings, own};
@@ -249,10 +249,7 @@ impl Coordinator {
         if !is_any_up {
             return None;
         }
-        let behind = self.shares.values().find(|share| match &share.side {
-            Side::Owns(_) => false,
-            Side::Follows(followed) => !followed.is_current(),
-        })?;
+        let behind = self.shares.values().find(|share| !share.is_current())?;
         let ServiceEndpoint { vip, port, .. } = behind.service;
         let owner = &behind.term.owner;
         Some(if owner.is_empty() {
@@ -364,7 +361,7 @@ impl Coordinator {
         let is_own = *last == self.view.name;
         let is_first = last.is_empty() && !share.has_history;
         let may_be_behind = self.has_taken_over(share) || !self.view.is_there(last);
-        share.term.number = share.term.number.saturating_add(1);
+        share.term.number = share.term.next_number();
         share.term.owner.clone_from(&self.view.name);
         share.due_since_ms = None;
         share.side = Side::Owns(Owned {
@@ -402,6 +399,7 @@ impl Coordinator {
             return;
         }
         self.report_due_ms = now_ms + REPORT_MS;
+        self.remind_owners();
         let suppressed = self.shares.keys().filter_map(|service| {
             let stamp_ms = rings.suppressed_ms(service)?;
             let ago_ms = u32::try_from(now_ms.saturating_sub(stamp_ms)).ok()?;
@@ -426,6 +424,28 @@ impl Coordinator {
         }
     }
 
+    /// Whoever decides a ring may not know of the term that this node follows: a claim that only this node has heard, or
+    /// that nobody has made but in the words of a third one. It is told, and claims the ring again.
+    fn remind_owners(&mut self) {
+        let mut terms: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+        for share in self.shares.values() {
+            let last = &share.term.owner;
+            let owner = self.view.owner(share.group.as_ref(), &share.lackers, last);
+            let is_followed = owner == last && share.is_current();
+            if !is_followed && !last.is_empty() && owner != self.view.name {
+                terms
+                    .entry(owner.to_owned())
+                    .or_default()
+                    .push(share.claim());
+            }
+        }
+        for (owner, claims) in terms {
+            for some in claims.chunks(SERVICES_PER_MESSAGE) {
+                self.say(&owner, Message::Stale(some.to_vec()));
+            }
+        }
+    }
+
     pub(super) fn say(&mut self, peer: &str, message: Message) {
         if self.view.is_there(peer) && peer != self.view.name {
             self.outputs.push(Output {
@@ -435,7 +455,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn say_claims(&mut self, peer: &str, claims: Vec<super::message::Claim>) {
+    pub(super) fn say_claims(&mut self, peer: &str, claims: Vec<Claim>) {
         for some in claims.chunks(SERVICES_PER_MESSAGE) {
             self.say(peer, Message::Claim(some.to_vec()));
         }

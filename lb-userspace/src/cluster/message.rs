@@ -3,7 +3,7 @@
 //! | message | from | to | says |
 //! |---|---|---|---|
 //! | [`Message::Claim`] | owner | all | I decide the ring of these services, in this term |
-//! | [`Message::Stale`] | anybody | a claimant | there has been a later term |
+//! | [`Message::Stale`] | anybody | a claimant, or who should be one | the term that I know of is this |
 //! | [`Message::Empty`] | owner | a follower | there is no ring yet: nobody has been eligible |
 //! | [`Message::Standing`] | follower | owner | which of my slots are not settled |
 //! | [`Message::Ring`] | owner | follower | the ring is now this |
@@ -41,8 +41,9 @@ pub const SLOT_BYTES_PER_MESSAGE: usize = 36_000;
 /// Bytes of a reason in words; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 300;
 
-/// When a node became the owner of a service. The higher number is later; of two equal ones, that of the
-/// node whose name comes first.
+/// When a node became the owner of a service. The number that is ahead is later; of two equal ones, that of the node
+/// whose name comes first. Numbers go round: there is none that nobody could overrule, whatever a peer claims that has
+/// lost its mind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Term {
     /// Grows with each change of the owner.
@@ -52,9 +53,23 @@ pub struct Term {
 }
 
 impl Term {
-    /// Whether this one overrules `other`.
+    /// Whether this one overrules `other`: by less than half of all numbers (RFC 1982 section 3.2). What is nobody's
+    /// overrules nothing.
     pub fn is_later_than(&self, other: &Self) -> bool {
-        self.number > other.number || self.number == other.number && self.owner < other.owner
+        if self.owner.is_empty() || other.owner.is_empty() {
+            return !self.owner.is_empty();
+        }
+        match self.number.wrapping_sub(other.number).cast_signed() {
+            0 => self.owner < other.owner,
+            // Half-way round, both could be.
+            i64::MIN => self.number > other.number,
+            ahead => ahead > 0,
+        }
+    }
+
+    /// The number of the next one.
+    pub(super) const fn next_number(&self) -> u64 {
+        self.number.wrapping_add(1)
     }
 }
 
@@ -64,7 +79,8 @@ pub enum Message {
     /// The sender decides these rings. The first that is said of a service in a term, and again when a link
     /// comes up.
     Claim(Vec<Claim>),
-    /// A claim came too late: the receiver of this has to claim anew, in a later term, or to follow.
+    /// A claim came too late, or the receiver should decide and the sender follows another term: if that one is later,
+    /// the receiver has to claim anew, in a later term still, or to follow; if not, to say its claim again.
     Stale(Vec<Claim>),
     /// How a ring stands at a node that has accepted a claim.
     Standing(Standing),

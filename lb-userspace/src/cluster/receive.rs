@@ -3,7 +3,8 @@
 
 use super::coordinator::Coordinator;
 use super::message::{
-    Claim, Had, Message, Refusal, RefusalKind, RingPart, Standing, Swept, Term, Version,
+    Claim, Had, Message, Refusal, RefusalKind, RingPart, SERVICES_PER_MESSAGE, Standing, Swept,
+    Term, Version,
 };
 use super::own::cut;
 use super::share::{Follower, Owned, Role, Share, Side};
@@ -15,14 +16,15 @@ impl Coordinator {
             return;
         }
         match message {
+            // Each may be answered, so there are no more than an honest peer puts into one.
             Message::Claim(claims) => {
-                for claim in claims {
+                for claim in claims.into_iter().take(SERVICES_PER_MESSAGE) {
                     self.hear_claim(peer, claim);
                 }
             }
             Message::Stale(claims) => {
-                for claim in claims {
-                    self.hear_stale(claim);
+                for claim in claims.into_iter().take(SERVICES_PER_MESSAGE) {
+                    self.hear_stale(peer, claim);
                 }
             }
             Message::Standing(standing) => self.hear_standing(peer, standing),
@@ -86,11 +88,20 @@ impl Coordinator {
         self.say(peer, Message::Refusal(refusal));
     }
 
-    fn hear_stale(&mut self, claim: Claim) {
+    fn hear_stale(&mut self, peer: &str, claim: Claim) {
         let Some(share) = self.shares.get_mut(&claim.service) else {
             return;
         };
-        if !self.view.is_known(&claim.term.owner) || !claim.term.is_later_than(&share.term) {
+        if !self.view.is_known(&claim.term.owner) || claim.term == share.term {
+            return;
+        }
+        if share.term.is_later_than(&claim.term) {
+            // Whoever is in an earlier term has not heard of this one, or was told of others since.
+            if let Side::Owns(owned) = &mut share.side {
+                owned.peers.remove(peer);
+                let answer = share.claim();
+                self.say_claims(peer, vec![answer]);
+            }
             return;
         }
         let is_owner = self
@@ -208,7 +219,7 @@ impl Coordinator {
 impl Share {
     /// Goes on leading, in a term that is later than `other`: every follower begins anew.
     fn overrule(&mut self, other: &Term) -> Claim {
-        self.term.number = other.number.saturating_add(1);
+        self.term.number = other.next_number();
         if let Side::Owns(owned) = &mut self.side {
             owned.peers.clear();
         }

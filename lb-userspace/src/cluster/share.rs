@@ -131,6 +131,14 @@ impl Share {
         }
     }
 
+    /// Whether what its owner said last is in force here.
+    pub(super) fn is_current(&self) -> bool {
+        match &self.side {
+            Side::Owns(_) => true,
+            Side::Follows(followed) => followed.is_current(),
+        }
+    }
+
     pub(super) fn claim(&self) -> Claim {
         Claim {
             service: self.service,
@@ -211,7 +219,7 @@ impl Followed {
     }
 
     /// Whether what the owner said last is in force here.
-    pub(super) fn is_current(&self) -> bool {
+    fn is_current(&self) -> bool {
         match &self.received {
             Some(ring) => self.acked == Some(ring.revision),
             None => self.is_empty,

@@ -303,6 +303,11 @@ impl Bench {
         (status[0].role, status[0].term.number)
     }
 
+    /// What a node is that follows this one.
+    fn role_as_follower_of(&self, number: usize) -> (Role, u64) {
+        (Role::Follower, self.role(number).1)
+    }
+
     #[track_caller]
     fn check(&self, number: usize, slots: &[(Phase, u16, u16)]) {
         assert_eq!(self.slots(number), slots, "of lb{number}");

@@ -350,3 +350,137 @@ fn a_claim_that_was_put_off_is_asked_for_once_the_owner_is_active_no_more() {
     assert_eq!(bench.role(2), (Role::Follower, term));
     assert_eq!(bench.role(3), (Role::Follower, term));
 }
+
+fn claims(number: u64, owner: &str, count: usize) -> Vec<Claim> {
+    let claim = Claim {
+        service: service(),
+        term: Term {
+            number,
+            owner: owner.to_owned(),
+        },
+    };
+    vec![claim; count]
+}
+
+/// In ten seconds there are two reports a second from each of three to each of two, and few other messages.
+fn is_calm(bench: &mut Bench) -> bool {
+    bench.pass(5_000);
+    let before = bench.said.len();
+    bench.pass(10_000);
+    let count = bench.said.len() - before;
+    count <= 150
+}
+
+/// A peer that has lost its mind may claim whatever number there is, up to the last one and beyond: it is overruled all
+/// the same, and the others do not call each other's claims stale for ever.
+#[test]
+fn there_is_no_last_term() {
+    let mut bench = Bench::together(3, &[1]);
+    bench.activate(3);
+    bench.pass(1_000);
+    let (mut wanted, mut current) = (2, 1);
+    for number in [1 << 62, 1 << 63, 3 << 62, u64::MAX, 5, 5 + (1 << 63)] {
+        let now_ms = bench.now_ms;
+        for hearer in [2, 3] {
+            let message = Message::Claim(claims(number, "lb1", 1));
+            let coordinator = &mut bench.node(hearer).coordinator;
+            coordinator.receive("lb1", message, now_ms);
+        }
+        assert!(is_calm(&mut bench), "after a claim of term {number}");
+        assert_eq!(bench.role(3), (Role::Owner, number.wrapping_add(1)));
+        assert_eq!(bench.role(2), (Role::Follower, number.wrapping_add(1)));
+        bench.want(3, &[wanted], &[current]);
+        bench.pass(500);
+        assert_eq!(bench.slots(3)[0].1, wanted);
+        assert_eq!(bench.slots(2), bench.slots(3));
+        (wanted, current) = (current, wanted);
+    }
+}
+
+#[test]
+fn of_two_terms_one_is_later() {
+    let term = |number: u64, owner: &str| Term {
+        number,
+        owner: owner.to_owned(),
+    };
+    let half = 1 << 63;
+    for (later, earlier) in [
+        (term(2, "lb2"), term(1, "lb1")),
+        (term(1, "lb1"), term(1, "lb2")),
+        (term(0, "lb2"), term(u64::MAX, "lb1")),
+        (term(half, "lb2"), term(1, "lb1")),
+        (term(half + 7, "lb2"), term(7, "lb1")),
+        (term(1, "lb2"), term(half + 2, "lb1")),
+        (term(0, "lb1"), Term::default()),
+    ] {
+        assert!(later.is_later_than(&earlier), "{later:?}, {earlier:?}");
+        assert!(!earlier.is_later_than(&later), "{later:?}, {earlier:?}");
+        assert!(!later.is_later_than(&later));
+    }
+}
+
+/// Two Active nodes that do not hear each other, and a third that hears both: when one dies, the third is the other's.
+#[test]
+fn who_follows_a_dead_owner_comes_back_to_the_one_that_lives() {
+    let mut bench = Bench::together(3, &[1]);
+    bench.cut(1, 3);
+    bench.node(3).coordinator.note_own_active([group()].into());
+    bench.tell_active();
+    bench.pass(3_000);
+    bench.cut(2, 3);
+    bench.pass(3_000);
+    assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+    bench.want(1, &[2], &[1]);
+    bench.pass(PATIENCE_MS + 2_000);
+    assert_eq!(bench.slots(2), bench.slots(1));
+}
+
+/// A claim that only one node was told of, and one that its owner has never made.
+#[test]
+fn what_one_node_alone_was_told_is_put_right() {
+    let lies = [
+        Message::Claim(claims(77, "lb3", 1)),
+        Message::Stale(claims(77, "lb1", 1)),
+        Message::Stale(claims(77, "lb3", 1)),
+    ];
+    for lie in lies {
+        let mut bench = Bench::together(3, &[1]);
+        let now_ms = bench.now_ms;
+        bench.node(2).coordinator.receive("lb3", lie, now_ms);
+        assert!(bench.node(2).coordinator.behind().is_some());
+        assert!(is_calm(&mut bench));
+        assert_eq!(bench.node(2).coordinator.behind(), None);
+        assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+        bench.want(1, &[2], &[1]);
+        bench.pass(500);
+        bench.check(2, &[moving(2, 1)]);
+    }
+}
+
+/// Led round all numbers, by one claim after the other, to a term before the present one.
+#[test]
+fn who_was_led_astray_to_an_earlier_term_is_told_the_present_one() {
+    let mut bench = Bench::together(3, &[1]);
+    let now_ms = bench.now_ms;
+    for number in [1 << 62, 1 << 63, 3 << 62, u64::MAX - 3] {
+        let message = Message::Claim(claims(number, "lb3", 1));
+        bench.node(2).coordinator.receive("lb3", message, now_ms);
+    }
+    assert_eq!(bench.role(2).1, u64::MAX - 3);
+    assert!(is_calm(&mut bench));
+    assert_eq!(bench.role(1), (Role::Owner, 1));
+    assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+    assert_eq!(bench.node(2).coordinator.behind(), None);
+}
+
+#[test]
+fn no_more_claims_are_answered_than_an_honest_message_has() {
+    use crate::cluster::message::SERVICES_PER_MESSAGE;
+    let mut bench = Bench::together(2, &[1]);
+    let now_ms = bench.now_ms;
+    let coordinator = &mut bench.node(1).coordinator;
+    let _before = coordinator.take_outputs();
+    let message = Message::Claim(claims(0, "lb2", 5_000));
+    coordinator.receive("lb2", message, now_ms);
+    assert_eq!(coordinator.take_outputs().len(), SERVICES_PER_MESSAGE);
+}
