@@ -3,13 +3,17 @@
 //!
 //! - [`datagrams`]: what anybody may send to the peer link over UDP: forged, damaged, replayed, of other sessions.
 //! - [`streams`]: the same over TCP, in every phase of a session.
-//! - [`payloads`]: what a peer may send that has the secret and has lost its mind.
+//! - [`adverts`]: what anybody may send to a virtual router, with authentication and without.
+//! - [`payloads`]: what a peer may say of flows that has the secret and has lost its mind.
+//! - [`rings`]: what such a peer may say of rings.
 //!
-//! Nothing that its sender has not made may be taken, nothing may be taken twice, nothing may panic, and memory may
-//! not grow.
+//! Nothing that its sender has not made may be taken, nothing may be taken twice, nothing may panic, memory may not
+//! grow, and nobody may be made to say more than a message deserves.
 
+mod adverts;
 mod datagrams;
 mod payloads;
+mod rings;
 mod rng;
 mod streams;
 
@@ -28,7 +32,7 @@ const GROWTH_MAX_BYTES: u64 = 16 << 20;
 #[derive(Parser)]
 #[command(
     name = "lb-hostile",
-    about = "Messages to the peer link from those who lie: none is taken, nothing grows"
+    about = "Messages to the peer link and to virtual routers from those who lie: none is taken, nothing grows"
 )]
 struct Args {
     /// How many messages in all
@@ -78,10 +82,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let mut rng = Rng::new(args.seed);
     let tenth = args.messages / 10;
-    attack(&mut rng, tenth)?;
+    let mut outsiders = attack(&mut rng, tenth)?;
     let before_bytes = resident_bytes()?;
-    attack(&mut rng, args.messages - tenth)?;
+    outsiders += attack(&mut rng, args.messages - tenth)?;
     let growth_bytes = resident_bytes()?.saturating_sub(before_bytes);
+    println!("{outsiders} hostile messages of those without the secret");
     println!("memory has grown by {} KiB", growth_bytes / 1024);
     ensure!(
         growth_bytes <= GROWTH_MAX_BYTES,
@@ -91,15 +96,29 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// So many messages: most of them datagrams, which are the cheapest to send.
-fn attack(rng: &mut Rng, messages: u64) -> Result<()> {
-    report("datagrams", &datagrams::attack(rng, messages * 80 / 100)?);
-    report("streams", &streams::attack(rng, messages * 5 / 100)?);
-    report(
-        "a peer that has lost its mind",
-        &payloads::attack(rng, messages * 15 / 100)?,
-    );
-    Ok(())
+/// So many messages: most of them datagrams, which are the cheapest to send; five sixths and more of those who do not have
+/// the secret. How many there were of these.
+fn attack(rng: &mut Rng, messages: u64) -> Result<u64> {
+    let percent = |percent: u64| messages * percent / 100;
+    let outsiders = [
+        ("datagrams", datagrams::attack(rng, percent(60))?),
+        ("streams", streams::attack(rng, percent(4))?),
+        ("adverts", adverts::attack(rng, percent(20))?),
+    ];
+    let peers = [
+        (
+            "flows, by a peer that has lost its mind",
+            payloads::attack(rng, percent(10))?,
+        ),
+        (
+            "rings, by a peer that has lost its mind",
+            rings::attack(rng, percent(6))?,
+        ),
+    ];
+    for (what, tally) in outsiders.iter().chain(&peers) {
+        report(what, tally);
+    }
+    Ok(outsiders.iter().map(|(_, tally)| tally.hostile).sum())
 }
 
 fn report(what: &str, tally: &Tally) {
