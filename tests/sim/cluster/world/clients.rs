@@ -169,7 +169,9 @@ impl World<'_> {
             let Some(backend) = client.owner else {
                 continue;
             };
-            if !client.is_live() || !client.is_promised() {
+            // What has come to a node too early once is counted when it breaks.
+            let is_unsynced = self.unsynced[position] == client.incarnation;
+            if !client.is_live() || !client.is_promised() || is_unsynced {
                 continue;
             }
             let flow = LiveFlow {
