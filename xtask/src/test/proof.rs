@@ -22,7 +22,7 @@ pub(super) enum Proof {
     Detection(ProgramArgs),
     /// Two balancers, ours and keepalived's, one of which goes away: what breaks, how long it is dark (a table, and JSON)
     Failover(ProgramArgs),
-    /// Twelve million messages to the peer link from those who lie: none of a stranger is taken, nothing grows
+    /// Twelve million messages to the peer link and to virtual routers from those who lie: none of a stranger is taken, nothing grows
     Hostile(ProgramArgs),
     /// A hundred thousand health checks: what they leave behind (a table, and JSON)
     Soak(ProgramArgs),
