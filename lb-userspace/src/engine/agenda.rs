@@ -12,6 +12,8 @@ const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(7 * 86_400);
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
 /// Nothing is done more often than this for the rings' sake.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// What was due and could not be done is tried again after so long.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a look at the rings has shown to be due.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +53,11 @@ impl Agenda {
         };
         let due = pause.map(|pause| now + pause);
         self.look_at = [due, Some(self.sweep_by)].into_iter().flatten().min();
+    }
+
+    /// What is due begins. If no look comes of it, it is due again later: what cannot be done is not tried all the time.
+    pub(super) fn note_begin(&mut self, now: Instant) {
+        self.look_at = Some(now + RETRY);
     }
 
     /// Has the rings looked at again right away.
@@ -156,5 +163,15 @@ mod tests {
         agenda.note_look(wanted, now);
         assert_eq!(agenda.look_at(), Some(now + PAUSE_MIN));
         assert!(agenda.is_sweep_due(now));
+    }
+
+    #[test]
+    fn what_comes_to_nothing_is_tried_again_later() {
+        let now = Instant::now();
+        let mut agenda = Agenda::new(now);
+        agenda.look_soon(now);
+        let due = agenda.look_at().expect("a look soon");
+        agenda.note_begin(due);
+        assert_eq!(agenda.look_at(), Some(due + RETRY));
     }
 }

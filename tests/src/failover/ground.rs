@@ -43,7 +43,7 @@ pub struct Ground {
 pub struct Seen {
     /// How long nobody answered the client.
     pub darkness: Darkness,
-    /// How long both had a VIP.
+    /// How long both had the same VIP.
     pub both: Duration,
     /// Whether each got a VIP that it did not have: lb1, lb2.
     pub took: [bool; 2],
@@ -133,7 +133,10 @@ impl Ground {
     pub fn seen(&self) -> Seen {
         let darkness = self.probes.iter().map(Probe::darkness);
         let logs = NodeId::ALL.map(|node| self.watch_of(node).map(Watch::log).unwrap_or_default());
-        let took = |log: &[Held]| log.windows(2).any(|pair| pair[1].count > pair[0].count);
+        let took = |log: &[Held]| {
+            log.windows(2)
+                .any(|pair| !pair[1].vips.is_subset(&pair[0].vips))
+        };
         Seen {
             darkness: darkness.fold(Darkness::default(), Darkness::or_worse),
             both: watch::both(&logs[0], &logs[1], now_ns()),

@@ -123,7 +123,7 @@ pub struct Summary {
     pub darkness: Spread,
     /// How long the machine kept the client itself from asking.
     pub stall: Spread,
-    /// How long both had a VIP.
+    /// How long both had the same VIP.
     pub both_active: Spread,
     /// Connections that were asked to prove that they live, over all repetitions.
     pub connections: usize,

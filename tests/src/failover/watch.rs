@@ -16,13 +16,13 @@ use crate::netns::Netns;
 /// Between two looks.
 pub const INTERVAL: Duration = Duration::from_millis(2);
 
-/// From this moment on, a balancer had so many of the VIPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From this moment on, a balancer had these of the VIPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Since when. Unit: nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
     /// Of the VIPs, those that it had.
-    pub count: usize,
+    pub vips: BTreeSet<IpAddr>,
 }
 
 /// A watch on one balancer. Dropping it ends it.
@@ -59,7 +59,7 @@ impl Watch {
 
     /// VIPs that it has now.
     pub fn held(&self) -> usize {
-        self.lock().last().map_or(0, |held| held.count)
+        self.lock().last().map_or(0, |held| held.vips.len())
     }
 
     /// Forgets what has been.
@@ -97,7 +97,7 @@ impl Drop for Watch {
 
 fn note(log: &Mutex<Vec<Held>>, now: Held) {
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    if log.last().is_none_or(|last| last.count != now.count) {
+    if log.last().is_none_or(|last| last.vips != now.vips) {
         log.push(now);
     }
 }
@@ -109,28 +109,31 @@ fn look(vips: &BTreeSet<IpAddr>) -> Result<Held> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     });
-    let held: BTreeSet<IpAddr> = ips.filter(|ip| vips.contains(ip)).collect();
     Ok(Held {
+        vips: ips.filter(|ip| vips.contains(ip)).collect(),
         since_ns: now_ns(),
-        count: held.len(),
     })
 }
 
-/// How long both of two balancers had a VIP, up to `end_ns`.
+/// How long two balancers had the same VIP, up to `end_ns`.
 pub fn both(one: &[Held], other: &[Held], end_ns: u64) -> Duration {
-    let spans = |log: &[Held]| -> Vec<(u64, u64)> {
+    let spans = |log: &[Held]| -> Vec<(u64, u64, BTreeSet<IpAddr>)> {
         let ends = log.iter().skip(1).map(|held| held.since_ns).chain([end_ns]);
-        let spans = log.iter().zip(ends).filter(|(held, _)| held.count > 0);
-        spans.map(|(held, end)| (held.since_ns, end)).collect()
+        let spans = log.iter().zip(ends);
+        spans
+            .map(|(held, end)| (held.since_ns, end, held.vips.clone()))
+            .collect()
     };
-    let (one, other) = (spans(one), spans(other));
-    let overlap = |(from, to): &(u64, u64), (since, until): &(u64, u64)| {
-        (to.min(until)).saturating_sub(*from.max(since))
-    };
-    let pairs = one
-        .iter()
-        .flat_map(|span| other.iter().map(move |second| (span, second)));
-    Duration::from_nanos(pairs.map(|(span, second)| overlap(span, second)).sum())
+    let others = spans(other);
+    let mut both_ns = 0;
+    for (from, to, vips) in spans(one) {
+        for (since, until, others) in &others {
+            if !vips.is_disjoint(others) {
+                both_ns += to.min(*until).saturating_sub(from.max(*since));
+            }
+        }
+    }
+    Duration::from_nanos(both_ns)
 }
 
 #[cfg(test)]
@@ -139,17 +142,27 @@ mod tests {
 
     #[test]
     fn time_in_which_both_have_a_vip_is_added_up() {
-        let log = |changes: &[(u64, usize)]| -> Vec<Held> {
-            let held = |(since_ns, count): &(u64, usize)| Held {
+        let log = |changes: &[(u64, &[u8])]| -> Vec<Held> {
+            let held = |(since_ns, vips): &(u64, &[u8])| Held {
                 since_ns: *since_ns,
-                count: *count,
+                vips: vips
+                    .iter()
+                    .map(|vip| IpAddr::from([203, 0, 113, *vip]))
+                    .collect(),
             };
             changes.iter().map(held).collect()
         };
-        let one = log(&[(0, 2), (50, 0), (80, 1)]);
-        let other = log(&[(0, 0), (40, 1), (45, 2), (90, 0)]);
+        let one = log(&[(0, &[1, 2]), (50, &[]), (80, &[1])]);
+        let other = log(&[(0, &[]), (40, &[1]), (45, &[1, 2]), (90, &[])]);
         assert_eq!(both(&one, &other, 100), Duration::from_nanos(10 + 10));
-        assert_eq!(both(&one, &log(&[(0, 0)]), 100), Duration::ZERO);
-        assert_eq!(both(&one, &log(&[(95, 1)]), 100), Duration::from_nanos(5));
+        assert_eq!(both(&one, &log(&[(0, &[])]), 100), Duration::ZERO);
+        assert_eq!(
+            both(&one, &log(&[(95, &[1])]), 100),
+            Duration::from_nanos(5)
+        );
+        // One after the other goes from one to the other: no VIP is at both.
+        let from = log(&[(0, &[1, 2]), (40, &[2]), (60, &[])]);
+        let to = log(&[(0, &[]), (41, &[1]), (61, &[1, 2])]);
+        assert_eq!(both(&from, &to, 100), Duration::ZERO);
     }
 }
