@@ -1,5 +1,6 @@
 //! The packet fixtures against the host core, and properties of the parser.
 
+use lb_common::datapath::life::SILENCE_TOLD_S;
 use lb_common::datapath::{Verdict, process};
 use lb_common::drop_reason::DropReason;
 use lb_lab::datapath::fixtures::{self, Step};
@@ -97,6 +98,31 @@ fn a_segment_of_a_flow_without_a_record_waits_for_a_peer() {
 
     let alone = MemoryKernel::with_peers(tables, NOW_S, Peers::None);
     assert_eq!(run(&alone, &ack).0, Verdict::Transmit);
+}
+
+/// A node may die right after it: what it had kept to itself would be as long as the silence.
+#[test]
+fn the_packet_after_a_silence_is_told_of_at_once() {
+    let (tables, [syn, _]) = fixtures::two_clients_of_a_round_robin_service();
+    let ack = fixtures::a_segment_of_the_first_client(Flags::Ack, 1);
+    for (peers, silent_s, is_told) in [
+        (Peers::Some, 0, false),
+        (Peers::Some, SILENCE_TOLD_S - 1, false),
+        (Peers::Some, SILENCE_TOLD_S, true),
+        (Peers::Some, 100, true),
+        (Peers::None, 100, false),
+    ] {
+        let kernel = MemoryKernel::with_peers(tables.clone(), NOW_S, peers);
+        run(&kernel, &syn);
+        run(&kernel, &ack);
+        kernel.take_changed_sets();
+        kernel.now_s.set(NOW_S + silent_s);
+        assert_eq!(run(&kernel, &ack).0, Verdict::Transmit);
+        let sets = kernel.take_changed_sets();
+        assert_eq!(!sets.is_empty(), is_told, "{peers:?}, {silent_s} s");
+        run(&kernel, &ack);
+        assert!(kernel.take_changed_sets().is_empty(), "in the same second");
+    }
 }
 
 /// A client that uses a port again: the SYN went to another node, which has not told of it yet, and the record that

@@ -193,10 +193,11 @@ fn follow<K: Kernel>(
     let updated = found.record.updated(packet.expiry(state, now_s), state);
     if updated != found.record {
         flow::update(kernel, found.place, found.record, updated);
-    }
-    // Not where it only lives longer: that would be every flow, once a second.
-    if state != found.record.state() {
-        kernel.note_change(found.place.set());
+        // Not where it only lives a little longer: that would be every flow, once a second.
+        let silent_s = updated.remaining_s(now_s) - found.record.remaining_s(now_s);
+        if state != found.record.state() || silent_s >= life::SILENCE_TOLD_S as i32 {
+            kernel.note_change(found.place.set());
+        }
     }
     Answer::Follow(found.record.backend_id())
 }

@@ -69,8 +69,16 @@ pub const fn refresh_s(idle_timeout_s: u32) -> u32 {
     if refresh_s == 0 { 1 } else { refresh_s }
 }
 
+/// A packet that comes after so much silence marks its set as changed, so that peers are told at once of what it adds.
+/// The walk would tell of it as well, but a node may die before: what it has kept to itself then would be as long as the
+/// silence, and a flow that speaks seldom be taken for one that has ended. Unit: seconds.
+pub const SILENCE_TOLD_S: u32 = 2;
+
 /// A flow's last packet may have come so much later than a record says that a peer has told: the peer has died before
 /// it told again. So for that long after its expiry such a record is kept, followed, and told to others. Unit: seconds.
+///
+/// What came before the last walk is told but for a refresh; the walk takes its time, and the first packet since may have
+/// come after a silence that is too short to be told of ([`SILENCE_TOLD_S`], less the one second that it has to lack).
 #[inline(always)]
 pub const fn untold_s(idle_timeout_s: u32) -> u32 {
     refresh_s(idle_timeout_s) + REFRESH_WALK_S + ROUNDING_S

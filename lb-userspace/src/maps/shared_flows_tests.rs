@@ -289,7 +289,7 @@ fn what_means_nothing_here_is_refused() {
             ..right
         },
         SharedFlow {
-            remaining_s: -82,
+            remaining_s: -(untold_s(300) as i32) - 1,
             ..right
         },
         SharedFlow {

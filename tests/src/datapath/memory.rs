@@ -1,6 +1,7 @@
 //! `Kernel` and `Packet` in plain memory.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytemuck::Pod;
@@ -137,6 +138,11 @@ impl MemoryKernel {
             .iter()
             .for_each(|set| traces.push_flows(set));
         traces
+    }
+
+    /// The sets of the flow table in which something was noted since the last call.
+    pub fn take_changed_sets(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.traces.borrow_mut().changed_sets)
     }
 }
 
