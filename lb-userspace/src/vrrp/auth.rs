@@ -9,6 +9,9 @@
 //!   after the challenge was drawn. From then on its counters must grow.
 //! - Whenever a session gets known, a new challenge is drawn. So a recording of a forgotten session repeats an old
 //!   one, and it is safe to forget sessions at any time.
+//!
+//! A packet of a known session that has not come yet, since the receiver's link was down or somebody kept it back, is
+//! believed until a later one has come: only the time of day would tell that it is late, and clocks are not trusted.
 
 use std::fmt;
 use std::net::IpAddr;

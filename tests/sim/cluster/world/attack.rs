@@ -24,6 +24,14 @@ const STREAMS: u64 = 30;
 /// Of a thousand, those that are altered.
 const ALTERED: u64 = 400;
 
+/// The byte of a VRRP packet that names its virtual router (RFC 9568 section 5.1).
+const VRID: usize = 1;
+
+/// Whose packet it is: each virtual router of a node counts its own.
+fn router(packet: &Packet) -> (usize, u8) {
+    (packet.from, packet.payload[VRID])
+}
+
 /// What passed over a stream, from its beginning.
 struct Stream {
     connection: u64,
@@ -84,8 +92,8 @@ pub(super) struct Attacker {
     datagrams: VecDeque<Vec<u8>>,
     streams: VecDeque<Stream>,
     adverts: VecDeque<Packet>,
-    /// By sender and receiver: the number of the latest packet that has arrived.
-    heard: BTreeMap<(usize, usize), u64>,
+    /// By sender, virtual router and receiver: the number of the latest packet that has arrived.
+    heard: BTreeMap<(usize, u8, usize), u64>,
 }
 
 fn keep<T>(kept: &mut VecDeque<T>, one: T) {
@@ -131,7 +139,8 @@ impl Attacker {
 
     /// An advertisement, or another packet of VRRP, has arrived.
     pub(super) fn record_advert(&mut self, to: usize, packet: &Packet) {
-        let heard = self.heard.entry((packet.from, to)).or_default();
+        let (from, vrid) = router(packet);
+        let heard = self.heard.entry((from, vrid, to)).or_default();
         *heard = packet.number.max(*heard);
         if self.adverts.back().map(|last| last.number) != Some(packet.number) {
             keep(&mut self.adverts, packet.clone());
@@ -211,11 +220,12 @@ impl World<'_> {
             return;
         };
         let mut source = packet.from;
+        let (from, vrid) = router(&packet);
         let is_altered = attacker.altered(&mut packet.payload);
         if !is_altered && attacker.rng.happens(100) {
             source = attacker.rng.below(self.machines.len() as u64) as usize;
         }
-        let heard = attacker.heard.get(&(packet.from, node));
+        let heard = attacker.heard.get(&(from, vrid, node));
         // What has not come there before, nor anything later, is only late.
         let is_replay = heard.is_some_and(|latest| *latest >= packet.number);
         let is_hostile = is_altered || source != packet.from || is_replay;
