@@ -92,12 +92,15 @@ impl Coordinator {
         let Some(share) = self.shares.get_mut(&claim.service) else {
             return;
         };
-        if !self.view.is_known(&claim.term.owner) || claim.term == share.term {
+        if !self.view.is_known(&claim.term.owner) {
             return;
         }
-        if share.term.is_later_than(&claim.term) {
-            // Whoever is in an earlier term has not heard of this one, or was told of others since.
-            if let Side::Owns(owned) = &mut share.side {
+        if claim.term == share.term || share.term.is_later_than(&claim.term) {
+            // Whoever is in an earlier term has not heard of this one, or was told of others since. Whoever is in this
+            // one and has not stood knows of it by hearsay: it did not listen when it was claimed.
+            if let Side::Owns(owned) = &mut share.side
+                && (claim.term != share.term || !owned.has_stood(peer))
+            {
                 owned.peers.remove(peer);
                 let answer = share.claim();
                 self.say_claims(peer, vec![answer]);
@@ -213,6 +216,15 @@ impl Coordinator {
     fn follower(&mut self, peer: &str, version: &Version) -> Option<&mut Follower> {
         let share = self.shares.get_mut(&version.service)?;
         share.owned_in(&version.term)?.peers.get_mut(peer)
+    }
+}
+
+impl Owned {
+    /// Whether a peer has accepted the term and said what it had.
+    fn has_stood(&self, peer: &str) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|follower| follower.has_stood)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod messages;
 mod owners;
+mod slow;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,34 @@ struct Node {
     coordinator: Coordinator,
     rings: OneRing,
     down: BTreeSet<u16>,
+}
+
+impl Node {
+    /// One look, and what it wants said.
+    fn look(&mut self, now_ms: u64, gets_to_writing: bool) -> Vec<Output> {
+        let Self {
+            coordinator,
+            rings,
+            down,
+        } = self;
+        coordinator.before_look(rings, now_ms);
+        let suppressed_ms = rings
+            .suppressed_ms
+            .max(coordinator.suppressed_ms(&service()));
+        if let Some(transition) = &mut rings.transition {
+            let facts = Facts {
+                suppressed_ms,
+                idle_timeout_ms: IDLE_MS,
+                down,
+            };
+            transition.step(now_ms, &facts);
+        }
+        coordinator.after_look(rings);
+        if gets_to_writing {
+            coordinator.after_write(rings, now_ms);
+        }
+        coordinator.take_outputs()
+    }
 }
 
 /// Nodes lb1, lb2 …, whose messages arrive in the step after.
@@ -221,29 +250,8 @@ impl Bench {
     fn look(&mut self) {
         let mut said = Vec::new();
         for (name, node) in &mut self.nodes {
-            let Node {
-                coordinator,
-                rings,
-                down,
-            } = node;
-            coordinator.before_look(rings, self.now_ms);
-            let suppressed_ms = rings
-                .suppressed_ms
-                .max(coordinator.suppressed_ms(&service()));
-            if let Some(transition) = &mut rings.transition {
-                let facts = Facts {
-                    suppressed_ms,
-                    idle_timeout_ms: IDLE_MS,
-                    down,
-                };
-                transition.step(self.now_ms, &facts);
-            }
-            coordinator.after_look(rings);
-            if !self.slow.contains(name) {
-                coordinator.after_write(rings, self.now_ms);
-            }
-            let outputs = coordinator.take_outputs().into_iter();
-            said.extend(outputs.map(|output| (name.clone(), output)));
+            let outputs = node.look(self.now_ms, !self.slow.contains(name));
+            said.extend(outputs.into_iter().map(|output| (name.clone(), output)));
         }
         for (from, Output { peer, message }) in said {
             let bytes = message.encode();

@@ -55,9 +55,11 @@ impl Agenda {
         self.look_at = [due, Some(self.sweep_by)].into_iter().flatten().min();
     }
 
-    /// What is due begins. If no look comes of it, it is due again later: what cannot be done is not tried all the time.
-    pub(super) fn note_begin(&mut self, now: Instant) {
+    /// What is due begins: whether the flow table is to be swept first. If no look comes of it, it is due again later:
+    /// what cannot be done is not tried all the time.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
         self.look_at = Some(now + RETRY);
+        self.is_sweep_wanted || now >= self.sweep_by
     }
 
     /// Has the rings looked at again right away.
@@ -70,12 +72,7 @@ impl Agenda {
         self.look_at
     }
 
-    /// Whether the flow table is to be swept now.
-    pub(super) fn is_sweep_due(&self, now: Instant) -> bool {
-        self.is_sweep_wanted || now >= self.sweep_by
-    }
-
-    /// It has been.
+    /// The flow table has been swept.
     pub(super) fn note_sweep(&mut self, now: Instant) {
         self.sweep_by = now + SWEEP_PERIOD_MAX;
     }
@@ -119,7 +116,7 @@ mod tests {
             let restart = now + Duration::from_secs(restart_period_s);
             while let Some(now) = agenda.look_at().filter(|look_at| *look_at < restart) {
                 now_s = (now - began).as_secs();
-                if agenda.is_sweep_due(now) {
+                if agenda.begin(now) {
                     let remaining_s = SILENT.record.remaining_s(now_s as u32);
                     assert!(remaining_s < 0, "{remaining_s} s remain after {now_s} s");
                     let mut sweep = Sweep::begin(now_s as u32, Expired::Keep, Knowledge::Own, []);
@@ -155,14 +152,14 @@ mod tests {
         };
         agenda.note_look(wanted, now);
         assert_eq!(agenda.look_at(), Some(now + second));
-        assert!(!agenda.is_sweep_due(now + second));
+        assert!(!agenda.begin(now + second));
         let wanted = Wanted {
             sweep: true,
             ..wanted
         };
         agenda.note_look(wanted, now);
         assert_eq!(agenda.look_at(), Some(now + PAUSE_MIN));
-        assert!(agenda.is_sweep_due(now));
+        assert!(agenda.begin(now));
     }
 
     #[test]
@@ -171,7 +168,7 @@ mod tests {
         let mut agenda = Agenda::new(now);
         agenda.look_soon(now);
         let due = agenda.look_at().expect("a look soon");
-        agenda.note_begin(due);
+        assert!(!agenda.begin(due));
         assert_eq!(agenda.look_at(), Some(due + RETRY));
     }
 }

@@ -296,8 +296,7 @@ impl Engine {
 
     /// What is due for the rings' sake: a sweep of the flow table, the next step of a transition.
     pub(super) async fn tend(&mut self) {
-        self.agenda.note_begin(Instant::now());
-        if self.agenda.is_sweep_due(Instant::now()) || !self.leaving.is_empty() {
+        if self.agenda.begin(Instant::now()) || !self.leaving.is_empty() {
             self.sweep();
             self.release_leaving();
         }

@@ -198,6 +198,16 @@ mod tests {
             .map(|(seed, outcome)| (seed, &outcome.broken, &outcome.violations))
             .collect();
         assert!(failed.is_empty(), "failed: {failed:#?}");
+        // What is not looked at can't fail.
+        for (what, looks) in [
+            ("connections", total.established_count),
+            ("failovers", total.failover_count),
+            ("looks at other nodes", total.flow_look_count),
+            ("times of calm", total.calm_count),
+            ("attacks", total.attack_count),
+        ] {
+            assert!(looks > count, "{looks} {what} in {count} histories");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::acts;
 use super::ground::{Ground, Link};
-use super::node::Part;
+use super::node::{Build, Part};
 use super::pair::Pair;
 use crate::disruption::traffic::Traffic;
 use crate::topology::{Balancers, NodeId};
@@ -282,12 +282,23 @@ static HAND_OVER: [Phase; 2] = [
     }),
 ];
 
-static UPGRADE: [Phase; 2] = [
+/// One node after the other, there and back: what comes after it meets the build that is measured.
+static UPGRADE: [Phase; 4] = [
     back("lb2 upgraded", |scene| {
-        scene.pair.node(STRUCK.other()).upgrade(scene.ground)
+        let node = scene.pair.node(STRUCK.other());
+        node.replace(scene.ground, Build::Other)
     }),
     back("lb1 upgraded", |scene| {
-        scene.pair.node(STRUCK).upgrade(scene.ground)
+        let node = scene.pair.node(STRUCK);
+        node.replace(scene.ground, Build::Other)
+    }),
+    back("lb2 put back", |scene| {
+        let node = scene.pair.node(STRUCK.other());
+        node.replace(scene.ground, Build::Own)
+    }),
+    back("lb1 put back", |scene| {
+        let node = scene.pair.node(STRUCK);
+        node.replace(scene.ground, Build::Own)
     }),
 ];
 

@@ -52,6 +52,15 @@ pub enum PeerIs {
     Away,
 }
 
+/// A build of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// The one that is measured.
+    Own,
+    /// The one that it is upgraded to, and from.
+    Other,
+}
+
 /// One of two balancers, in its place on a ground. Dropping it ends it.
 pub trait Node {
     /// Who made it.
@@ -103,9 +112,12 @@ pub trait Node {
         bail!("{} cannot change backends on an order", self.maker().word())
     }
 
-    /// Replaces its programs by another build.
-    fn upgrade(&mut self, _ground: &Ground) -> Result<()> {
-        bail!("{} cannot be upgraded", self.maker().word())
+    /// Replaces its programs by those of a build, and starts them.
+    fn replace(&mut self, _ground: &Ground, _by: Build) -> Result<()> {
+        bail!(
+            "{} cannot be replaced by another build",
+            self.maker().word()
+        )
     }
 
     /// Steps the wall clock that its processes see.

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::ground::{BACKEND_COUNT, Ground};
-use super::node::{Admin, Maker, Node, Part, PeerIs};
+use super::node::{Admin, Build, Maker, Node, Part, PeerIs};
 use crate::clock::Clock;
 use crate::cluster::{ClusterText, GROUP, of_lone_node, write_secret};
 use crate::disruption::lane::Service;
@@ -38,7 +38,7 @@ pub struct OursPlan {
     pub heartbeat: Duration,
     /// The services' idle time-out.
     pub idle_timeout: Duration,
-    /// The directory of another build, for upgrades.
+    /// The directory of another build, for upgrades; `None`: that is the same one.
     pub other_build: Option<PathBuf>,
     /// Whose wall clock the nodes have.
     pub clocks: Clocks,
@@ -264,8 +264,6 @@ impl Node for OurNode {
     fn wait_ready(&mut self, peer: PeerIs) -> Result<()> {
         let what = format!("{} to have caught up", self.name);
         wait_until(&what, READY_TIMEOUT, || self.is_ready(peer))
-            .with_context(|| self.status())
-            .with_context(|| self.log())
     }
 
     fn pids(&mut self, ground: &Ground, part: Part) -> Result<Vec<Pid>> {
@@ -292,8 +290,11 @@ impl Node for OurNode {
         Ok(())
     }
 
-    fn upgrade(&mut self, ground: &Ground) -> Result<()> {
-        let directory = self.plan.other_build.clone();
+    fn replace(&mut self, ground: &Ground, by: Build) -> Result<()> {
+        let directory = match by {
+            Build::Own => None,
+            Build::Other => self.plan.other_build.clone(),
+        };
         let launch = Launch {
             directory,
             environment: environment(self.running()?.clock.as_ref()),
@@ -314,7 +315,8 @@ impl Node for OurNode {
 
     fn log(&self) -> String {
         let log = self.running.as_ref().map(|running| running.lbd.log_tail());
-        format!("lbd of {}:\n{}", self.name, log.unwrap_or_default())
+        let (log, status) = (log.unwrap_or_default(), self.status());
+        format!("lbd of {}:\n{log}\n{status}", self.name)
     }
 }
 

@@ -1,0 +1,273 @@
+//! A channel that stands still now and then, as TCP does where packets are lost, links that are lost and back, silence
+//! that only one side notices, and VIPs that move meanwhile: whatever has happened, in the end all have the owner's ring.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+/// How many histories.
+const SEEDS: u64 = 120;
+/// How often the VIP moves in each.
+const MOVES: usize = 6;
+/// Between two moves at most. Unit: milliseconds.
+const PAUSE_MAX_MS: u64 = 2_000;
+/// After the last of all disturbances, everything is in order within this. Unit: milliseconds.
+const HEALING_MS: u64 = 3_000;
+/// Between two heartbeats. Unit: milliseconds.
+const BEAT_MS: u64 = 50;
+
+/// A history's dice.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, count: u64) -> u64 {
+        self.0 = lb_common::hash::mix(self.0.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        self.0 % count
+    }
+
+    fn happens(&mut self, of_a_thousand: u64) -> bool {
+        self.below(1_000) < of_a_thousand
+    }
+
+    fn pick(&mut self, names: &[String]) -> String {
+        names[self.below(names.len() as u64) as usize].clone()
+    }
+}
+
+/// From one node to another.
+#[derive(Default)]
+struct Channel {
+    messages: VecDeque<Message>,
+    /// Nothing arrives before.
+    stands_until_ms: u64,
+    /// What the heartbeats under way say, and when they arrive.
+    beats: VecDeque<(u64, BTreeSet<GroupId>)>,
+}
+
+/// What a node thinks of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// It hears nothing; what was said to it is taken from the connection, and not heeded.
+    Silence,
+    /// The connection is a new one, which it has not noticed yet: what was said over it waits.
+    Reconnected,
+}
+
+struct History {
+    bench: Bench,
+    channels: BTreeMap<(String, String), Channel>,
+    dice: Dice,
+    is_disturbed: bool,
+    /// Of a node with a peer, and until when.
+    troubles: BTreeMap<(String, String), (Trouble, u64)>,
+}
+
+impl History {
+    fn new(count: usize, seed: u64) -> Self {
+        let mut bench = Bench::new(count, &[1, 2, 3]);
+        bench.connect_all();
+        Self {
+            bench,
+            channels: BTreeMap::new(),
+            dice: Dice(seed),
+            is_disturbed: true,
+            troubles: BTreeMap::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.bench.nodes.keys().cloned().collect()
+    }
+
+    fn others(&self, one: &str) -> Vec<String> {
+        let names = self.names().into_iter();
+        names.filter(|name| name != one).collect()
+    }
+
+    fn coordinator(&mut self, name: &str) -> &mut Coordinator {
+        let node = self.bench.nodes.get_mut(name);
+        &mut node.expect("a node").coordinator
+    }
+
+    fn channel(&mut self, from: &str, to: &str) -> &mut Channel {
+        let key = (from.to_owned(), to.to_owned());
+        self.channels.entry(key).or_default()
+    }
+
+    fn happens(&mut self, of_a_thousand: u64) -> bool {
+        self.is_disturbed && self.dice.happens(of_a_thousand)
+    }
+
+    fn disturb(&mut self) {
+        let (names, now_ms) = (self.names(), self.bench.now_ms);
+        let (one, other) = (self.dice.pick(&names), self.dice.pick(&names));
+        if one == other {
+            return;
+        }
+        if self.happens(1) {
+            let until_ms = now_ms + self.dice.below(2_000);
+            self.lose(&one, &other, Trouble::Silence, until_ms);
+        }
+        if self.happens(1) {
+            for (one, other) in [(&one, &other), (&other, &one)] {
+                self.channel(one, other).messages.clear();
+                let until_ms = now_ms + self.dice.below(20);
+                self.lose(one, other, Trouble::Reconnected, until_ms);
+            }
+        }
+        if self.happens(5) {
+            let number = 1 + self.dice.below(names.len() as u64) as usize;
+            let target = [[1, 2, 3], [3, 2, 3], [1, 1, 3], [2, 2, 2]][self.dice.below(4) as usize];
+            self.bench.want(number, &target, &[]);
+        }
+    }
+
+    fn lose(&mut self, one: &str, other: &str, trouble: Trouble, until_ms: u64) {
+        let now_ms = self.bench.now_ms;
+        self.coordinator(one).link_down(other, now_ms);
+        let pair = (one.to_owned(), other.to_owned());
+        self.troubles.insert(pair, (trouble, until_ms));
+    }
+
+    fn recover(&mut self) {
+        let now_ms = self.bench.now_ms;
+        let is_over = |_: &_, (_, until_ms): &mut (Trouble, u64)| *until_ms <= now_ms;
+        let over: Vec<_> = self.troubles.extract_if(.., is_over).collect();
+        for ((one, other), _) in over {
+            self.coordinator(&one).link_up(&other);
+        }
+    }
+
+    /// Every node says in which groups it is Active; some of it is lost, and some is late.
+    fn beat(&mut self) {
+        let now_ms = self.bench.now_ms;
+        for from in self.names() {
+            let active = self.coordinator(&from).view.active.clone();
+            for to in self.others(&from) {
+                let late_ms = self.dice.below(20);
+                if !self.happens(500) {
+                    let beat = (now_ms + late_ms, active.clone());
+                    self.channel(&from, &to).beats.push_back(beat);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, node: &str) {
+        let now_ms = self.bench.now_ms;
+        for peer in self.others(node) {
+            let is_stalled = self.happens(50);
+            let stall_ms = 200 + self.dice.below(1_500);
+            let some = 1 + self.dice.below(4) as usize;
+            let pair = (node.to_owned(), peer.clone());
+            let is_unnoticed = matches!(self.troubles.get(&pair), Some((Trouble::Reconnected, _)));
+            let channel = self.channel(&peer, node);
+            if is_stalled && now_ms >= channel.stands_until_ms {
+                channel.stands_until_ms = now_ms + stall_ms;
+            }
+            let is_due = |(at_ms, _): &mut (u64, _)| *at_ms <= now_ms;
+            let mut beats = Vec::new();
+            while let Some((_, active)) = channel.beats.pop_front_if(is_due) {
+                beats.push(active);
+            }
+            let some = match is_unnoticed || now_ms < channel.stands_until_ms {
+                true => 0,
+                false => some.min(channel.messages.len()),
+            };
+            let messages: Vec<Message> = channel.messages.drain(..some).collect();
+            let coordinator = self.coordinator(node);
+            for active in beats {
+                coordinator.note_peer_active(&peer, active);
+            }
+            for message in messages {
+                coordinator.receive(&peer, message, now_ms);
+            }
+        }
+    }
+
+    fn look(&mut self, name: &str) {
+        let now_ms = self.bench.now_ms;
+        let node = self.bench.nodes.get_mut(name).expect("a node");
+        for Output { peer, message } in node.look(now_ms, true) {
+            self.channel(name, &peer).messages.push_back(message);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.disturb();
+            self.recover();
+            if self.bench.now_ms.is_multiple_of(BEAT_MS) {
+                self.beat();
+            }
+            for name in self.names() {
+                if self.dice.happens(200) {
+                    self.arrive(&name);
+                    self.look(&name);
+                }
+            }
+            self.bench.now_ms += 1;
+        }
+    }
+
+    fn set_active(&mut self, name: &str, is_active: bool) {
+        let active = is_active.then(group).into_iter().collect();
+        self.coordinator(name).note_own_active(active);
+    }
+
+    /// The VIP moves: the new Active one begins before the old one has given it up, or after.
+    fn hand_over(&mut self, from: &str, to: &str) {
+        let mut steps = [(from, false), (to, true)];
+        if self.dice.happens(500) {
+            steps.reverse();
+        }
+        for (name, is_active) in steps {
+            self.set_active(name, is_active);
+            let gap_ms = self.dice.below(8);
+            self.pass(gap_ms);
+        }
+    }
+
+    /// Says what is wrong in the end.
+    fn run(mut self) -> Result<(), String> {
+        let names = self.names();
+        let mut holder = names[0].clone();
+        self.set_active(&holder, true);
+        for _ in 0..MOVES {
+            let pause_ms = 1 + self.dice.below(PAUSE_MAX_MS);
+            self.pass(pause_ms);
+            let next = self.dice.pick(&names);
+            if next != holder {
+                self.hand_over(&holder, &next);
+                holder = next;
+            }
+        }
+        self.is_disturbed = false;
+        // The last disturbances have their time.
+        self.pass(2_000 + HEALING_MS);
+        let slots = |name: &String| {
+            let number = names.iter().position(|one| one == name);
+            self.bench.slots(1 + number.expect("a node"))
+        };
+        for (name, node) in &self.bench.nodes {
+            let status = node.coordinator.status();
+            let is_owner = status[0].role == Role::Owner;
+            if let Some(behind) = node.coordinator.behind() {
+                return Err(format!("{name} is behind: {behind}, {status:?}"));
+            }
+            if is_owner != (*name == holder) || slots(name) != slots(&holder) {
+                return Err(format!("{name} is not with {holder}: {status:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn in_the_end_all_have_the_owners_ring() {
+    for seed in 0..SEEDS {
+        let count = 2 + seed as usize % 2;
+        let ended = History::new(count, seed).run();
+        assert_eq!(ended, Ok(()), "seed {seed}");
+    }
+}
