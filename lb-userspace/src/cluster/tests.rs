@@ -2,8 +2,8 @@
 
 mod messages;
 mod owners;
-mod slow;
 mod steps;
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::event::{STRUCK, Scene};
 use super::ground::Link;
-use super::node::{Admin, Part};
+use super::node::{Admin, Build, Part};
 use crate::topology::NodeId;
 
 /// Unit: seconds.
@@ -18,6 +18,11 @@ pub(super) const HOUR_S: i64 = 3600;
 const SOME_NEWCOMERS: u64 = 20;
 /// Threads for each processor that want all of it.
 const HOGS: usize = 4;
+
+/// A node's programs are replaced by those of a build.
+pub(super) fn replace(scene: &mut Scene<'_>, node: NodeId, by: Build) -> Result<()> {
+    scene.pair.node(node).replace(scene.ground, by)
+}
 
 /// Both links of a node go down at once, and its processes die.
 pub(super) fn power_off(scene: &mut Scene<'_>, node: NodeId) -> Result<()> {

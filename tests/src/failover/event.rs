@@ -285,20 +285,16 @@ static HAND_OVER: [Phase; 2] = [
 /// One node after the other, there and back: what comes after it meets the build that is measured.
 static UPGRADE: [Phase; 4] = [
     back("lb2 upgraded", |scene| {
-        let node = scene.pair.node(STRUCK.other());
-        node.replace(scene.ground, Build::Other)
+        acts::replace(scene, STRUCK.other(), Build::Other)
     }),
     back("lb1 upgraded", |scene| {
-        let node = scene.pair.node(STRUCK);
-        node.replace(scene.ground, Build::Other)
+        acts::replace(scene, STRUCK, Build::Other)
     }),
     back("lb2 put back", |scene| {
-        let node = scene.pair.node(STRUCK.other());
-        node.replace(scene.ground, Build::Own)
+        acts::replace(scene, STRUCK.other(), Build::Own)
     }),
     back("lb1 put back", |scene| {
-        let node = scene.pair.node(STRUCK);
-        node.replace(scene.ground, Build::Own)
+        acts::replace(scene, STRUCK, Build::Own)
     }),
 ];
 

@@ -1,5 +1,6 @@
 //! A channel that stands still now and then, as TCP does where packets are lost, links that are lost and back, silence
-//! that only one side notices, and VIPs that move meanwhile: whatever has happened, in the end all have the owner's ring.
+//! that only one side notices, and VIPs that move meanwhile: whatever has happened, in the end all have the owner's ring,
+//! and a change that the owner plans then gets to its end on all of them.
 
 use std::collections::VecDeque;
 
@@ -15,6 +16,8 @@ const PAUSE_MAX_MS: u64 = 2_000;
 const HEALING_MS: u64 = 3_000;
 /// Between two heartbeats. Unit: milliseconds.
 const BEAT_MS: u64 = 50;
+/// How many sweeps a planned change may take after its flows have had their idle time.
+const SWEEPS_MAX: usize = 8;
 
 /// A history's dice.
 struct Dice(u64);
@@ -245,26 +248,60 @@ impl History {
         self.is_disturbed = false;
         // The last disturbances have their time.
         self.pass(2_000 + HEALING_MS);
-        let slots = |name: &String| {
-            let number = names.iter().position(|one| one == name);
-            self.bench.slots(1 + number.expect("a node"))
-        };
+        self.check_shared(&holder)?;
+        self.check_planned_change(&holder)
+    }
+
+    fn number(name: &str) -> usize {
+        let number = name
+            .strip_prefix("lb")
+            .and_then(|number| number.parse().ok());
+        number.expect("a node's name")
+    }
+
+    /// All have the ring of the one that is Active, which owns it.
+    fn check_shared(&self, holder: &str) -> Result<(), String> {
+        let ring = self.bench.slots(Self::number(holder));
         for (name, node) in &self.bench.nodes {
             let status = node.coordinator.status();
             let is_owner = status[0].role == Role::Owner;
             if let Some(behind) = node.coordinator.behind() {
                 return Err(format!("{name} is behind: {behind}, {status:?}"));
             }
-            if is_owner != (*name == holder) || slots(name) != slots(&holder) {
+            if is_owner != (name == holder) || self.bench.slots(Self::number(name)) != ring {
                 return Err(format!("{name} is not with {holder}: {status:?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// What the owner plans now is done everywhere once the flows are gone. Nothing is under way but what is said from here
+    /// on: messages arrive at once.
+    fn check_planned_change(&mut self, holder: &str) -> Result<(), String> {
+        let until_ms = self.bench.now_ms + HEALING_MS;
+        while self.channels.values().any(|one| !one.messages.is_empty()) {
+            if self.bench.now_ms >= until_ms {
+                return Err("messages are always under way".to_owned());
+            }
+            self.pass(1);
+        }
+        let target = [4, 5, 6];
+        self.bench.want(Self::number(holder), &target, &[]);
+        self.bench.pass(2 * IDLE_MS);
+        for _ in 0..SWEEPS_MAX {
+            self.bench.sweep(0);
+        }
+        self.check_shared(holder)?;
+        let slots = self.bench.slots(Self::number(holder));
+        if slots != target.map(settled) {
+            return Err(format!("{holder} has {slots:?} and wanted {target:?}"));
         }
         Ok(())
     }
 }
 
 #[test]
-fn in_the_end_all_have_the_owners_ring() {
+fn in_the_end_all_have_the_owners_ring_and_its_changes() {
     for seed in 0..SEEDS {
         let count = 2 + seed as usize % 2;
         let ended = History::new(count, seed).run();
