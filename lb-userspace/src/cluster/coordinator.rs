@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::transition::{Company, Settling};
 
 use super::message::{Claim, Message, Report, SERVICES_PER_MESSAGE, ServiceEndpoint};
-use super::share::{Owned, Role, ServiceStatus, Share, Side};
+use super::share::{Followed, Owned, Role, ServiceStatus, Share, Side};
 use super::view::{GroupId, LinkState, Peer, View};
 use super::{Rings, own};
 
@@ -44,6 +44,9 @@ const CLAIM_DELAY_MS: u64 = 100;
 /// For how long an owner may be silent before a node that is not Active decides in its place: as long as a
 /// daemon takes to start anew. Unit: milliseconds.
 const SILENT_OWNER_MS: u64 = 1_000;
+/// For how long nobody who is heard may claim a ring of no group whose owner is silent, before a node decides for itself
+/// alone. Whoever goes before it has had its [`SILENT_OWNER_MS`] by then. Unit: milliseconds.
+const LEFT_ALONE_MS: u64 = 3_000;
 /// How long a node with a new datapath waits for peers that it has never heard. Unit: milliseconds.
 const FIRST_WORD_MS: u64 = 3_000;
 /// Between two reports. Unit: milliseconds.
@@ -174,8 +177,11 @@ impl Coordinator {
         for share in shares.values_mut() {
             self.take_up(share);
             self.decide(share, now_ms);
-            match share.side {
+            match &share.side {
                 Side::Owns(_) => self.lead(share, rings, now_ms),
+                Side::Follows(followed) if followed.is_alone => {
+                    Self::lead_alone(share, rings, now_ms);
+                }
                 Side::Follows(_) => self.follow(share, rings, now_ms),
             }
         }
@@ -321,11 +327,31 @@ impl Coordinator {
         let is_turn = owner == self.view.name && share.role() == Role::Follower;
         if !is_turn {
             share.due_since_ms = None;
+            self.note_left_alone(share, now_ms);
             return;
         }
         let since_ms = *share.due_since_ms.get_or_insert(now_ms);
         if now_ms >= since_ms + self.claim_wait_ms(share, since_ms) {
             self.claim(share);
+        }
+    }
+
+    /// A node may follow one that it does not hear, and another one go before it that does, and so does not claim. A ring
+    /// of no group, which every node may forward by, would stay as it is for as long as that link is missing, with the dead
+    /// in it.
+    fn note_left_alone(&self, share: &mut Share, now_ms: u64) {
+        let last = &share.term.owner;
+        let is_left = !last.is_empty() && !self.view.is_there(last);
+        if !is_left || share.group.is_some() || !share.has_history {
+            share.left_since_ms = None;
+            return;
+        }
+        let since_ms = *share.left_since_ms.get_or_insert(now_ms);
+        if now_ms >= since_ms + LEFT_ALONE_MS
+            && let Side::Follows(followed) = &mut share.side
+            && !followed.is_alone
+        {
+            **followed = Followed::alone();
         }
     }
 
@@ -364,6 +390,7 @@ impl Coordinator {
         share.term.number = share.term.next_number();
         share.term.owner.clone_from(&self.view.name);
         share.due_since_ms = None;
+        share.left_since_ms = None;
         share.side = Side::Owns(Owned {
             consults: !is_own && !is_first && may_be_behind,
             ..Owned::default()

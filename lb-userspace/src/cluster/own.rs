@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::transition::sweep::Exceptions;
-use crate::transition::{Company, Lead, Reach, Settling};
+use crate::transition::{Company, Lead, Members, Reach, Settling};
 
 use super::Rings;
 use super::coordinator::Coordinator;
@@ -215,6 +215,23 @@ impl Coordinator {
                 };
                 self.say(&owner, Message::Refusal(refusal));
             }
+        }
+    }
+
+    /// Goes on as in a cut, for this node alone: deaths move slots, and nothing else does. Nobody is told, and what the
+    /// owner says holds as soon as it is heard.
+    pub(super) fn lead_alone(share: &Share, rings: &mut impl Rings, now_ms: u64) {
+        let Some(transition) = rings.transition(&share.service) else {
+            return;
+        };
+        let company = Company {
+            present: Members::NONE,
+            reach: Reach::Cut,
+            settling: Settling::Withheld,
+        };
+        transition.keep_company(company, now_ms);
+        if transition.lead() == Lead::Peer {
+            transition.take_lead(now_ms);
         }
     }
 

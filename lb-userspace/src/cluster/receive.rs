@@ -92,9 +92,6 @@ impl Coordinator {
         let Some(share) = self.shares.get_mut(&claim.service) else {
             return;
         };
-        if !self.view.is_known(&claim.term.owner) {
-            return;
-        }
         if claim.term == share.term || share.term.is_later_than(&claim.term) {
             // Whoever is in an earlier term has not heard of this one, or was told of others since. Whoever is in this
             // one and has not stood knows of it by hearsay: it did not listen when it was claimed.
@@ -112,7 +109,7 @@ impl Coordinator {
             .is_owner_by_activity(share.group.as_ref(), &share.lackers);
         if share.role() == Role::Owner && is_owner {
             self.overrule(&claim);
-        } else {
+        } else if self.view.is_known(&claim.term.owner) {
             Self::step_back(share, claim.term);
         }
     }

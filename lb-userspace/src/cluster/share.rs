@@ -44,6 +44,8 @@ pub(super) struct Share {
     pub(super) side: Side,
     /// Since when this node should take the lead, by what it knows.
     pub(super) due_since_ms: Option<u64>,
+    /// Since when the owner is not heard, and no claim of another's either. Unit: milliseconds.
+    pub(super) left_since_ms: Option<u64>,
     /// Flows of this node depend on the ring: it has been in force, and not been made from nothing.
     pub(super) has_history: bool,
 }
@@ -93,6 +95,9 @@ pub(super) struct Follower {
 /// What a follower keeps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Followed {
+    /// The owner was not heard for long, and nobody who is heard decides in its place: this node does so for itself alone,
+    /// until it hears a claim.
+    pub(super) is_alone: bool,
     /// The owner's claim is still to be answered.
     pub(super) owes_standing: bool,
     assembly: Option<Assembly>,
@@ -120,6 +125,7 @@ impl Share {
             put_off: BTreeSet::new(),
             side: Side::Follows(Box::default()),
             due_since_ms: None,
+            left_since_ms: None,
             has_history,
         }
     }
@@ -171,6 +177,7 @@ impl Share {
             Side::Follows(followed) if !is_new => {
                 followed.owes_standing = true;
                 followed.is_empty = false;
+                followed.is_alone = false;
             }
             Side::Follows(_) | Side::Owns(_) => {
                 self.side = Side::Follows(Box::new(Followed {
@@ -183,6 +190,14 @@ impl Share {
 }
 
 impl Followed {
+    /// What a node keeps that has been left alone: nothing that the owner has said.
+    pub(super) fn alone() -> Self {
+        Self {
+            is_alone: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes a part of the owner's ring.
     pub(super) fn take(&mut self, part: RingPart) {
         let version = part.version.clone();

@@ -40,6 +40,7 @@ struct OneRing {
     transition: Option<RingTransition>,
     offset: u16,
     is_configured: bool,
+    group: Option<GroupId>,
     room: u16,
     suppressed_ms: Option<u64>,
     lag_ms: u64,
@@ -49,7 +50,7 @@ impl Rings for OneRing {
     fn services(&self) -> Vec<SharedService> {
         let service = SharedService {
             endpoint: service(),
-            group: Some(group()),
+            group: self.group.clone(),
         };
         self.is_configured.then_some(service).into_iter().collect()
     }
@@ -161,6 +162,7 @@ impl Bench {
                     transition: Some(RingTransition::settled(&ids)),
                     offset,
                     is_configured: true,
+                    group: Some(group()),
                     room: 99,
                     suppressed_ms: None,
                     lag_ms: 0,

@@ -486,3 +486,88 @@ fn no_more_claims_are_answered_than_an_honest_message_has() {
     coordinator.receive("lb2", message, now_ms);
     assert_eq!(coordinator.take_outputs().len(), SERVICES_PER_MESSAGE);
 }
+
+/// lb2's file does not have lb3 yet, which has joined: lb1 follows it while it does not hear lb2.
+#[test]
+fn an_active_owner_overrules_one_that_its_file_does_not_have() {
+    let mut bench = Bench::new(3, &[1]);
+    let settings = Settings {
+        node: name(2),
+        peers: BTreeSet::from([name(1)]),
+        patience_ms: PATIENCE_MS,
+    };
+    let now_ms = bench.now_ms;
+    bench.node(2).coordinator = Coordinator::new(settings, Start::Fresh, now_ms);
+    bench.connect_all();
+    bench.cut(2, 3);
+    bench.activate(2);
+    bench.pass(1_000);
+    assert_eq!(bench.role(2).0, Role::Owner);
+    bench.cut(1, 2);
+    let now_ms = bench.now_ms;
+    let claim = Message::Claim(claims(9, "lb3", 1));
+    bench.node(1).coordinator.receive("lb3", claim, now_ms);
+    assert_eq!(bench.role(1), (Role::Follower, 9));
+    bench.connect_all();
+    bench.cut(2, 3);
+    bench.pass(1_000);
+    assert_eq!(bench.role(2), (Role::Owner, 10));
+    assert_eq!(bench.role(1), bench.role_as_follower_of(2));
+    bench.want(2, &[2], &[1]);
+    bench.pass(500);
+    bench.check(1, &[moving(2, 1)]);
+}
+
+/// Of a service in no group, lb1 decides the ring. lb3 does not hear it; lb2, whose name comes before lb3's, does. Or lb3
+/// knows by hearsay alone that lb1 decides.
+#[test]
+fn who_does_not_hear_the_owner_takes_the_dead_out_of_its_ring_by_itself() {
+    for hearsay in [None, Some(Message::Stale(claims(77, "lb1", 1)))] {
+        let mut bench = Bench::new(3, &[1, 2]);
+        for node in bench.nodes.values_mut() {
+            node.rings.group = None;
+        }
+        bench.connect_all();
+        bench.pass(1_000);
+        assert_eq!(bench.role(1).0, Role::Owner);
+        bench.cut(1, 3);
+        bench.pass(500);
+        let now_ms = bench.now_ms;
+        if let Some(message) = hearsay {
+            bench.node(3).coordinator.receive("lb2", message, now_ms);
+        }
+        for number in 1..=3 {
+            bench.want(number, &[3, 2], &[1]);
+        }
+        bench.pass(1_000);
+        bench.check(1, &[moving(3, 1), settled(2)]);
+        bench.check(2, &[moving(3, 1), settled(2)]);
+        bench.check(3, &[settled(1), settled(2)]);
+        bench.pass(3_000);
+        bench.check(3, &[moving(3, 1), settled(2)]);
+        assert_eq!(bench.role(1).0, Role::Owner);
+        assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+
+        // What is planned waits, however long it takes.
+        bench.want(3, &[3, 4], &[1]);
+        bench.pass(PATIENCE_MS + 2 * IDLE_MS);
+        for _ in 0..3 {
+            bench.sweep(0);
+        }
+        assert_eq!(bench.slots(3)[0], moving(3, 1));
+        assert_eq!(bench.slots(3)[1].1, 2);
+        assert!(bench.node(3).coordinator.behind().is_some());
+
+        bench.connect_all();
+        bench.pass(1_000);
+        assert_eq!(bench.role(3), bench.role_as_follower_of(1));
+        assert_eq!(bench.slots(3), bench.slots(1));
+        assert_eq!(bench.slots(2), bench.slots(1));
+        assert_eq!(bench.node(3).coordinator.behind(), None);
+        assert!(is_calm(&mut bench));
+        bench.want(1, &[5, 5], &[3, 2, 4]);
+        bench.pass(1_000);
+        assert_eq!(bench.slots(1)[0].1, 5);
+        assert_eq!(bench.slots(3), bench.slots(1));
+    }
+}
