@@ -54,7 +54,7 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
-    /// Refused; nothing was changed.
+    /// Refused: nothing was changed, unless [`ErrorBody::leaves_doubt`].
     #[error("{}", .0.message)]
     Refused(ErrorBody),
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::proto::{ErrorBody, Refusal};
+use super::proto::{self, ErrorBody, Refusal};
 use crate::engine::EngineError;
 use crate::model::{Kind, ModelError, Problem};
 
@@ -33,7 +33,7 @@ impl ApiError {
             "there was no answer after {} s; a change may be made all the same: look before trying again",
             patience.as_secs()
         );
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, proto::TIMED_OUT, message)
     }
 
     /// A request that makes no sense.

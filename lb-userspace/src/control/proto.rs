@@ -364,7 +364,7 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
-/// Nothing was changed, and why.
+/// Why nothing was changed, or nobody knows whether it was: see [`ErrorBody::leaves_doubt`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// The reason.
@@ -375,11 +375,24 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// For programs: `invalid`, `not_found`, `method_not_allowed`, `conflict`, `body_too_large`,
-    /// `limit_reached`, `map_full`, `failed`, `timed_out` or `stopping`.
+    /// `limit_reached`, `map_full`, `failed`, `no_cluster`, `failover_refused`, `vrrp_unavailable`, `timed_out` or
+    /// `stopping`.
     pub code: String,
     /// For people.
     pub message: String,
     /// The field of the request at fault; null if it is not about one.
     #[serde(default)]
     pub field: Option<String>,
+}
+
+/// The code of an answer in place of one that did not come in time.
+pub const TIMED_OUT: &str = "timed_out";
+/// The code of a hand-over that `lbd-vrrp` has not answered.
+pub const VRRP_UNAVAILABLE: &str = "vrrp_unavailable";
+
+impl ErrorBody {
+    /// Whether the change may be made all the same: somebody has not answered who may have been told.
+    pub fn leaves_doubt(&self) -> bool {
+        [TIMED_OUT, VRRP_UNAVAILABLE].contains(&self.code.as_str())
+    }
 }

@@ -26,7 +26,7 @@ use crate::control::client::ClientError;
 /// The command was refused by the daemon; nothing was changed.
 const EXIT_REFUSED: u8 = 1;
 
-/// The daemon was not reachable, or gave no usable answer. (Wrong usage is 2, which clap answers.)
+/// The daemon was not reachable, or nothing was heard of what it did. (Wrong usage is 2, which clap answers.)
 const EXIT_UNREACHABLE: u8 = 3;
 
 /// The time to wait is over, and there are flows left.
@@ -78,6 +78,9 @@ impl Failure {
         match self {
             // `lbctl … | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Self::Client(ClientError::Refused(error)) if error.leaves_doubt() => {
+                EXIT_UNREACHABLE.into()
+            }
             Self::Client(ClientError::Refused(_))
             | Self::Output(_)
             | Self::Json(_)
@@ -115,4 +118,28 @@ pub fn main() -> ExitCode {
         let _unheard = writeln!(io::stderr(), "lbctl: {failure}");
     }
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::proto::ErrorBody;
+
+    #[test]
+    fn what_may_have_been_done_all_the_same_is_no_refusal() {
+        for (code, expected) in [
+            ("conflict", EXIT_REFUSED),
+            ("failover_refused", EXIT_REFUSED),
+            ("timed_out", EXIT_UNREACHABLE),
+            ("vrrp_unavailable", EXIT_UNREACHABLE),
+        ] {
+            let body = ErrorBody {
+                code: code.to_owned(),
+                message: String::new(),
+                field: None,
+            };
+            let failure = Failure::Client(ClientError::Refused(body));
+            assert_eq!(failure.exit_code(), expected.into(), "{code}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use super::Answer;
 use crate::control::Monitor;
 use crate::control::body::Names;
 use crate::control::error::ApiError;
-use crate::control::proto::{FailoverDone, Peers, Refusal, Vips};
+use crate::control::proto::{FailoverDone, Peers, Refusal, VRRP_UNAVAILABLE, Vips};
 use crate::control::view;
 use crate::control::vrrp::FailoverError;
 use crate::engine::EngineHandle;
@@ -122,7 +122,7 @@ fn refused(message: String) -> ApiError {
 }
 
 fn unavailable(message: &str) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "vrrp_unavailable", message)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, VRRP_UNAVAILABLE, message)
 }
 
 /// This node among its peers.
