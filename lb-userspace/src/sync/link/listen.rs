@@ -130,8 +130,7 @@ async fn serve(
     }
     match claimed.and_then(|name| shared.peers.get(&name)) {
         Some(peer) => {
-            add(&peer.counts.refused_sessions, 1);
-            shared.note_failure(peer, format!("{} called: {reason}", address.ip()));
+            shared.note_refused(peer, format!("{} called: {reason}", address.ip()));
         }
         None => shared.note_stranger(address, &reason.to_string()),
     }

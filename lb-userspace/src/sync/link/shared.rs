@@ -22,7 +22,7 @@ use crate::sync::secret::Secret;
 const OUTBOUND_MAX: usize = 1 << 16;
 /// Their bytes: a full ring history, and some. Unit: bytes.
 const OUTBOUND_MAX_BYTES: usize = 16 << 20;
-/// Refusals of strangers are logged at most so often.
+/// Refusals of strangers, and of those who claim to be a peer, are logged at most so often: anybody can be one.
 const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A lock that a panic elsewhere does not poison: what it guards is whole between statements.
@@ -160,6 +160,8 @@ struct Story {
     introduction: Option<Introduction>,
     session_count: u64,
     last_error: Option<(String, u64)>,
+    /// When it was last logged that somebody in its name was refused.
+    refused_at: Option<Instant>,
 }
 
 impl Shared {
@@ -327,6 +329,18 @@ impl Shared {
         story.last_error = Some((text, unix_ms()));
     }
 
+    /// Somebody was refused who has called in a peer's name, and need not be it.
+    pub(super) fn note_refused(&self, peer: &PeerState, text: String) {
+        add(&peer.counts.refused_sessions, 1);
+        let mut story = lock(&peer.story);
+        let is_due = |at: Instant| at.elapsed() >= STRANGER_LOG_INTERVAL;
+        if story.refused_at.is_none_or(is_due) {
+            story.refused_at = Some(Instant::now());
+            warn!(peer = peer.name, address = %peer.address, reason = text, "no link to the peer");
+        }
+        story.last_error = Some((text, unix_ms()));
+    }
+
     /// Somebody who is no peer was refused.
     pub(super) fn note_stranger(&self, address: SocketAddr, text: &str) {
         add(&self.refused_connections, 1);
@@ -371,6 +385,7 @@ impl PeerState {
                 introduction: None,
                 session_count: 0,
                 last_error: None,
+                refused_at: None,
             }),
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),

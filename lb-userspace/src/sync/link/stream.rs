@@ -29,9 +29,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const PING_LOOKS: u32 = 4;
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long TCP goes on sending what is not acknowledged: longer than [`SILENCE_MAX`], for while datagrams
-/// come through, the link is only slow.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long TCP goes on sending what is not acknowledged. While datagrams come through, the link is only slow, and whether
+/// the peer is there is [`SILENCE_MAX`]'s matter. Where nine packets of ten are lost each way, of the attempts of half a
+/// minute none is acknowledged now and then, and a connection that is given up is hardly made again.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Retransmissions that are not acknowledged come after at most this. Unit: milliseconds; the least possible.
 const RTO_MAX_MS: libc::c_int = 1_000;
@@ -303,8 +304,11 @@ impl Stream {
             peer.heard();
             add(&peer.counts.frames_received, 1);
             match kind {
-                kind::PING => self.put(kind::PONG, &payload)?,
-                kind::PONG => (),
+                // Whoever does not read is not answered: its own pings would fill the memory.
+                kind::PING if self.unsent.len() < UNSENT_MAX_BYTES => {
+                    self.put(kind::PONG, &payload)?;
+                }
+                kind::PING | kind::PONG => (),
                 kind::GOODBYE => return Err(DownReason::Goodbye),
                 kind::DICTIONARY => {
                     let bytes = payload;

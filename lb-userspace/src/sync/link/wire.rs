@@ -27,6 +27,8 @@ use crate::sync::replicate::table::{Now, SharedTable};
 
 /// Commands that wait for the thread.
 const COMMANDS_MAX: usize = 1024;
+/// Commands taken before the thread looks at the time again.
+const TAKE_MAX: usize = 64;
 /// Datagrams taken before the thread looks at the time again.
 const RECEIVE_MAX: usize = 256;
 /// The socket's buffers: a whole window of flows from each of several peers, as the kernel accounts them. Unit: bytes.
@@ -229,9 +231,12 @@ impl Outlet for Way<'_> {
 
 impl Engine {
     fn run(&mut self) {
+        let mut is_more_to_take = false;
         while !self.wire.is_stopping.load(Ordering::Acquire) && !self.shared.events.is_closed() {
-            self.wait();
-            self.take_commands();
+            if !is_more_to_take {
+                self.wait();
+            }
+            is_more_to_take = self.take_commands();
             self.receive();
             self.replicate();
             self.keep_the_beat();
@@ -248,8 +253,12 @@ impl Engine {
         while matches!((&self.wire.woken).read(&mut bytes), Ok(1..)) {}
     }
 
-    fn take_commands(&mut self) {
-        while let Ok(command) = self.wire.commands.try_recv() {
+    /// Takes what it is told, but not for ever; returns whether there may be more.
+    fn take_commands(&mut self) -> bool {
+        for _ in 0..TAKE_MAX {
+            let Ok(command) = self.wire.commands.try_recv() else {
+                return false;
+            };
             match command {
                 Command::Up {
                     peer,
@@ -296,6 +305,7 @@ impl Engine {
                 }
             }
         }
+        true
     }
 
     /// Takes what has arrived, but not for ever.
