@@ -101,7 +101,8 @@ impl FlowWords<'_> {
     pub(crate) fn replace(&self, old: &Flow, new: &Flow) -> Written {
         self.put_origin(&new.origin);
         let written = self.replace_record(old.record, new.record);
-        if written == Written::No {
+        // A packet may have begun a handshake in the entry meanwhile, with an origin of its own.
+        if written == Written::No && self.origin() == new.origin {
             self.put_origin(&old.origin);
         }
         written
