@@ -28,6 +28,7 @@ fn plan(make: Make, forward: Forward, events: &[Event]) -> RunPlan {
         idle_timeout: Duration::from_secs(5),
         other_build: None,
         repetitions: 1,
+        is_full: false,
         proofs: 1,
         flows: CONNECTIONS,
         newcomer_pause: Duration::from_millis(50),

@@ -61,6 +61,10 @@ struct Args {
     /// How often each thing happens
     #[arg(long, default_value_t = 20)]
     repetitions: usize,
+    /// As often also what takes long: the cut of the link between the nodes (else twice), and at intervals of a second
+    /// or more what takes tens of them (else five times)
+    #[arg(long)]
+    full: bool,
     /// Of these, those after which every connection proves that it lives
     #[arg(long, default_value_t = 2)]
     proofs: usize,
@@ -179,6 +183,7 @@ fn plans(args: &Args) -> Result<Vec<RunPlan>> {
                 idle_timeout: Duration::from_secs(args.idle_timeout),
                 other_build: args.other_build.clone(),
                 repetitions: args.repetitions,
+                is_full: args.full,
                 proofs: args.proofs,
                 flows: args.connections as usize,
                 newcomer_pause: Duration::from_secs(1) / args.newcomers,

@@ -195,8 +195,8 @@ impl Event {
         matches!(self, Self::Stalled | Self::Starved | Self::ClockStep)
     }
 
-    /// How often it is repeated at most: a minute's cut is not waited for twenty times, nor are tens of intervals if
-    /// they are long.
+    /// How often it is repeated at most, if not everything is wanted in full: a minute's cut is not waited for twenty
+    /// times, nor are tens of intervals if they are long.
     pub fn repetitions_max(self, interval: Duration) -> usize {
         match self {
             Self::SyncCut => 2,

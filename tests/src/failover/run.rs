@@ -57,6 +57,8 @@ pub struct RunPlan {
     pub other_build: Option<PathBuf>,
     /// How often each.
     pub repetitions: usize,
+    /// As often also what takes long: see [`Event::repetitions_max`].
+    pub is_full: bool,
     /// Of these, those after which every connection proves that it lives.
     pub proofs: usize,
     /// Connections in each scheduler and family.
@@ -153,7 +155,10 @@ fn repeat(
     // Those of the last event.
     stand(traffic, now_ns())?;
     let began_ns = now_ns();
-    let repetitions = plan.repetitions.min(event.repetitions_max(plan.interval));
+    let repetitions = match plan.is_full {
+        true => plan.repetitions,
+        false => plan.repetitions.min(event.repetitions_max(plan.interval)),
+    };
     for repetition in 0..repetitions {
         for (phase, row) in event.phases().iter().zip(&mut rows) {
             let proof = if repetition < plan.proofs {
