@@ -115,7 +115,8 @@ pub trait Kernel {
     fn put_displaced(&self, place: FlowPlace, backend_id: u16, generation: u16);
     /// Whether there are peers, which tell of their flows.
     fn has_peers(&self) -> bool;
-    /// Notes that a flow of this set was put on record, or is another than before: after what was written.
+    /// Notes that a flow of this set was put on record, is another than before, or has spoken again after a silence: after
+    /// what was written.
     /// For peers, where there are any.
     fn note_change(&self, set: u32);
     /// Notes that a flow of this service should have been recorded now, and was not: slots in

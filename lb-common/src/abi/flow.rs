@@ -163,8 +163,8 @@ pub struct FlowSet {
 pub const FLOW_CHANGES_SETS: usize = 64;
 
 /// An element of `FLOW_CHANGES`: a byte for each of [`FLOW_CHANGES_SETS`] sets, 1 where a flow was put on
-/// record, has changed its state or its backend, or has lost its place since the byte was last cleared. Written
-/// after what it tells of; whoever clears it reads the set afterwards.
+/// record, has changed its state or its backend, has spoken again after a silence, or has lost its place since the byte was
+/// last cleared. Written after what it tells of; whoever clears it reads the set afterwards.
 pub type FlowChanges = [u8; FLOW_CHANGES_SETS];
 
 /// Elements of `FLOW_CHANGES` for a flow table of so many sets.
