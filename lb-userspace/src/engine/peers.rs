@@ -16,7 +16,7 @@ use crate::desired::protocol_number;
 use crate::maps::monotonic_ms;
 use crate::model::{Model, Service};
 use crate::peers::kinds;
-use crate::sync::link::{LinksHandle, SendError};
+use crate::sync::link::{FrameBytes, LinksHandle, SendError};
 use crate::transition::RingTransition;
 use crate::vrrp::protocol::Family;
 
@@ -39,9 +39,9 @@ pub enum PeerNews {
     /// Backends that a peer has flows of, and this node's services do not have.
     Strangers(String, Vec<(ServiceEndpoint, SocketAddr)>),
     /// A peer's message about rings.
-    Message(String, Vec<u8>),
+    Message(String, FrameBytes),
     /// A peer's message about changes made at run time.
-    Changes(String, Vec<u8>),
+    Changes(String, FrameBytes),
     /// All peers are there, and have the changes that this node has.
     Agreed,
     /// A peer has had other changes than this node for a while.

@@ -28,6 +28,8 @@ use crate::vrrp::protocol::{
 
 /// Events that are handled together: the engine looks at the rings once for all of them.
 const EVENTS_MAX: usize = 256;
+/// News that wait for the engine: more than the frames of all peers that can wait at a time.
+const NEWS_MAX: usize = 4096;
 
 /// Between two looks at what has changed, where no peer asks for more.
 const TICK: Duration = Duration::from_millis(100);
@@ -183,8 +185,8 @@ impl Task {
         let mut news = Vec::new();
         loop {
             let has_links = self.links.is_some();
-            // While the engine is busy, peers wait rather than memory grows; what lbd-vrrp must know does not wait.
-            let has_room = news.len() < EVENTS_MAX;
+            // While the engine is busy, frames wait in their senders' room; what lbd-vrrp must know does not wait.
+            let has_room = news.len() < NEWS_MAX;
             tokio::select! {
                 count = self.link_events.recv_many(&mut events, EVENTS_MAX), if has_links && has_room => {
                     if count == 0 {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use lb_common::abi::{FlowRecord, FlowState};
 use tokio::time::timeout;
 
+use super::room::FRAMES_MAX;
 use super::*;
 use crate::model::cluster::Peer;
 use crate::sync::datagram::{DatagramKey, Sealer};
@@ -159,8 +160,11 @@ async fn frames_datagrams_and_heartbeats_arrive_over_ipv4_and_ipv6() {
             let frame = other
                 .expect(|event| matches!(event, LinkEvent::Frame { .. }))
                 .await;
-            let (peer, kind, bytes) = ("lb1".to_owned(), 2000, expected);
-            assert_eq!(frame, LinkEvent::Frame { peer, kind, bytes });
+            let LinkEvent::Frame { peer, kind, bytes } = frame else {
+                unreachable!("it was looked for");
+            };
+            assert_eq!((peer.as_str(), kind), ("lb1", 2000));
+            assert_eq!(*bytes, *expected);
         }
         let datagram = b"datagram".to_vec();
         one.handle.send_datagram("lb2", 2001, datagram).expect("up");
@@ -279,6 +283,53 @@ async fn a_peer_that_stops_reading_is_reset_and_memory_does_not_grow() {
     // Although nobody takes its events.
     other.handle.shutdown().await;
     one.handle.shutdown().await;
+}
+
+/// Of three nodes, one tells more than the second takes.
+#[tokio::test]
+async fn a_peer_whose_frames_wait_leaves_the_heartbeats_of_others_alone() {
+    const FRAMES: u32 = 5_000;
+    let [a, b, c] = [1, 2, 3].map(|_| free_address("127.0.0.1"));
+    let mut one = Node::start("lb1", 1, &config(a, &[("lb2", b), ("lb3", c)]));
+    let mut two = Node::start("lb2", 1, &config(b, &[("lb1", a)]));
+    let mut three = Node::start("lb3", 1, &config(c, &[("lb1", a)]));
+    two.expect_up("lb1").await;
+    three.expect_up("lb1").await;
+    one.until(|status| status.peers.iter().all(|peer| peer.is_up))
+        .await;
+    for number in 0..FRAMES {
+        let bytes = number.to_be_bytes().to_vec();
+        two.handle.send("lb1", 2000, bytes).expect("up");
+    }
+    let is_full = |status: &LinksStatus| status.peers[0].received.frames > FRAMES_MAX as u64;
+    let full = one.until(is_full).await;
+    let later = full.peers[1].received.datagrams + 20;
+    let status = one
+        .until(|status| status.peers[1].received.datagrams > later)
+        .await;
+    assert_eq!(status.peers[1].overruns, 0, "none of lb3's was lost");
+    let taken = status.peers[0].received.frames;
+    assert_eq!(taken, FRAMES_MAX as u64 + 1, "the next one waits for room");
+    three
+        .handle
+        .set_heartbeat(b"latest".to_vec())
+        .expect("short");
+
+    let (mut next, mut is_heard) = (0, false);
+    while next < FRAMES || !is_heard {
+        match one.event().await {
+            LinkEvent::Frame { bytes, .. } => {
+                assert_eq!(*bytes, next.to_be_bytes());
+                next += 1;
+            }
+            LinkEvent::Heartbeat { payload, .. } => is_heard |= payload == b"latest",
+            LinkEvent::Down { peer, reason } => panic!("{peer}: {reason}"),
+            _ => (),
+        }
+    }
+    for node in [one, two, three] {
+        node.handle.shutdown().await;
+    }
 }
 
 /// A connection from an address that is no peer's, perhaps with the first bytes of a hello.

@@ -10,6 +10,7 @@
 mod beats;
 mod dial;
 mod listen;
+mod room;
 mod shared;
 mod status;
 mod stream;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use self::room::FrameBytes;
 use self::shared::Shared;
 pub use self::status::{DownReason, LinkStatus, LinksStatus, Traffic};
 use self::wire::{Command, Wire};
@@ -34,7 +36,7 @@ use super::replicate::dictionary::ServiceEndpoint;
 use super::replicate::table::SharedTable;
 use super::secret::Secret;
 use super::session::FRAME_MAX_BYTES;
-use crate::model::cluster::Cluster;
+use crate::model::cluster::{Cluster, PEERS_MAX};
 
 /// How long whoever connects may take to show that it has the secret.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +47,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The longest payload of a heartbeat. Unit: bytes.
 pub const HEARTBEAT_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - size_of::<beats::Beat>();
-/// Events that wait for the daemon.
-const EVENTS_MAX: usize = 1024;
+/// Events that wait for the daemon: whatever frames of all peers there are, there is a place for heartbeats.
+const EVENTS_MAX: usize = PEERS_MAX * room::FRAMES_MAX + 1024;
 
 /// What a node tells about itself when a link comes up. Encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +87,7 @@ pub enum LinkEvent {
         /// [`kind::FREE_MIN`] or higher.
         kind: u16,
         /// Its content.
-        bytes: Vec<u8>,
+        bytes: FrameBytes,
     },
     /// The peer lives.
     Heartbeat {

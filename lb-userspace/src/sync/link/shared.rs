@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
+use super::room::Room;
 use super::status::{DownReason, LinkStatus, LinksStatus, Traffic};
 use super::wire::{Command, Commands};
 use super::{Introduction, LinkEvent, SendError};
@@ -74,6 +75,8 @@ pub(super) struct PeerState {
     pub(super) counts: Counts,
     /// Held by the session that is up: the next one comes up when this one has said that it is down.
     pub(super) turn: tokio::sync::Mutex<()>,
+    /// For its frames, until the daemon has dealt with them.
+    pub(super) room: Room,
     session: Mutex<Option<Active>>,
     story: Mutex<Story>,
     flows: Mutex<FlowsStatus>,
@@ -376,6 +379,7 @@ impl PeerState {
             address,
             counts: Counts::default(),
             turn: tokio::sync::Mutex::default(),
+            room: Room::default(),
             session: Mutex::new(None),
             flows: Mutex::default(),
             story: Mutex::new(Story {

@@ -254,7 +254,7 @@ impl Stream {
         let mut look_count = 0_u32;
         let end = Arc::clone(&seat.end);
         loop {
-            if let Err(reason) = self.deliver(shared, peer, seat.number, stopping).await {
+            if let Err(reason) = self.deliver(shared, peer, seat, stopping).await {
                 return reason;
             }
             let step = tokio::select! {
@@ -289,12 +289,12 @@ impl Stream {
         }
     }
 
-    /// Hands on what has arrived.
+    /// Hands on what has arrived. While there is no room for it, nothing is read, so the peer waits.
     async fn deliver(
         &mut self,
         shared: &Shared,
         peer: &PeerState,
-        session: u64,
+        seat: &Seat,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), DownReason> {
         for event in std::mem::take(&mut self.events) {
@@ -313,17 +313,23 @@ impl Stream {
                 kind::DICTIONARY => {
                     let bytes = payload;
                     let command = Command::Frame {
-                        session,
+                        session: seat.number,
                         kind,
                         bytes,
                     };
                     shared.commands.send(command).await;
                 }
                 kind if kind >= kind::FREE_MIN => {
+                    let bytes = tokio::select! {
+                        biased;
+                        bytes = peer.room.take_in(payload) => bytes,
+                        reason = seat.end.wait() => return Err(reason),
+                        () = stopped(stopping) => return Err(DownReason::Stopped),
+                    };
                     let event = LinkEvent::Frame {
                         peer: peer.name.clone(),
                         kind,
-                        bytes: payload,
+                        bytes,
                     };
                     emit(shared, event, stopping).await?;
                 }
