@@ -208,7 +208,7 @@ async fn nobody_waits_for_one_that_cannot_be_started_and_it_is_when_it_can_be() 
     let stage = Stage::with(program.clone(), &[group("web", 1)]);
     let asked = timeout(PATIENCE, stage.supervisor().failover("web"));
     let error = asked.await.expect("no answer").unwrap_err();
-    assert!(matches!(error, FailoverError::Unanswered(_)), "{error}");
+    assert!(matches!(error, FailoverError::Absent(_)), "{error}");
     assert!(error.to_string().contains("cannot be started"), "{error}");
     assert!(stage.supervisor().status().borrow().is_none());
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_lbd-vrrp"), &program).unwrap();

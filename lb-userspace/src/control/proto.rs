@@ -375,8 +375,8 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// For programs: `invalid`, `not_found`, `method_not_allowed`, `conflict`, `body_too_large`,
-    /// `limit_reached`, `map_full`, `failed`, `no_cluster`, `failover_refused`, `vrrp_unavailable`, `timed_out` or
-    /// `stopping`.
+    /// `limit_reached`, `map_full`, `failed`, `no_cluster`, `failover_refused`, `vrrp_unavailable`, `vrrp_unanswered`,
+    /// `timed_out` or `stopping`.
     pub code: String,
     /// For people.
     pub message: String,
@@ -388,11 +388,11 @@ pub struct ErrorBody {
 /// The code of an answer in place of one that did not come in time.
 pub const TIMED_OUT: &str = "timed_out";
 /// The code of a hand-over that `lbd-vrrp` has not answered.
-pub const VRRP_UNAVAILABLE: &str = "vrrp_unavailable";
+pub const VRRP_UNANSWERED: &str = "vrrp_unanswered";
 
 impl ErrorBody {
     /// Whether the change may be made all the same: somebody has not answered who may have been told.
     pub fn leaves_doubt(&self) -> bool {
-        [TIMED_OUT, VRRP_UNAVAILABLE].contains(&self.code.as_str())
+        [TIMED_OUT, VRRP_UNANSWERED].contains(&self.code.as_str())
     }
 }

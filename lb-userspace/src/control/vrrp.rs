@@ -28,7 +28,10 @@ pub enum FailoverError {
     /// There is nobody to do it.
     #[error("lbd-vrrp is not running, or has not said anything yet: lbd's log tells why")]
     NotRunning,
-    /// Who is to do it says nothing.
+    /// There is nobody to do it, and this is why.
+    #[error("{0}")]
+    Absent(String),
+    /// Who is to do it was told, and has said nothing: it may be done all the same.
     #[error("{0}")]
     Unanswered(String),
     /// It was refused, or has failed.
@@ -129,7 +132,10 @@ impl VrrpHandle {
         sent.map_err(|_| FailoverError::NotRunning)?;
         match answer.await {
             Ok(outcome) => outcome,
-            Err(_) => Err(FailoverError::NotRunning),
+            Err(_) => {
+                let text = "lbd has ceased to listen to lbd-vrrp: it stops";
+                Err(FailoverError::Unanswered(text.to_owned()))
+            }
         }
     }
 

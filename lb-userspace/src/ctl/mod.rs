@@ -131,7 +131,8 @@ mod tests {
             ("conflict", EXIT_REFUSED),
             ("failover_refused", EXIT_REFUSED),
             ("timed_out", EXIT_UNREACHABLE),
-            ("vrrp_unavailable", EXIT_UNREACHABLE),
+            ("vrrp_unavailable", EXIT_REFUSED),
+            ("vrrp_unanswered", EXIT_UNREACHABLE),
         ] {
             let body = ErrorBody {
                 code: code.to_owned(),

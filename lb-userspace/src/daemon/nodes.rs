@@ -147,6 +147,7 @@ async fn hand_over_on_request(
             let text = error.to_string();
             match error {
                 Refusal::Refused(_) => FailoverError::Failed(text),
+                Refusal::Absent(_) => FailoverError::Absent(text),
                 Refusal::Unanswered(_) => FailoverError::Unanswered(text),
             }
         });

@@ -47,7 +47,7 @@ fn router(family: Family, state: State) -> RouterStatus {
 fn attach(
     daemon: &Daemon,
     routers: Vec<RouterStatus>,
-    outcome: Result<&'static str, &'static str>,
+    outcome: Result<&'static str, FailoverError>,
 ) -> watch::Sender<Option<Status>> {
     let status = Status {
         version: "0.1.0".to_owned(),
@@ -63,8 +63,7 @@ fn attach(
     daemon.block_on(async move {
         tokio::spawn(async move {
             while let Some(request) = taken.recv().await {
-                let refused = |text: &str| FailoverError::Failed(text.to_owned());
-                let outcome = outcome.map(str::to_owned).map_err(refused);
+                let outcome = outcome.clone().map(str::to_owned);
                 request.reply.send(outcome).unwrap();
             }
         });
@@ -181,12 +180,29 @@ fn what_cannot_be_handed_over_is_refused_with_the_way_out() {
 
     let daemon = Daemon::start_pair();
     let active = vec![router(Family::Ipv4, State::Active)];
-    let _status = attach(&daemon, active, Err("nobody is ready to take over"));
+    let failed = FailoverError::Failed("nobody is ready to take over".to_owned());
+    let _status = attach(&daemon, active, Err(failed));
     let refused = daemon.refused("vip failover web");
     assert!(
         refused.contains("nobody is ready to take over"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_hand_over_that_nobody_answers_may_be_done_all_the_same() {
+    let reason = "lbd-vrrp".to_owned();
+    for (error, code) in [
+        (FailoverError::Absent(reason.clone()), 1),
+        (FailoverError::Unanswered(reason), 3),
+    ] {
+        let daemon = Daemon::start_pair();
+        let active = vec![router(Family::Ipv4, State::Active)];
+        let _status = attach(&daemon, active, Err(error));
+        let done = lbctl(&daemon.socket, "vip failover web");
+        assert_eq!((done.code, done.stdout.as_str()), (code, ""));
+        assert!(done.stderr.contains("lbd-vrrp"), "{}", done.stderr);
+    }
 }
 
 #[test]

@@ -12,13 +12,16 @@ use super::Answer;
 use crate::control::Monitor;
 use crate::control::body::Names;
 use crate::control::error::ApiError;
-use crate::control::proto::{FailoverDone, Peers, Refusal, VRRP_UNAVAILABLE, Vips};
+use crate::control::proto::{FailoverDone, Peers, Refusal, VRRP_UNANSWERED, Vips};
 use crate::control::view;
 use crate::control::vrrp::FailoverError;
 use crate::engine::EngineHandle;
 use crate::model::cluster::VrrpGroup;
 use crate::suggest::closest;
 use crate::vrrp::protocol;
+
+/// The code of a hand-over for which there is no `lbd-vrrp`.
+const VRRP_UNAVAILABLE: &str = "vrrp_unavailable";
 
 /// What the answers are made from.
 #[derive(Clone, Debug)]
@@ -75,7 +78,10 @@ pub(in crate::control) async fn failover(
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     })?;
     outcome.map(Json).map_err(|error| match error {
-        FailoverError::NotRunning | FailoverError::Unanswered(_) => unavailable(&error.to_string()),
+        FailoverError::NotRunning | FailoverError::Absent(_) => {
+            unavailable(VRRP_UNAVAILABLE, &error)
+        }
+        FailoverError::Unanswered(_) => unavailable(VRRP_UNANSWERED, &error),
         FailoverError::Failed(_) => refused(error.to_string()),
     })
 }
@@ -98,7 +104,7 @@ fn require_group(groups: &BTreeMap<String, VrrpGroup>, name: &str) -> Result<(),
 /// Only who has the VIPs can hand them over.
 fn require_active(node: &Node, group: &str) -> Result<(), ApiError> {
     let Some(status) = node.monitor.vrrp.status() else {
-        return Err(unavailable(&FailoverError::NotRunning.to_string()));
+        return Err(unavailable(VRRP_UNAVAILABLE, &FailoverError::NotRunning));
     };
     let own = status.routers.iter().filter(|one| one.group == group);
     if own.clone().any(|one| one.state == protocol::State::Active) {
@@ -121,8 +127,8 @@ fn refused(message: String) -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "failover_refused", message)
 }
 
-fn unavailable(message: &str) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, VRRP_UNAVAILABLE, message)
+fn unavailable(code: &'static str, error: &FailoverError) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
 }
 
 /// This node among its peers.

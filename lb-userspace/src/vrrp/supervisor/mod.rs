@@ -59,7 +59,10 @@ pub enum FailoverError {
     /// `lbd-vrrp` says no, or it did not work.
     #[error("{0}")]
     Refused(String),
-    /// There is nobody to say anything.
+    /// There is nobody to be told.
+    #[error("lbd-vrrp is not there: {0}")]
+    Absent(&'static str),
+    /// It was told, and has said nothing: it may have been done all the same.
     #[error("lbd-vrrp does not answer: {0}")]
     Unanswered(&'static str),
 }
@@ -121,7 +124,7 @@ impl Supervisor {
         let group = group.to_owned();
         let order = Order::Failover { group, answer };
         let sent = self.orders.send(order).await;
-        sent.map_err(|_| FailoverError::Unanswered("its supervisor has ended"))?;
+        sent.map_err(|_| FailoverError::Absent("its supervisor has ended"))?;
         match timeout(FAILOVER_TIMEOUT, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(FailoverError::Unanswered("it has died meanwhile")),

@@ -348,7 +348,7 @@ impl Session {
 fn refuse(order: Order, reason: &'static str) {
     match order {
         Order::Failover { answer, .. } => {
-            let _gone = answer.send(Err(FailoverError::Unanswered(reason)));
+            let _gone = answer.send(Err(FailoverError::Absent(reason)));
         }
         Order::Stop { done } => {
             let _gone = done.send(());
