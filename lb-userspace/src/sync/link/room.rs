@@ -26,7 +26,7 @@ pub(super) struct Room {
 #[derive(Clone, Debug)]
 pub struct FrameBytes {
     bytes: Vec<u8>,
-    _place: Option<Arc<OwnedSemaphorePermit>>,
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Default for Room {
@@ -38,16 +38,26 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Waits until there is room for a frame.
-    pub(super) async fn take_in(&self, bytes: Vec<u8>) -> FrameBytes {
-        let cost_bytes = bytes.len().clamp(COST_MIN_BYTES, ROOM_BYTES) as u32;
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.free).acquire_many_owned(cost_bytes).await;
-        FrameBytes {
-            bytes,
-            _place: place.ok().map(Arc::new),
+    /// Takes a frame in, or gives it back if there is no room now.
+    pub(super) fn take_in(&self, bytes: Vec<u8>) -> Result<FrameBytes, Vec<u8>> {
+        match Arc::clone(&self.free).try_acquire_many_owned(cost_bytes(bytes.len())) {
+            Ok(place) => Ok(FrameBytes {
+                bytes,
+                _place: Arc::new(place),
+            }),
+            Err(_) => Err(bytes),
         }
     }
+
+    /// Waits until there is room for a frame of this length.
+    pub(super) async fn wait_for(&self, len_bytes: usize) {
+        // The semaphore is never closed.
+        let _free_again = self.free.acquire_many(cost_bytes(len_bytes)).await;
+    }
+}
+
+fn cost_bytes(len_bytes: usize) -> u32 {
+    len_bytes.clamp(COST_MIN_BYTES, ROOM_BYTES) as u32
 }
 
 impl Deref for FrameBytes {
@@ -86,13 +96,19 @@ mod tests {
             let room = Room::default();
             let mut kept = Vec::new();
             for _ in 0..count {
-                kept.push(room.take_in(vec![1; len_bytes]).await);
+                kept.push(room.take_in(vec![1; len_bytes]).expect("room"));
             }
-            let further = timeout(MOMENT, room.take_in(vec![2; FRAME_MAX_BYTES])).await;
-            assert!(further.is_err(), "{len_bytes} bytes");
+            let further = vec![2; FRAME_MAX_BYTES];
+            assert_eq!(
+                room.take_in(further.clone()),
+                Err(further),
+                "{len_bytes} bytes"
+            );
+            let waiting = timeout(MOMENT, room.wait_for(FRAME_MAX_BYTES)).await;
+            assert!(waiting.is_err(), "{len_bytes} bytes");
             let copy = kept[0].clone();
-            kept.truncate(1);
             drop(kept);
+            room.wait_for(FRAME_MAX_BYTES).await;
             assert_eq!(copy.len(), len_bytes);
             let used_bytes = len_bytes.max(COST_MIN_BYTES);
             assert_eq!(room.free.available_permits(), ROOM_BYTES - used_bytes);

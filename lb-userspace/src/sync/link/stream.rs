@@ -1,6 +1,6 @@
 //! A session over a TCP connection: the handshake, then frames both ways until it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
@@ -30,9 +30,10 @@ const PING_LOOKS: u32 = 4;
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long TCP goes on sending what is not acknowledged. While datagrams come through, the link is only slow, and whether
-/// the peer is there is [`SILENCE_MAX`]'s matter. Where nine packets of ten are lost each way, of the attempts of half a
-/// minute none is acknowledged now and then, and a connection that is given up is hardly made again.
-const USER_TIMEOUT: Duration = Duration::from_secs(300);
+/// the peer is there is [`SILENCE_MAX`]'s matter. Where nine packets of ten are lost each way, at an attempt a second, it
+/// takes ten seconds on average until one arrives, and ten more until its acknowledgement does: of such half minutes two
+/// in ten pass without, and a connection that is given up is hardly made again; of such two minutes, one in ten thousand.
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Retransmissions that are not acknowledged come after at most this. Unit: milliseconds; the least possible.
 const RTO_MAX_MS: libc::c_int = 1_000;
@@ -63,6 +64,8 @@ struct Stream {
     session: Session,
     unsent: Vec<u8>,
     events: Vec<Event>,
+    /// Frames, by kind and content, that have arrived and not been handed on.
+    undelivered: VecDeque<(u16, Vec<u8>)>,
     buffer: Box<[u8]>,
 }
 
@@ -164,6 +167,7 @@ impl Stream {
             session: Session::new(terms, &mut unsent),
             unsent,
             events: Vec::new(),
+            undelivered: VecDeque::new(),
             buffer: vec![0; READ_BYTES].into(),
         })
     }
@@ -257,13 +261,15 @@ impl Stream {
             if let Err(reason) = self.deliver(shared, peer, seat, stopping).await {
                 return reason;
             }
+            let next_bytes = self.undelivered.front().map(|(_, payload)| payload.len());
             let step = tokio::select! {
                 reason = end.wait() => Err(reason),
                 () = stopped(stopping) => {
                     self.say_goodbye().await;
                     Err(DownReason::Stopped)
                 }
-                ready = self.tcp.readable() => ready.map_err(failed).and_then(|()| {
+                () = peer.room.wait_for(next_bytes.unwrap_or_default()), if next_bytes.is_some() => Ok(()),
+                ready = self.tcp.readable(), if next_bytes.is_none() => ready.map_err(failed).and_then(|()| {
                     let read_bytes = self.read()?;
                     add(&peer.counts.stream_bytes_received, read_bytes);
                     Ok(())
@@ -289,7 +295,8 @@ impl Stream {
         }
     }
 
-    /// Hands on what has arrived. While there is no room for it, nothing is read, so the peer waits.
+    /// Hands on what has arrived, as far as there is room for it. While something is left, nothing more is read, so the
+    /// peer waits.
     async fn deliver(
         &mut self,
         shared: &Shared,
@@ -297,12 +304,13 @@ impl Stream {
         seat: &Seat,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), DownReason> {
-        for event in std::mem::take(&mut self.events) {
-            let Event::Frame { kind, payload } = event else {
-                continue;
-            };
-            peer.heard();
-            add(&peer.counts.frames_received, 1);
+        for event in self.events.drain(..) {
+            if let Event::Frame { kind, payload } = event {
+                peer.heard();
+                self.undelivered.push_back((kind, payload));
+            }
+        }
+        while let Some((kind, payload)) = self.undelivered.pop_front() {
             match kind {
                 // Whoever does not read is not answered: its own pings would fill the memory.
                 kind::PING if self.unsent.len() < UNSENT_MAX_BYTES => {
@@ -320,11 +328,12 @@ impl Stream {
                     shared.commands.send(command).await;
                 }
                 kind if kind >= kind::FREE_MIN => {
-                    let bytes = tokio::select! {
-                        biased;
-                        bytes = peer.room.take_in(payload) => bytes,
-                        reason = seat.end.wait() => return Err(reason),
-                        () = stopped(stopping) => return Err(DownReason::Stopped),
+                    let bytes = match peer.room.take_in(payload) {
+                        Ok(bytes) => bytes,
+                        Err(payload) => {
+                            self.undelivered.push_front((kind, payload));
+                            return Ok(());
+                        }
                     };
                     let event = LinkEvent::Frame {
                         peer: peer.name.clone(),
@@ -335,6 +344,7 @@ impl Stream {
                 }
                 _ => add(&peer.counts.unknown_kinds, 1),
             }
+            add(&peer.counts.frames_received, 1);
         }
         Ok(())
     }
