@@ -176,11 +176,11 @@ impl Coordinator {
         let mut shares = std::mem::take(&mut self.shares);
         for share in shares.values_mut() {
             self.take_up(share);
-            self.decide(share, now_ms);
+            self.decide(share, rings, now_ms);
             match &share.side {
                 Side::Owns(_) => self.lead(share, rings, now_ms),
                 Side::Follows(followed) if followed.is_alone => {
-                    Self::lead_alone(share, rings, now_ms);
+                    self.lead_alone(share, rings, now_ms);
                 }
                 Side::Follows(_) => self.follow(share, rings, now_ms),
             }
@@ -255,7 +255,9 @@ impl Coordinator {
         if !is_any_up {
             return None;
         }
-        let behind = self.shares.values().find(|share| !share.is_current())?;
+        // A ring of no group that this node was left alone with is no matter of who is Active.
+        let mut shares = self.shares.values();
+        let behind = shares.find(|share| !share.is_current() && !share.is_alone())?;
         let ServiceEndpoint { vip, port, .. } = behind.service;
         let owner = &behind.term.owner;
         Some(if owner.is_empty() {
@@ -296,6 +298,7 @@ impl Coordinator {
                 share
             });
             share.group = service.group;
+            share.slot_count = service.slot_count;
         }
         if questions.is_empty() {
             return;
@@ -317,7 +320,7 @@ impl Coordinator {
     }
 
     /// Takes the lead, if it is this node's turn. To yield it takes another's claim.
-    fn decide(&mut self, share: &mut Share, now_ms: u64) {
+    fn decide(&mut self, share: &mut Share, rings: &mut impl Rings, now_ms: u64) {
         if self.has_taken_over(share) {
             self.claim(share);
             return;
@@ -327,7 +330,7 @@ impl Coordinator {
         let is_turn = owner == self.view.name && share.role() == Role::Follower;
         if !is_turn {
             share.due_since_ms = None;
-            self.note_left_alone(share, now_ms);
+            self.note_left_alone(share, rings, now_ms);
             return;
         }
         let since_ms = *share.due_since_ms.get_or_insert(now_ms);
@@ -338,20 +341,26 @@ impl Coordinator {
 
     /// A node may follow one that it does not hear, and another one go before it that does, and so does not claim. A ring
     /// of no group, which every node may forward by, would stay as it is for as long as that link is missing, with the dead
-    /// in it.
-    fn note_left_alone(&self, share: &mut Share, now_ms: u64) {
+    /// in it. One whose length is not what this node's configuration says stays all the same: no other one could be made
+    /// of it.
+    fn note_left_alone(&self, share: &mut Share, rings: &mut impl Rings, now_ms: u64) {
         let last = &share.term.owner;
         let is_left = !last.is_empty() && !self.view.is_there(last);
+        if share.group.is_some() && share.is_alone() {
+            // The VIP moves now: packets go to the Active node.
+            share.side = Side::Follows(Box::default());
+        }
         if !is_left || share.group.is_some() || !share.has_history {
             share.left_since_ms = None;
             return;
         }
         let since_ms = *share.left_since_ms.get_or_insert(now_ms);
-        if now_ms >= since_ms + LEFT_ALONE_MS
-            && let Side::Follows(followed) = &mut share.side
-            && !followed.is_alone
-        {
-            **followed = Followed::alone();
+        if share.is_alone() || now_ms < since_ms + LEFT_ALONE_MS {
+            return;
+        }
+        let ring = rings.transition(&share.service);
+        if ring.is_some_and(|ring| ring.slots().len() == share.slot_count) {
+            share.side = Side::Follows(Box::new(Followed::alone()));
         }
     }
 

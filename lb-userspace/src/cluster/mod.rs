@@ -51,6 +51,8 @@ pub struct SharedService {
     pub endpoint: ServiceEndpoint,
     /// The group that has its VIP; `None`: the VIP does not move.
     pub group: Option<GroupId>,
+    /// Slots of its ring, as this node's configuration has it.
+    pub slot_count: usize,
 }
 
 /// The rings of this node.

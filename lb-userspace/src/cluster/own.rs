@@ -218,15 +218,16 @@ impl Coordinator {
         }
     }
 
-    /// Goes on as in a cut, for this node alone: deaths move slots, and nothing else does. Nobody is told, and what the
-    /// owner says holds as soon as it is heard.
-    pub(super) fn lead_alone(share: &Share, rings: &mut impl Rings, now_ms: u64) {
+    /// Goes on as in a cut, for this node alone: until the owner counts as gone, deaths move slots, and nothing else does;
+    /// then planned changes are made too, and nothing ever settles. Nobody is told, and what the owner says holds as soon
+    /// as it is heard.
+    pub(super) fn lead_alone(&self, share: &Share, rings: &mut impl Rings, now_ms: u64) {
         let Some(transition) = rings.transition(&share.service) else {
             return;
         };
         let company = Company {
             present: Members::NONE,
-            reach: Reach::Cut,
+            reach: self.view.reach(),
             settling: Settling::Withheld,
         };
         transition.keep_company(company, now_ms);
@@ -359,5 +360,6 @@ pub(super) fn status(share: &Share) -> ServiceStatus {
         term: share.term.clone(),
         revision,
         refusals,
+        is_alone: share.is_alone(),
     }
 }

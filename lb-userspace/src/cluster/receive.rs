@@ -3,8 +3,8 @@
 
 use super::coordinator::Coordinator;
 use super::message::{
-    Claim, Had, Message, Refusal, RefusalKind, RingPart, SERVICES_PER_MESSAGE, Standing, Swept,
-    Term, Version,
+    Claim, Had, Message, Refusal, RefusalKind, RingPart, SERVICES_PER_MESSAGE, ServiceEndpoint,
+    Standing, Swept, Term, Version,
 };
 use super::own::cut;
 use super::share::{Follower, Owned, Role, Share, Side};
@@ -52,10 +52,17 @@ impl Coordinator {
         };
         share.lackers.remove(peer);
         if is_question {
-            if let Side::Owns(owned) = &mut share.side {
-                owned.peers.remove(peer);
-                let answer = share.claim();
-                self.say_claims(peer, vec![answer]);
+            let answer = share.claim();
+            match &mut share.side {
+                Side::Owns(owned) => {
+                    owned.peers.remove(peer);
+                    self.say_claims(peer, vec![answer]);
+                }
+                // Whoever asks may take this node for the owner, which it was, and not hear the one that is.
+                Side::Follows(_) if !["", peer].contains(&answer.term.owner.as_str()) => {
+                    self.say(peer, Message::Stale(vec![answer]));
+                }
+                Side::Follows(_) => {}
             }
         } else if share.term.is_later_than(&claim.term) {
             let answer = vec![share.claim()];
@@ -70,7 +77,24 @@ impl Coordinator {
             share.put_off.insert(peer.to_owned());
         } else {
             share.put_off.remove(peer);
+            let was_owner = share.role() == Role::Owner;
             share.follow(claim.term);
+            if was_owner {
+                self.tell_who_followed(&claim.service, peer);
+            }
+        }
+    }
+
+    /// Those that have followed this node have to know that it does not decide any more: they may not hear who does.
+    fn tell_who_followed(&mut self, service: &ServiceEndpoint, teller: &str) {
+        let Some(share) = self.shares.get(service) else {
+            return;
+        };
+        let claim = share.claim();
+        let mut peers = self.names_up();
+        peers.retain(|peer| peer != teller && *peer != claim.term.owner);
+        for peer in peers {
+            self.say(&peer, Message::Stale(vec![claim.clone()]));
         }
     }
 
@@ -110,7 +134,11 @@ impl Coordinator {
         if share.role() == Role::Owner && is_owner {
             self.overrule(&claim);
         } else if self.view.is_known(&claim.term.owner) {
+            let was_owner = share.role() == Role::Owner;
             Self::step_back(share, claim.term);
+            if was_owner {
+                self.tell_who_followed(&claim.service, peer);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub struct ServiceStatus {
     pub revision: Option<u64>,
     /// Peers that do not follow, and why.
     pub refusals: BTreeMap<String, String>,
+    /// The owner is not heard, nobody decides in its place, and this node goes on with its copy by itself.
+    pub is_alone: bool,
 }
 
 /// A service's ring.
@@ -35,6 +37,8 @@ pub struct ServiceStatus {
 pub(super) struct Share {
     pub(super) service: ServiceEndpoint,
     pub(super) group: Option<GroupId>,
+    /// Slots of the ring as this node would make it.
+    pub(super) slot_count: usize,
     /// Peers that have said that they do not have the service, or not with a ring to be shared.
     pub(super) lackers: BTreeSet<String>,
     /// The latest term that this node goes by.
@@ -120,6 +124,7 @@ impl Share {
         Self {
             service,
             group,
+            slot_count: 0,
             lackers: BTreeSet::new(),
             term: Term::default(),
             put_off: BTreeSet::new(),
@@ -143,6 +148,11 @@ impl Share {
             Side::Owns(_) => true,
             Side::Follows(followed) => followed.is_current(),
         }
+    }
+
+    /// Whether this node goes on with its copy by itself.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(&self.side, Side::Follows(followed) if followed.is_alone)
     }
 
     pub(super) fn claim(&self) -> Claim {

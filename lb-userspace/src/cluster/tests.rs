@@ -41,6 +41,7 @@ struct OneRing {
     offset: u16,
     is_configured: bool,
     group: Option<GroupId>,
+    slot_count: usize,
     room: u16,
     suppressed_ms: Option<u64>,
     lag_ms: u64,
@@ -51,6 +52,7 @@ impl Rings for OneRing {
         let service = SharedService {
             endpoint: service(),
             group: self.group.clone(),
+            slot_count: self.slot_count,
         };
         self.is_configured.then_some(service).into_iter().collect()
     }
@@ -163,6 +165,7 @@ impl Bench {
                     offset,
                     is_configured: true,
                     group: Some(group()),
+                    slot_count: ring.len(),
                     room: 99,
                     suppressed_ms: None,
                     lag_ms: 0,

@@ -258,6 +258,7 @@ impl Rings for Engine {
             .map(|service| SharedService {
                 endpoint: endpoint(service),
                 group: group_of(&self.model, service.vip),
+                slot_count: service.ring_slots as usize,
             })
             .collect()
     }

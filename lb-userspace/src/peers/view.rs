@@ -138,8 +138,14 @@ fn drift(sight: &Sight<'_>, link: &LinkStatus) -> Vec<String> {
         let name = sight.names.of(&service.service);
         Some(format!("service {name}: it does not follow: {reason}"))
     });
+    let services = sight.agreement.services.iter();
+    let left = services.filter(|service| service.is_alone && service.term.owner == link.peer);
+    let left = left.map(|service| {
+        let name = sight.names.of(&service.service);
+        format!("service {name}: it decides the ring and is not heard; this node goes on alone")
+    });
     let configs = sight.agreement.drift.get(&link.peer).into_iter().flatten();
-    let others = refusals.chain(configs.cloned());
+    let others = refusals.chain(left).chain(configs.cloned());
     other_key.into_iter().chain(others).collect()
 }
 

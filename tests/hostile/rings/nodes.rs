@@ -56,6 +56,7 @@ impl Rings for OneRing {
         vec![SharedService {
             endpoint: SERVICE,
             group: Some(group()),
+            slot_count: self.transition.slots().len(),
         }]
     }
 

@@ -518,18 +518,27 @@ fn an_active_owner_overrules_one_that_its_file_does_not_have() {
     bench.check(1, &[moving(2, 1)]);
 }
 
-/// Of a service in no group, lb1 decides the ring. lb3 does not hear it; lb2, whose name comes before lb3's, does. Or lb3
-/// knows by hearsay alone that lb1 decides.
+/// Of a service in no group, lb1 decides the ring.
+fn without_group() -> Bench {
+    let mut bench = Bench::new(3, &[1, 2]);
+    for node in bench.nodes.values_mut() {
+        node.rings.group = None;
+    }
+    bench.connect_all();
+    bench.pass(1_000);
+    assert_eq!(bench.role(1).0, Role::Owner);
+    bench
+}
+
+fn is_alone(bench: &Bench, number: usize) -> bool {
+    bench.nodes[&name(number)].coordinator.status()[0].is_alone
+}
+
+/// lb3 does not hear the owner; lb2, whose name comes before lb3's, does. Or lb3 knows by hearsay alone that lb1 decides.
 #[test]
 fn who_does_not_hear_the_owner_takes_the_dead_out_of_its_ring_by_itself() {
     for hearsay in [None, Some(Message::Stale(claims(77, "lb1", 1)))] {
-        let mut bench = Bench::new(3, &[1, 2]);
-        for node in bench.nodes.values_mut() {
-            node.rings.group = None;
-        }
-        bench.connect_all();
-        bench.pass(1_000);
-        assert_eq!(bench.role(1).0, Role::Owner);
+        let mut bench = without_group();
         bench.cut(1, 3);
         bench.pass(500);
         let now_ms = bench.now_ms;
@@ -547,20 +556,23 @@ fn who_does_not_hear_the_owner_takes_the_dead_out_of_its_ring_by_itself() {
         bench.check(3, &[moving(3, 1), settled(2)]);
         assert_eq!(bench.role(1).0, Role::Owner);
         assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+        assert!(is_alone(&bench, 3) && !is_alone(&bench, 2));
+        assert_eq!(bench.node(3).coordinator.behind(), None, "of no group");
 
-        // What is planned waits, however long it takes.
+        // What is planned waits until the owner counts as gone. Nothing settles, however long it takes.
         bench.want(3, &[3, 4], &[1]);
+        bench.pass(PATIENCE_MS / 2);
+        assert_eq!(bench.slots(3)[1].1, 2);
         bench.pass(PATIENCE_MS + 2 * IDLE_MS);
         for _ in 0..3 {
             bench.sweep(0);
         }
-        assert_eq!(bench.slots(3)[0], moving(3, 1));
-        assert_eq!(bench.slots(3)[1].1, 2);
-        assert!(bench.node(3).coordinator.behind().is_some());
+        bench.check(3, &[moving(3, 1), moving(4, 2)]);
 
         bench.connect_all();
         bench.pass(1_000);
         assert_eq!(bench.role(3), bench.role_as_follower_of(1));
+        assert!(!is_alone(&bench, 3));
         assert_eq!(bench.slots(3), bench.slots(1));
         assert_eq!(bench.slots(2), bench.slots(1));
         assert_eq!(bench.node(3).coordinator.behind(), None);
@@ -569,5 +581,62 @@ fn who_does_not_hear_the_owner_takes_the_dead_out_of_its_ring_by_itself() {
         bench.pass(1_000);
         assert_eq!(bench.slots(1)[0].1, 5);
         assert_eq!(bench.slots(3), bench.slots(1));
+    }
+}
+
+#[test]
+fn a_ring_of_another_length_or_of_a_group_is_not_gone_on_with_alone() {
+    for slot_count in [3, 2] {
+        let mut bench = without_group();
+        bench.node(3).rings.slot_count = slot_count;
+        bench.cut(1, 3);
+        bench.pass(5_000);
+        assert_eq!(is_alone(&bench, 3), slot_count == 2);
+        for node in bench.nodes.values_mut() {
+            node.rings.group = Some(group());
+        }
+        bench.pass(5_000);
+        assert!(!is_alone(&bench, 3));
+    }
+}
+
+/// lb3 does not hear lb1, and has followed lb2, which follows lb1 again: it hears so when that happens, or when it asks.
+#[test]
+fn who_follows_a_former_owner_hears_that_it_is_not_any_more() {
+    for asks in [false, true] {
+        let mut bench = without_group();
+        bench.cut(1, 2);
+        bench.cut(1, 3);
+        bench.pass(2_000);
+        assert_eq!(bench.role(2).0, Role::Owner);
+        assert_eq!(bench.role(3), bench.role_as_follower_of(2));
+        bench.connect_all();
+        bench.cut(1, 3);
+        bench.pass(1_000);
+        assert_eq!(bench.role(2).0, Role::Owner);
+        bench.cut(1, 2);
+        bench.pass(2_000);
+        assert_eq!(bench.role(1).0, Role::Owner);
+        bench.connect_all();
+        bench.cut(1, 3);
+        if asks {
+            bench.cut(2, 3);
+            bench.pass(500);
+            bench.connect_all();
+            bench.cut(1, 3);
+        }
+        bench.pass(1_000);
+        assert_eq!(bench.role(1).0, Role::Owner);
+        assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+        assert_eq!(bench.role(3), bench.role_as_follower_of(1));
+        bench.pass(4_000);
+        for number in 1..=3 {
+            bench.want(number, &[3, 2], &[1]);
+        }
+        bench.pass(1_000);
+        for number in 1..=3 {
+            assert_eq!(bench.slots(number)[0].1, 3, "of lb{number}");
+        }
+        assert!(is_alone(&bench, 3));
     }
 }

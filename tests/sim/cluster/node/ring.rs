@@ -23,6 +23,7 @@ impl Rings for OneRing {
         vec![SharedService {
             endpoint: SERVICE,
             group: self.has_group.then(|| group(0)),
+            slot_count: self.machine.slots().len(),
         }]
     }
 
