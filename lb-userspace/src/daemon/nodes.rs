@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::args::{Args, LogFormat};
@@ -16,9 +18,9 @@ use crate::engine::{EngineHandle, Membership, StateFile};
 use crate::model::Model;
 use crate::peers::hash_key::{HashKey, from_bytes, to_bytes};
 use crate::peers::task::{Ends, Task, Wires};
-use crate::sync::link::LinksHandle;
+use crate::sync::link::{LinksHandle, STATUS_AGE_MAX};
 use crate::sync::secret::Secret;
-use crate::vrrp::protocol::Facts;
+use crate::vrrp::protocol::{Facts, Status};
 use crate::vrrp::supervisor::{FailoverError as Refusal, Options, Supervisor};
 
 /// What makes this node one of several, by the model.
@@ -78,6 +80,10 @@ pub(super) struct Nodes {
     herald: Herald,
 }
 
+/// How long after `lbd` its VRRP process may be told to end, for it to be the same stop.
+const SIGNALS_APART_MAX: Duration = Duration::from_millis(250);
+/// How long the last flows may take to be told.
+const LAST_FLOWS_MAX: Duration = Duration::from_millis(500);
 /// Requests for a failover that wait at a time.
 const FAILOVERS_MAX: usize = 16;
 
@@ -120,9 +126,41 @@ impl Nodes {
         }
     }
 
-    /// Has the VRRP process hand its VIPs over and end, before the datapath is taken off.
+    /// Has the VRRP process hand its VIPs over and end.
     pub(super) async fn hand_over(&self) {
         self.supervisor.stop().await;
+        self.tell_last_flows().await;
+    }
+
+    /// Where a machine is shut down, all its processes are told to end at once. Until the VIPs have moved, flows begin
+    /// here of which the peers have to know, so this one waits until the VRRP process has handed them over. One that goes
+    /// on is not waited for.
+    pub(super) async fn outlast_vrrp(&self) {
+        let mut status = self.supervisor.status();
+        if status.borrow().is_none() {
+            return;
+        }
+        let is_stopping =
+            |status: &Option<Status>| status.as_ref().is_some_and(|one| one.is_stopping);
+        let stops = timeout(SIGNALS_APART_MAX, status.wait_for(is_stopping)).await;
+        if stops.is_ok_and(|seen| seen.is_ok()) {
+            self.hand_over().await;
+        }
+    }
+
+    /// Waits until the peers have been told of the last flows that have begun here.
+    async fn tell_last_flows(&self) {
+        let Some(links) = &self.links else { return };
+        let until = Instant::now() + LAST_FLOWS_MAX;
+        loop {
+            // Twice: a change is seen a few milliseconds after it was made.
+            sleep(2 * STATUS_AGE_MAX).await;
+            let status = links.status();
+            let mut peers = status.peers.iter().filter(|peer| peer.is_up);
+            if peers.all(|peer| peer.flows.lag_ms == 0) || Instant::now() >= until {
+                return;
+            }
+        }
     }
 
     /// Says goodbye to the peers. What the VRRP process does, it goes on doing.

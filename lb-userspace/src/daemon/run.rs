@@ -161,8 +161,11 @@ async fn serve(socket: &Socket, mut origin: Origin, args: &Args) -> anyhow::Resu
     api.stop().await;
     drop((metrics, runner, hooks));
     let on_stop = args.on_stop.unwrap_or(origin.model.on_stop);
-    if on_stop == OnStop::Detach && ended.is_none() {
-        nodes.hand_over().await;
+    if ended.is_none() {
+        match on_stop {
+            OnStop::Detach => nodes.hand_over().await,
+            OnStop::Keep => nodes.outlast_vrrp().await,
+        }
     }
     let ended = match ended {
         Some(ended) => ended,

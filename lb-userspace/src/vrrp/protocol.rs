@@ -251,6 +251,9 @@ pub struct Status {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub taken_vips: Vec<IpAddr>,
+    /// It was told to end, and hands over what it has.
+    #[serde(default)]
+    pub is_stopping: bool,
 }
 
 /// How a virtual router is.

@@ -56,6 +56,7 @@ fn attach(
         is_realtime: true,
         routers,
         taken_vips: Vec::new(),
+        is_stopping: false,
     };
     let (sender, receiver) = watch::channel(Some(status));
     let (requests, mut taken) = mpsc::channel::<FailoverRequest>(1);

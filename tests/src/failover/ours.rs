@@ -245,12 +245,15 @@ impl Node for OurNode {
         true
     }
 
-    /// As a machine does it that is shut down: every process gets SIGTERM.
+    /// As a machine does it that is shut down: every process gets SIGTERM, at once.
     fn stop(&mut self, ground: &Ground) -> Result<()> {
-        self.lbd_mut()?.terminate()?;
-        for pid in self.vrrp_pids(ground)? {
+        let vrrp_pids = self.vrrp_pids(ground)?;
+        let lbd = self.lbd_mut()?.process();
+        lbd.signal(Signal::SIGTERM)?;
+        for pid in vrrp_pids {
             kill(pid, Signal::SIGTERM)?;
         }
+        lbd.wait(PROCESS_TIMEOUT)?;
         wait_until("the end of its VRRP process", PROCESS_TIMEOUT, || {
             Ok(self.vrrp_pids(ground)?.is_empty().then_some(()))
         })

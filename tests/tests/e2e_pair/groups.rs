@@ -32,7 +32,7 @@ impl Scene {
     }
 
     /// Clients of every VIP, from now on.
-    fn begin_traffic(&mut self) {
+    pub(super) fn begin_traffic(&mut self) {
         let client = &self.net.client;
         for vip in VIPS.into_iter().flat_map(|vip| [vip; HELD_COUNT]) {
             let mut connection = client.connect(SocketAddr::new(vip, 80)).unwrap();

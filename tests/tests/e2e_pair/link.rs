@@ -1,4 +1,4 @@
-//! A sync link that carries some of what it should.
+//! A sync link that carries some of what it should, and when it ends.
 
 use std::net::SocketAddr;
 
@@ -56,4 +56,34 @@ fn a_change_does_not_wait_for_a_peer_that_does_not_hear_this_node() {
     run(lb2.command("nft").arg(delete)).unwrap();
     scene.await_caught_up();
     scene.await_admin("web2", "drain");
+}
+
+/// All processes of lb1 get SIGTERM, lbd first. Until lb2 has the VIPs, lb1 tells it of the flows that begin there.
+#[test]
+fn a_node_that_is_shut_down_is_heard_until_its_vips_have_moved() {
+    if require(&["ip", "nginx"]).is_missing() {
+        return;
+    }
+    let mut scene = Scene::of_two();
+    scene.begin_traffic();
+    let vips = scene.nodes[0].ctl_json(&["vip", "list"]).unwrap();
+    let vrrp_pid = vips["process"]["pid"].to_string();
+    let lb1 = scene.net.node(NodeId::Lb1);
+    run(lb1.command("kill").args([scene.nodes[0].pid().to_string()])).unwrap();
+    run(lb1.command("kill").args([vrrp_pid])).unwrap();
+    let lbd = scene.nodes[0].process();
+    assert!(lbd.wait(PATIENCE).unwrap().success());
+    let order = wait_until("lb2 to have seen both", PATIENCE, || {
+        let log = scene.nodes[1].log();
+        let is_told = |line: &&str| line.contains("-> Active") || line.contains("the link is down");
+        let told: Vec<bool> = log
+            .lines()
+            .filter(is_told)
+            .map(|line| line.contains("-> Active"))
+            .collect();
+        Ok((told.len() == 3).then_some(told))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", scene.nodes[1].log_tail()));
+    assert_eq!(order, [true, true, false], "{}", scene.nodes[1].log_tail());
+    scene.nobody_noticed("with lb2 alone");
 }

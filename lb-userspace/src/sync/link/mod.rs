@@ -45,6 +45,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A link over which nothing at all was heard for so long is down: far longer than anybody's judgement by
 /// heartbeats takes, so that a link with heavy loss is not reset for it.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// What [`LinksHandle::status`] says of the flows was so this long ago at most.
+pub const STATUS_AGE_MAX: Duration = Duration::from_millis(20);
 /// The longest payload of a heartbeat. Unit: bytes.
 pub const HEARTBEAT_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - size_of::<beats::Beat>();
 /// Events that wait for the daemon: whatever frames of all peers there are, there is a place for heartbeats.

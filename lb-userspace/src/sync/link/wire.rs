@@ -14,10 +14,10 @@ use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
-use super::LinkEvent;
 use super::beats::{Beat, Beats, echo_age_ms};
 use super::listen::set_freebind;
 use super::shared::{PeerState, Shared, add};
+use super::{LinkEvent, STATUS_AGE_MAX};
 use crate::sync::datagram::{
     DATAGRAM_MAX_BYTES, DatagramKey, Opener, Rejected, Sealer, session_of,
 };
@@ -34,7 +34,7 @@ const RECEIVE_MAX: usize = 256;
 /// The socket's buffers: a whole window of flows from each of several peers, as the kernel accounts them. Unit: bytes.
 const BUFFER_BYTES: usize = 4 << 20;
 /// Between two looks at how replication stands, for the status. Unit: microseconds.
-const STATUS_US: u64 = 20_000;
+const STATUS_US: u64 = STATUS_AGE_MAX.as_micros() as u64;
 
 /// What the thread is told.
 pub(super) enum Command {

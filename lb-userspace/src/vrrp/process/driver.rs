@@ -393,6 +393,7 @@ impl Driver {
                 })
                 .collect(),
             taken_vips: self.taken_vips(),
+            is_stopping: self.is_stopping(),
         }
     }
 

@@ -114,6 +114,7 @@ impl Driver {
         }
         info!("stopping");
         self.stop_at_us = Some(now_us + STOP_TIMEOUT_US);
+        self.is_status_dirty = true;
         for index in 0..self.runs.len() {
             self.end_run(index, now_us);
         }

@@ -23,6 +23,21 @@ pub(super) struct Request {
     pub(super) errors: Vec<String>,
 }
 
+impl Request {
+    /// What was not done, and what was all the same: of two families, one may go and the other not.
+    fn error(&self) -> Option<String> {
+        let errors = self.errors.join("; ");
+        match (self.errors.is_empty(), self.texts.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(errors),
+            (false, false) => Some(format!(
+                "{errors}; done all the same: {}",
+                self.texts.join("; ")
+            )),
+        }
+    }
+}
+
 impl Driver {
     /// Tells a machine what has happened, and does what it says.
     pub(super) fn feed(&mut self, index: usize, now_us: u64, input: Input<'_>) {
@@ -284,10 +299,9 @@ impl Driver {
             .partition(|request| request.waiting == 0);
         self.requests = waiting;
         for request in done {
-            let error = (!request.errors.is_empty()).then(|| request.errors.join("; "));
             let answer = FromVrrp::Answer {
                 request: request.number,
-                error,
+                error: request.error(),
                 text: request.texts.join("; "),
             };
             self.control.tell(request.client, &answer);
@@ -339,5 +353,30 @@ impl Driver {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_hand_over_that_is_done_in_part_both_parts_are_told() {
+        let mut request = Request {
+            client: 1,
+            number: 1,
+            waiting: 0,
+            texts: vec!["web/ipv4: handed over".to_owned()],
+            errors: Vec::new(),
+        };
+        assert_eq!(request.error(), None);
+        request.errors.push("web/ipv6: nobody is there".to_owned());
+        let told = "web/ipv6: nobody is there; done all the same: web/ipv4: handed over";
+        assert_eq!(request.error().as_deref(), Some(told));
+        request.texts.clear();
+        assert_eq!(
+            request.error().as_deref(),
+            Some("web/ipv6: nobody is there")
+        );
     }
 }

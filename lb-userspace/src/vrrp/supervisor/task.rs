@@ -238,6 +238,8 @@ impl Task {
                 let facts = self.facts.borrow_and_update().clone();
                 link.send(&ToVrrp::Facts(facts)).await?;
             }
+            // Whoever has asked has gone, and what has not begun by then does not begin any more.
+            Happened::Order(Order::Failover { answer, .. }) if answer.is_closed() => {}
             Happened::Order(Order::Failover { group, answer }) => {
                 let request = session.note_request(answer);
                 link.send(&ToVrrp::Failover { group, request }).await?;
