@@ -47,7 +47,7 @@ pub(super) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not \
-                          reachable; of `drain --wait`: 4 flows are left, 5 none is known but some may be left; of \
+                          reachable, or not heard in time (it may have done it all the same); of `drain --wait`: 4 flows are left, 5 none is known but some may be left; of \
                           `status`: 6 no daemon, and a datapath that goes on without one";
 
 /// The form of the output.
