@@ -1,7 +1,7 @@
 //! What a message changes. Only its sender's word counts for what the sender is; nothing that a peer says may
 //! overrule a later term.
 
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, Output};
 use super::message::{
     Claim, Had, Message, Refusal, RefusalKind, RingPart, SERVICES_PER_MESSAGE, ServiceEndpoint,
     Standing, Swept, Term, Version,
@@ -60,7 +60,7 @@ impl Coordinator {
                 }
                 // Whoever asks may take this node for the owner, which it was, and not hear the one that is.
                 Side::Follows(_) if !["", peer].contains(&answer.term.owner.as_str()) => {
-                    self.say(peer, Message::Stale(vec![answer]));
+                    self.say_stale(peer, answer);
                 }
                 Side::Follows(_) => {}
             }
@@ -94,7 +94,19 @@ impl Coordinator {
         let mut peers = self.names_up();
         peers.retain(|peer| peer != teller && *peer != claim.term.owner);
         for peer in peers {
-            self.say(&peer, Message::Stale(vec![claim.clone()]));
+            self.say_stale(&peer, claim.clone());
+        }
+    }
+
+    /// Tells a peer of a term. What is said to it of several services, one after the other, goes together.
+    fn say_stale(&mut self, peer: &str, claim: Claim) {
+        let mut latest = self.outputs.iter_mut().rev();
+        match latest.find(|output| output.peer == peer) {
+            Some(Output {
+                message: Message::Stale(claims),
+                ..
+            }) if claims.len() < SERVICES_PER_MESSAGE => claims.push(claim),
+            _ => self.say(peer, Message::Stale(vec![claim])),
         }
     }
 
@@ -177,6 +189,18 @@ impl Coordinator {
             return;
         };
         if share.term != part.version.term || share.term.owner != peer {
+            let owner = share.term.owner.clone();
+            let is_later = share.term.is_later_than(&part.version.term);
+            if part.part == 0 && is_later && !["", peer, &self.view.name].contains(&owner.as_str())
+            {
+                // It may not hear the one that this node follows, and would wait for this one for ever.
+                let refusal = Refusal {
+                    version: part.version,
+                    kind: RefusalKind::Unable,
+                    reason: format!("it follows {owner}"),
+                };
+                self.say(peer, Message::Refusal(refusal));
+            }
             return;
         }
         if let Side::Follows(followed) = &mut share.side {

@@ -118,7 +118,11 @@ impl Nodes {
             tasks: [
                 tokio::spawn(task.run()),
                 tokio::spawn(hand_over_on_request(asked, Arc::clone(&supervisor))),
-                tokio::spawn(stop_on_request(stopped, Arc::clone(&supervisor))),
+                tokio::spawn(stop_on_request(
+                    stopped,
+                    Arc::clone(&supervisor),
+                    links.clone(),
+                )),
             ],
             supervisor,
             links,
@@ -128,8 +132,7 @@ impl Nodes {
 
     /// Has the VRRP process hand its VIPs over and end.
     pub(super) async fn hand_over(&self) {
-        self.supervisor.stop().await;
-        self.tell_last_flows().await;
+        stop_vrrp(&self.supervisor, self.links.as_ref()).await;
     }
 
     /// Where a machine is shut down, all its processes are told to end at once. Until the VIPs have moved, flows begin
@@ -148,27 +151,28 @@ impl Nodes {
         }
     }
 
-    /// Waits until the peers have been told of the last flows that have begun here.
-    async fn tell_last_flows(&self) {
-        let Some(links) = &self.links else { return };
-        let until = Instant::now() + LAST_FLOWS_MAX;
-        loop {
-            // Twice: a change is seen a few milliseconds after it was made.
-            sleep(2 * STATUS_AGE_MAX).await;
-            let status = links.status();
-            let mut peers = status.peers.iter().filter(|peer| peer.is_up);
-            if peers.all(|peer| peer.flows.lag_ms == 0) || Instant::now() >= until {
-                return;
-            }
-        }
-    }
-
     /// Says goodbye to the peers. What the VRRP process does, it goes on doing.
     pub(super) async fn leave(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         drop(self.herald);
         if let Some(links) = self.links {
             links.shutdown().await;
+        }
+    }
+}
+
+/// Has the VRRP process hand its VIPs over and end, and the peers know of the last flows that have begun here.
+async fn stop_vrrp(supervisor: &Supervisor, links: Option<&LinksHandle>) {
+    supervisor.stop().await;
+    let Some(links) = links else { return };
+    let until = Instant::now() + LAST_FLOWS_MAX;
+    loop {
+        // Twice: a change is seen a few milliseconds after it was made.
+        sleep(2 * STATUS_AGE_MAX).await;
+        let status = links.status();
+        let mut peers = status.peers.iter().filter(|peer| peer.is_up);
+        if peers.all(|peer| peer.flows.lag_ms == 0) || Instant::now() >= until {
+            return;
         }
     }
 }
@@ -197,9 +201,10 @@ async fn hand_over_on_request(
 async fn stop_on_request(
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
     supervisor: Arc<Supervisor>,
+    links: Option<LinksHandle>,
 ) {
     while let Some(done) = asked.recv().await {
-        supervisor.stop().await;
+        stop_vrrp(&supervisor, links.as_ref()).await;
         // Whoever asked may have gone.
         let _unheard = done.send(());
     }

@@ -69,14 +69,15 @@ fn a_node_that_is_shut_down_is_heard_until_its_vips_have_moved() {
     let vips = scene.nodes[0].ctl_json(&["vip", "list"]).unwrap();
     let vrrp_pid = vips["process"]["pid"].to_string();
     let lb1 = scene.net.node(NodeId::Lb1);
-    run(lb1.command("kill").args([scene.nodes[0].pid().to_string()])).unwrap();
-    run(lb1.command("kill").args([vrrp_pid])).unwrap();
+    let said_bytes = scene.nodes[1].log().len();
+    let kill = format!("kill {}; sleep 0.05; kill {vrrp_pid}", scene.nodes[0].pid());
+    run(lb1.command("sh").args(["-c", &kill])).unwrap();
     let lbd = scene.nodes[0].process();
     assert!(lbd.wait(PATIENCE).unwrap().success());
     let order = wait_until("lb2 to have seen both", PATIENCE, || {
         let log = scene.nodes[1].log();
         let is_told = |line: &&str| line.contains("-> Active") || line.contains("the link is down");
-        let told: Vec<bool> = log
+        let told: Vec<bool> = log[said_bytes..]
             .lines()
             .filter(is_told)
             .map(|line| line.contains("-> Active"))

@@ -600,6 +600,27 @@ fn a_ring_of_another_length_or_of_a_group_is_not_gone_on_with_alone() {
     }
 }
 
+/// lb3 decides. lb1, which does not hear it, has claimed the ring, and lb2 follows lb1.
+#[test]
+fn an_owner_does_not_wait_for_one_that_follows_another() {
+    let mut bench = Bench::together(3, &[1, 2]);
+    bench.activate(3);
+    bench.pass(1_000);
+    for node in bench.nodes.values_mut() {
+        node.rings.group = None;
+    }
+    bench.cut(1, 3);
+    bench.pass(3_000);
+    assert_eq!(bench.role(1).0, Role::Owner);
+    assert_eq!(bench.role(2), bench.role_as_follower_of(1));
+    assert_eq!(bench.role(3).0, Role::Owner);
+    bench.want(3, &[3, 2], &[]);
+    bench.pass(PATIENCE_MS + 10_000);
+    assert_eq!(bench.slots(3)[0].1, 3);
+    let status = bench.node(3).coordinator.status();
+    assert_eq!(status[0].refusals[&name(2)], "it follows lb1");
+}
+
 /// lb3 does not hear lb1, and has followed lb2, which follows lb1 again: it hears so when that happens, or when it asks.
 #[test]
 fn who_follows_a_former_owner_hears_that_it_is_not_any_more() {

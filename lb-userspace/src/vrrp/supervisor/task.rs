@@ -25,6 +25,8 @@ const WELL_AFTER: Duration = Duration::from_millis(300);
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// It doubles up to this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// How long after an end that others have ordered a process is started again, if this one has not ended by then.
+const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// `lbd-vrrp` says something every second; one that is silent for so long hangs, and is replaced.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -82,6 +84,14 @@ impl Task {
             let began = Instant::now();
             let peer = link.peer();
             match self.session(&mut link).await {
+                // Others have told it so, as where a machine is shut down: then this process is told, too.
+                End::Died if self.is_stopping() => {
+                    info!("lbd-vrrp was told to end");
+                    let told = self.refuse_for(STOPPED_PAUSE, "it was told to end");
+                    if told.await.is_none() {
+                        return;
+                    }
+                }
                 End::Died => {
                     let pause = self.deaths.note(began.elapsed());
                     warn!("lbd-vrrp has died: starting it again");
@@ -99,7 +109,12 @@ impl Task {
                 }
                 End::Stopped(done) => {
                     finish(peer, Finish::Await).await;
+                    self.status.send_modify(|status| *status = None);
                     let _gone = done.send(());
+                    // Whoever looks at the status goes on looking at it, and none is started again.
+                    while let Some(order) = self.orders.recv().await {
+                        refuse(order, "it was told to end");
+                    }
                     return;
                 }
                 End::Abandoned => return,
@@ -126,7 +141,8 @@ impl Task {
                         warn!("cannot start lbd-vrrp: {error}");
                         // What the last one has said of itself is no longer so.
                         self.status.send_modify(|status| *status = None);
-                        self.refuse_for(pause).await?;
+                        let reason = "it cannot be started: lbd's log tells why";
+                        self.refuse_for(pause, reason).await?;
                         continue;
                     }
                 }
@@ -138,13 +154,19 @@ impl Task {
         }
     }
 
+    /// Whether the process has said that it ends.
+    fn is_stopping(&self) -> bool {
+        let status = self.status.borrow();
+        status.as_ref().is_some_and(|status| status.is_stopping)
+    }
+
     /// Waits, and tells whoever asks meanwhile that there is nobody to do it; `None` if nobody is left to work for.
-    async fn refuse_for(&mut self, pause: Duration) -> Option<()> {
+    async fn refuse_for(&mut self, pause: Duration, reason: &'static str) -> Option<()> {
         let over = Instant::now() + pause;
         loop {
             tokio::select! {
                 () = sleep_until(over) => return Some(()),
-                order = self.orders.recv() => refuse(order?, "it cannot be started: lbd's log tells why"),
+                order = self.orders.recv() => refuse(order?, reason),
             }
         }
     }
