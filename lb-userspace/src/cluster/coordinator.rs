@@ -121,6 +121,7 @@ impl Coordinator {
             claims.push(match &mut share.side {
                 Side::Owns(owned) => {
                     owned.peers.remove(peer);
+                    owned.reclaimed_ms.remove(peer);
                     share.claim()
                 }
                 // This node may not have listened when it was said.

@@ -9,6 +9,9 @@ use super::message::{
 use super::own::cut;
 use super::share::{Follower, Owned, Role, Share, Side};
 
+/// Before a peer that goes by another term is told of this one again. Unit: milliseconds.
+const RECLAIM_MS: u64 = 5_000;
+
 impl Coordinator {
     /// Takes what a peer has said. What does not concern this node, or is out of date, is ignored.
     pub fn receive(&mut self, peer: &str, message: Message, now_ms: u64) {
@@ -24,7 +27,7 @@ impl Coordinator {
             }
             Message::Stale(claims) => {
                 for claim in claims.into_iter().take(SERVICES_PER_MESSAGE) {
-                    self.hear_stale(peer, claim);
+                    self.hear_stale(peer, claim, now_ms);
                 }
             }
             Message::Standing(standing) => self.hear_standing(peer, standing),
@@ -124,17 +127,16 @@ impl Coordinator {
         self.say(peer, Message::Refusal(refusal));
     }
 
-    fn hear_stale(&mut self, peer: &str, claim: Claim) {
+    fn hear_stale(&mut self, peer: &str, claim: Claim, now_ms: u64) {
         let Some(share) = self.shares.get_mut(&claim.service) else {
             return;
         };
         if claim.term == share.term || share.term.is_later_than(&claim.term) {
-            // Whoever is in an earlier term has not heard of this one, or was told of others since. Whoever is in this
-            // one and has not stood knows of it by hearsay: it did not listen when it was claimed.
             if let Side::Owns(owned) = &mut share.side
-                && (claim.term != share.term || !owned.has_stood(peer))
+                && owned.is_claim_due(peer, claim.term == share.term, now_ms)
             {
                 owned.peers.remove(peer);
+                owned.reclaimed_ms.insert(peer.to_owned(), now_ms);
                 let answer = share.claim();
                 self.say_claims(peer, vec![answer]);
             }
@@ -171,6 +173,9 @@ impl Coordinator {
         let Some(owned) = share.and_then(|share| share.owned_in(&standing.term)) else {
             return;
         };
+        // Who was told of the term twice stands twice, and still has what it was sent.
+        let is_repeated = |follower: &Follower| follower.has_stood && follower.refusal.is_none();
+        let known = owned.peers.remove(peer).filter(is_repeated);
         owned.peers.insert(
             peer.to_owned(),
             Follower {
@@ -179,7 +184,7 @@ impl Coordinator {
                     Had::Nothing => None,
                     Had::Ring { unsettled } => Some(unsettled),
                 },
-                ..Follower::default()
+                ..known.unwrap_or_default()
             },
         );
     }
@@ -269,6 +274,17 @@ impl Coordinator {
 }
 
 impl Owned {
+    /// Whether the term is to be claimed anew from a peer that says by which it goes. In another one, it has not heard of
+    /// this one, or was told of others since. In this one, and if it has not stood, it knows of it by hearsay: it did not
+    /// listen when it was claimed. The link may be slow, and the answer to the last claim on its way.
+    fn is_claim_due(&self, peer: &str, is_same_term: bool, now_ms: u64) -> bool {
+        if self.has_stood(peer) {
+            return !is_same_term;
+        }
+        let last_ms = self.reclaimed_ms.get(peer);
+        last_ms.is_none_or(|last_ms| now_ms >= last_ms + RECLAIM_MS)
+    }
+
     /// Whether a peer has accepted the term and said what it had.
     fn has_stood(&self, peer: &str) -> bool {
         self.peers
@@ -283,6 +299,7 @@ impl Share {
         self.term.number = other.next_number();
         if let Side::Owns(owned) = &mut self.side {
             owned.peers.clear();
+            owned.reclaimed_ms.clear();
         }
         self.claim()
     }

@@ -68,6 +68,8 @@ pub(super) enum Side {
 pub(super) struct Owned {
     pub(super) ring: SharedRing,
     pub(super) peers: BTreeMap<String, Follower>,
+    /// When each peer was last told of the term because it went by another one. Unit: milliseconds.
+    pub(super) reclaimed_ms: BTreeMap<String, u64>,
     /// This node's own ring is in force up to this revision.
     pub(super) written: u64,
     /// So is everybody's, as far as the transition was told.

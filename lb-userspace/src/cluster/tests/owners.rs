@@ -1,5 +1,7 @@
 //! Who decides a ring when nodes come, go, and do not hear each other.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 #[test]
@@ -660,4 +662,36 @@ fn who_follows_a_former_owner_hears_that_it_is_not_any_more() {
         }
         assert!(is_alone(&bench, 3));
     }
+}
+
+/// What lb2 says to lb1 stands still for ten seconds, and then comes one by one: lb1 asks again and again meanwhile.
+#[test]
+fn a_slow_link_is_not_filled_with_what_is_on_its_way_already() {
+    let mut bench = Bench::together(2, &[1, 2, 3]);
+    bench.activate(2);
+    let mut held: VecDeque<Message> = VecDeque::new();
+    let mut counts = (0, 0);
+    let (stands_still_until_ms, end_ms) = (bench.now_ms + 10_000, bench.now_ms + 15_000);
+    while bench.now_ms < end_ms {
+        let now_ms = bench.now_ms;
+        for Output { message, .. } in bench.node(1).look(now_ms, true) {
+            bench.node(2).coordinator.receive("lb1", message, now_ms);
+        }
+        for Output { message, .. } in bench.node(2).look(now_ms, true) {
+            counts.0 += u32::from(matches!(message, Message::Claim(_)));
+            counts.1 += u32::from(matches!(message, Message::Ring(_)));
+            held.push_back(message);
+        }
+        if now_ms >= stands_still_until_ms
+            && let Some(message) = held.pop_front()
+        {
+            bench.node(1).coordinator.receive("lb2", message, now_ms);
+        }
+        bench.now_ms += 10;
+    }
+    assert_eq!(bench.role(1), bench.role_as_follower_of(2));
+    assert_eq!(bench.node(1).coordinator.behind(), None);
+    let (claim_count, ring_count) = counts;
+    assert!(claim_count <= 4, "{claim_count} claims");
+    assert!(ring_count <= 2, "{ring_count} rings");
 }
